@@ -1,0 +1,36 @@
+"""The name of every column, once. Tables and units are in data/schemas.py."""
+
+EVENT_TIME = "event_time"
+KNOWN_TIME = "known_time"
+
+REQUEST = "request_id"
+IMPRESSION = "impression_id"
+USER = "user_id"
+AD = "ad_id"
+CATEGORY = "category_id"
+CAMPAIGN = "campaign_id"
+ADVERTISER = "advertiser_id"
+BRAND = "brand_id"
+AD_TYPE = "ad_type"
+
+POSITION = "position"
+SLATE_SIZE = "slate_size"
+PLACEMENT = "placement"
+DEVICE = "device"
+PROPENSITY = "propensity"
+POLICY_VERSION = "policy_version"
+ARM = "arm"
+CLICKED = "clicked"
+
+ACTION = "action"
+DWELL_MS = "dwell_ms"
+
+BID = "bid_micros"
+COST = "cost_micros"
+PRICE = "price_micros"
+REVENUE = "revenue_micros"
+DAILY_BUDGET = "daily_budget_micros"
+CREATED_AT = "created_at"
+
+REASON = "reason"
+WEEK = "week"

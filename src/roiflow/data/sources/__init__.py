@@ -1,0 +1,1 @@
+"""Where behaviour data comes from: one file per source, one protocol."""

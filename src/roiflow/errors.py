@@ -1,0 +1,63 @@
+"""Every error roiflow raises on purpose, as one tree.
+
+RoiflowError
+├── ContractError        a table breaks the data contract
+│   └── QuarantineLimit  too many rows of a week were quarantined
+├── SourceError          a source cannot give what was asked
+│   └── UnknownWeek      the source holds no such week
+├── ParamsError          params.yaml is wrong
+├── PropensityError      a propensity is outside (0, 1] or missing where it is needed
+├── ParityError          two paths that must agree do not
+├── PackageError         a model package is incomplete, altered or of another format
+├── RegistryError        the model registry refuses or lacks something
+├── ServiceError         a local server cannot be started, reached or stopped
+└── GateError            a decision cannot be taken at all
+"""
+
+
+class RoiflowError(Exception):
+    """Base of all expected failures; its text names the file, row or key and the value."""
+
+
+class ContractError(RoiflowError):
+    """A table breaks the data contract."""
+
+
+class QuarantineLimit(ContractError):
+    """More rows were quarantined than params.yaml allows."""
+
+
+class SourceError(RoiflowError):
+    """A source cannot give what was asked."""
+
+
+class UnknownWeek(SourceError):
+    """The source holds no such week."""
+
+
+class ParamsError(RoiflowError):
+    """params.yaml has an unknown key, a missing key or a value out of bounds."""
+
+
+class PropensityError(RoiflowError):
+    """A propensity is outside (0, 1], or missing where it is needed."""
+
+
+class ParityError(RoiflowError):
+    """Two paths that must agree do not."""
+
+
+class PackageError(RoiflowError):
+    """A model package is incomplete, altered or of another format."""
+
+
+class RegistryError(RoiflowError):
+    """The model registry refuses or lacks something."""
+
+
+class ServiceError(RoiflowError):
+    """A local server cannot be started, reached or stopped."""
+
+
+class GateError(RoiflowError):
+    """A promotion decision cannot be taken at all."""

@@ -1,0 +1,119 @@
+"""What `build_features` hands on: dense indices, CSR histories, as-known features.
+
+Index 0 of every vocabulary is the out-of-vocabulary row. Impressions hold slices into the
+user-sorted events instead of lists, and are sorted by user, then event_time.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+
+CONTEXT = ("placement", "device", "hour", "weekday")
+"""Columns of a request's context; hour 0-23 and weekday 0-6 (Monday 0) are in UTC."""
+
+AD_ATTRIBUTES = ("campaign", "advertiser", "category", "brand", "ad_type")
+"""Columns of an ad's attributes."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Behaviours, CSR by user: user u holds rows offsets[u] to offsets[u + 1].
+
+    A user's rows are ordered by known_time, then event_time, so what was known at time t is a
+    prefix. Times are microseconds since the epoch, UTC.
+    """
+
+    offsets: Longs  # (users + 1,)
+    ad: Ints  # (events,)
+    category: Ints  # (events,)
+    action: Ints  # (events,)
+    event_time: Longs  # (events,)
+    known_time: Longs  # (events,)
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """Logged impressions with as-known features; n rows."""
+
+    request: Longs  # (n,) 0-based number of the slate
+    user: Ints  # (n,)
+    ad: Ints  # (n,)
+    event_time: Longs  # (n,)
+    history_start: Longs  # (n,) first row in Events of the last H known behaviours
+    history_end: Longs  # (n,) one past the last: every behaviour known before event_time
+    context: Ints  # (n, len(CONTEXT))
+    dense: Singles  # (n, F) raw (not normalised), columns Features.dense_names
+    position: Ints  # (n,) 1-based
+    slate_size: Ints  # (n,)
+    bid: Longs  # (n,) micros
+    cost: Longs  # (n,) micros
+    revenue: Longs  # (n,) micros, 0 without a conversion
+    clicked: Flags  # (n,)
+    converted: Flags  # (n,)
+    propensity: Floats  # (n,) given the ads above in the slate; NaN where not logged
+    split: NDArray[np.uint8]  # (n,) TRAIN, VALIDATION or TEST, by global time
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The ads that could be shown in one week."""
+
+    week: str
+    ad: Ints  # (a,)
+    price: Longs  # (a,) micros
+    bid: Longs  # (a,) micros
+
+
+@dataclass(frozen=True)
+class Requests:
+    """B requests with up to K candidate ads each, features as known at event_time."""
+
+    request: Longs  # (B,) number of the logged slate
+    user: Ints  # (B,)
+    event_time: Longs  # (B,)
+    history_start: Longs  # (B,)
+    history_end: Longs  # (B,)
+    context: Ints  # (B, len(CONTEXT))
+    ad: Ints  # (B, K) -1 where there is no candidate
+    price: Longs  # (B, K) micros
+    bid: Longs  # (B, K) micros
+    dense: Singles  # (B, K, F)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Normalisation of the dense features, from training rows only."""
+
+    mean: Singles  # (F,)
+    std: Singles  # (F,) never 0
+
+
+@dataclass(frozen=True)
+class Features:
+    """Everything downstream stages read."""
+
+    sizes: dict[str, int]
+    """Rows of each vocabulary (out-of-vocabulary row included): user, ad, action, the names of
+    CONTEXT and AD_ATTRIBUTES, and profile attributes as `profile:<name>`."""
+    dense_names: tuple[str, ...]
+    profile_names: tuple[str, ...]
+    history_length: int
+    events: Events
+    impressions: Impressions
+    profile: Ints  # (users, profile attributes)
+    attributes: Ints  # (ads, len(AD_ATTRIBUTES))
+    catalogues: tuple[Catalogue, ...]  # one per week of the window, oldest first
+    statistics: Statistics
+
+    def rows(self, split: int) -> Longs:
+        """Rows of the impressions of one split."""
+        return np.flatnonzero(self.impressions.split == split)

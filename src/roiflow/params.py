@@ -1,0 +1,232 @@
+"""params.yaml with types and bounds. No defaults: what is not in the file is an error."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from roiflow.errors import ParamsError
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+WeekName = Annotated[str, Field(pattern=r"^\d{4}-W\d{2}$")]
+SourceName = Literal["simulator", "complete_journey", "kuairand", "open_bandit", "files"]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: every key is required, no other key is allowed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class SimulatorParams(Section):
+    """The ad world. Rates are means per user and day."""
+
+    weeks: Count
+    first_week: WeekName
+    seed: Seed
+    users: Count
+    ads: Count
+    categories: Count
+    requests_per_user_day: Positive
+    behaviours_per_user_day: NonNegative
+    slate_size: Count
+    logging_temperature: Positive
+    known_lag_hours: Count
+
+
+class WindowParams(Section):
+    """A source of which a window of `weeks` weeks is taken."""
+
+    weeks: Count
+
+
+class CompleteJourneyParams(WindowParams):
+    """The Complete Journey panel."""
+
+    history_weeks: Count
+
+
+class IngestParams(Section):
+    """What is pulled: the window of the source's `weeks` weeks that ends with `week`."""
+
+    source: SourceName
+    week: WeekName
+    simulator: SimulatorParams
+    complete_journey: CompleteJourneyParams
+    kuairand: WindowParams
+    open_bandit: WindowParams
+    files: WindowParams
+
+    @property
+    def weeks(self) -> int:
+        """Length of the chosen source's window, in weeks."""
+        section: SimulatorParams | WindowParams = getattr(self, self.source)
+        return section.weeks
+
+
+class ValidateParams(Section):
+    """The data contract's limit."""
+
+    max_quarantined_fraction: Fraction
+
+
+class FeaturesParams(Section):
+    """Histories in events, windows in days."""
+
+    history_length: Count
+    windows_days: list[Count]
+    prior_strength: Positive
+    validation_days: Count
+    min_count: Count
+
+
+class LogisticParams(Section):
+    """Logistic regression."""
+
+    l2: Positive
+    max_iterations: Count
+
+
+class XgboostParams(Section):
+    """Gradient-boosted trees."""
+
+    rounds: Count
+    max_depth: Count
+    learning_rate: Positive
+    min_child_weight: NonNegative
+    early_stopping_rounds: Count
+
+
+class CandidatesParams(Section):
+    """Pre-selection to the top K."""
+
+    kind: Literal["logistic", "xgboost"]
+    top_k: Count
+    seed: Seed
+    logistic: LogisticParams
+    xgboost: XgboostParams
+
+
+class LossWeights(Section):
+    """Weight of each head's loss."""
+
+    click: NonNegative
+    conversion: NonNegative
+    revenue: NonNegative
+
+
+class RankerParams(Section):
+    """The ROSA ranker."""
+
+    seed: Seed
+    dim: Count
+    layers: Count
+    heads: Count
+    epochs: Count
+    patience: Count
+    batch_tokens: Count
+    max_impressions_per_user_batch: Count
+    learning_rate: Positive
+    weight_decay: NonNegative
+    dropout: Fraction
+    loss_weights: LossWeights
+
+
+class PolicyParams(Section):
+    """Plackett-Luce slate policy and PPO."""
+
+    seed: Seed
+    slate_size: Count
+    cost_weight: NonNegative
+    requests: Count
+    iterations: Count
+    batch_slates: Count
+    ppo_epochs: Count
+    clip: Positive
+    kl_weight: NonNegative
+    entropy_weight: NonNegative
+    learning_rate: Positive
+    hidden: Count
+    temperature: Positive
+    checkpoint_every: Count
+
+
+class EvaluateParams(Section):
+    """Off-policy evaluation and the limits under which its answer is `inconclusive`."""
+
+    seed: Seed
+    requests: Count
+    resamples: Count
+    confidence: Fraction
+    min_effective_sample_size: Positive
+    max_weight: Positive
+    mean_weight_tolerance: Positive
+    min_support: Fraction
+
+
+class ExportParams(Section):
+    """ONNX against torch."""
+
+    parity_rows: Count
+    parity_tolerance: Positive
+
+
+class GateParams(Section):
+    """Promotion thresholds."""
+
+    seed: Seed
+    resamples: Count
+    confidence: Fraction
+    min_click_auc: Fraction
+    max_ece: Fraction
+    min_roi_lift: float
+    max_roi_loss: NonNegative
+    first_model: Literal["allow", "override"]
+
+
+class DriftParams(Section):
+    """Drift report."""
+
+    seed: Seed
+    sample_rows: Count
+    method: Literal["psi", "ks", "jensenshannon", "wasserstein"]
+    threshold: Positive
+    max_drifted_share: Fraction
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    ingest: IngestParams
+    validate_: ValidateParams = Field(alias="validate")
+    build_features: FeaturesParams
+    train_candidates: CandidatesParams
+    train_ranker: RankerParams
+    finetune_policy: PolicyParams
+    evaluate: EvaluateParams
+    export: ExportParams
+    gate: GateParams
+    report_drift: DriftParams
+
+
+def load_params(path: Path) -> Params:
+    """Raises ParamsError, naming file, key and value of each fault."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ParamsError(f"{path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not valid YAML: {error}") from None
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        faults = (
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (value {fault['input']!r})"
+            for fault in error.errors()
+        )
+        raise ParamsError(f"{path}: " + "; ".join(faults)) from None

@@ -1,0 +1,57 @@
+"""Expected value of showing an ad: expected revenue minus lambda times expected cost.
+
+The cost model is the same for every source: what an advertiser pays is a share of the bid at the
+impression, at the click, at the conversion. The three shares are fitted to the training log.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiflow.features.table import Features, Floats, Longs
+from roiflow.ranking.protocol import Predictions
+
+
+@dataclass(frozen=True)
+class CostShares:
+    """Shares of the bid that are paid; all non-negative, without unit."""
+
+    impression: float
+    click: float
+    conversion: float
+
+
+def fit_cost_shares(features: Features, rows: Longs) -> CostShares:
+    """Non-negative least squares of cost on bid x (1, clicked, converted)."""
+    from scipy.optimize import nnls
+
+    log = features.impressions
+    bid = log.bid[rows].astype(np.float64)
+    design = bid[:, None] * np.column_stack(
+        [np.ones(rows.size), log.clicked[rows], log.converted[rows]]
+    )
+    cost = log.cost[rows].astype(np.float64)
+    gram, moment = design.T @ design, design.T @ cost
+    scale = np.sqrt(np.diag(gram))
+    if not np.any(moment > 0):
+        return CostShares(0.0, 0.0, 0.0)
+    safe = np.where(scale > 0, scale, 1.0)
+    factor = np.linalg.cholesky(gram / np.outer(safe, safe) + 1e-12 * np.eye(3))
+    solution, _ = nnls(factor.T, np.linalg.solve(factor, moment / safe))
+    return CostShares(*(float(share) for share in solution / safe))
+
+
+def expected_cost(predictions: Predictions, bid: NDArray[np.int64], shares: CostShares) -> Floats:
+    """Micros, in the shape of `bid`."""
+    rate = (
+        shares.impression
+        + shares.click * predictions.click.astype(np.float64)
+        + shares.conversion * predictions.conversion.astype(np.float64)
+    )
+    return rate * bid
+
+
+def expected_revenue(predictions: Predictions) -> Floats:
+    """pCTCVR x E[revenue | conversion], micros."""
+    return predictions.conversion.astype(np.float64) * predictions.revenue

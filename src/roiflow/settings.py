@@ -1,0 +1,43 @@
+"""Where things are, from the environment (prefix ROIFLOW_): places, never numbers."""
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read once at the edge: by `stages/`, `jobs/`, `cli.py` and `bentos/` only."""
+
+    model_config = SettingsConfigDict(env_prefix="ROIFLOW_", extra="ignore")
+
+    home: Path = Path(".roiflow")
+    """Folder of everything that outlives one run: lake, registry database, run checkouts, logs."""
+
+    data_folder: Path | None = None
+    """Folder of a source's own files (kuairand, open_bandit, files)."""
+
+    redis_url: str | None = None
+    """A Redis server; None starts or uses the embedded one."""
+
+    mlflow_uri: str | None = None
+    """The MLflow tracking and registry store; None is a sqlite file under `home`."""
+
+    @property
+    def lake(self) -> Path:
+        """Published weeks: <lake>/<source>/<table>/week=YYYY-Www/part-0.parquet."""
+        return self.home.absolute() / "lake"
+
+    @property
+    def runs(self) -> Path:
+        """One checkout per weekly run."""
+        return self.home.absolute() / "runs"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of local servers."""
+        return self.home.absolute() / "logs"
+
+    @property
+    def registry_uri(self) -> str:
+        """MLflow's store."""
+        return self.mlflow_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
