@@ -26,7 +26,7 @@ down:  ## end exactly what `up` started
 	$(BIN)/roiflow down
 
 test: setup lint  ## every test, in small
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/benchmarks
 
 lint: setup
 	$(BIN)/ruff check .
@@ -35,10 +35,10 @@ lint: setup
 	$(BIN)/lint-imports
 
 proofs: setup  ## the long proofs in full; writes docs/proofs.md
-	$(BIN)/python -m tests.proofs
+	$(BIN)/python -m pytest -m proof --full --record docs/proofs.md
 
 bench: setup  ## speed against peers; writes docs/benchmarks.md
-	$(BIN)/python -m pytest tests/benchmarks --benchmarks
+	$(BIN)/python -m pytest tests/benchmarks --record docs/benchmarks.md
 
 clean:  ## remove what runs wrote, keep the set-up
 	rm -rf .roiflow data metrics plots
