@@ -9,6 +9,7 @@ RoiflowError
 ├── PropensityError      a propensity is outside (0, 1] or missing where it is needed
 ├── ParityError          two paths that must agree do not
 ├── PackageError         a model package is incomplete, altered or of another format
+├── RunError             a weekly run's checkout, stage or job failed
 ├── RegistryError        the model registry refuses or lacks something
 ├── ServiceError         a local server cannot be started, reached or stopped
 └── GateError            a decision cannot be taken at all
@@ -49,6 +50,10 @@ class ParityError(RoiflowError):
 
 class PackageError(RoiflowError):
     """A model package is incomplete, altered or of another format."""
+
+
+class RunError(RoiflowError):
+    """A weekly run's checkout, stage or job failed."""
 
 
 class RegistryError(RoiflowError):

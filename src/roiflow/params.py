@@ -11,6 +11,7 @@ from roiflow.errors import ParamsError
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 WeekName = Annotated[str, Field(pattern=r"^\d{4}-W\d{2}$")]
@@ -37,6 +38,21 @@ class SimulatorParams(Section):
     slate_size: Count
     logging_temperature: Positive
     known_lag_hours: Count
+    examination_exponent: NonNegative
+    click_rate: Probability
+    conversion_rate: Probability
+    interest_weight: NonNegative
+    intent_weight: NonNegative
+    interest_drift: NonNegative
+    half_life_hours: Positive
+    action_importance: dict[str, NonNegative]
+    delay_hours: list[Positive]
+    attribution_days: Count
+    revenue_sigma: NonNegative
+    bid_share: Positive
+    bid_sigma: NonNegative
+    cost_share: Positive
+    popularity_noise: NonNegative
 
 
 class WindowParams(Section):
@@ -45,7 +61,13 @@ class WindowParams(Section):
     weeks: Count
 
 
-class CompleteJourneyParams(WindowParams):
+class PublishedParams(WindowParams):
+    """A data set that does not grow; `last_week` is what the demo takes."""
+
+    last_week: WeekName
+
+
+class CompleteJourneyParams(PublishedParams):
     """The Complete Journey panel."""
 
     history_weeks: Count
@@ -58,9 +80,18 @@ class IngestParams(Section):
     week: WeekName
     simulator: SimulatorParams
     complete_journey: CompleteJourneyParams
-    kuairand: WindowParams
-    open_bandit: WindowParams
+    kuairand: PublishedParams
+    open_bandit: PublishedParams
     files: WindowParams
+
+    @property
+    def last_weeks(self) -> dict[str, str]:
+        """The week the demo ends with, of each source that has one: the chosen source's `week`."""
+        sections = (self.complete_journey, self.kuairand, self.open_bandit)
+        names = ("complete_journey", "kuairand", "open_bandit")
+        return dict(zip(names, (section.last_week for section in sections), strict=True)) | {
+            self.source: self.week
+        }
 
     @property
     def weeks(self) -> int:
@@ -217,13 +248,18 @@ class Params(Section):
 def load_params(path: Path) -> Params:
     """Raises ParamsError, naming file, key and value of each fault."""
     try:
-        content = yaml.safe_load(path.read_text())
+        text = path.read_text()
     except OSError as error:
         raise ParamsError(f"{path}: {error.strerror}") from None
+    return parse_params(text, path)
+
+
+def parse_params(text: str, path: Path) -> Params:
+    """The text of params.yaml; `path` is what errors call it."""
+    try:
+        return Params.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise ParamsError(f"{path}: not valid YAML: {error}") from None
-    try:
-        return Params.model_validate(content)
     except ValidationError as error:
         faults = (
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (value {fault['input']!r})"

@@ -1,0 +1,262 @@
+"""One checkout per weekly run: a git worktree over one shared DVC cache.
+
+A DVC workspace locks while it works, so runs never share one. A run starts from the tree as it is
+now (uncommitted and untracked files included) and ends in a commit of `params.yaml` and `dvc.lock`,
+which is the run's lineage key. Equal trees give equal commits, so a second attempt resumes the
+first and a third changes nothing.
+
+Code runs from a copy named by its git tree id, not from the checkout: runs of equal code share
+compiled files, and files compiled from other code are never taken.
+"""
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from roiflow.data.weeks import Week
+from roiflow.errors import ParamsError, RunError
+from roiflow.files import write_directory, write_file
+from roiflow.params import parse_params
+
+PARAMS = Path("params.yaml")
+BUSY_EXIT = 255
+_ERROR = re.compile(r"^(?:[\w.]+\.)?([A-Z]\w+: .+)$")
+_REFS = "refs/roiflow"
+
+Show = Callable[[str], None]
+
+
+def checkout_of(home: Path, source: str, week: str) -> Path:
+    """Where the run of one week lives."""
+    return home.absolute() / "runs" / f"{source}-{week}"
+
+
+def prepare(repository: Path, home: Path, source: str, week: str) -> Path:
+    """Make the run's checkout, or bring an earlier one to the tree as it is now.
+
+    Raises RunError where `repository` is no git repository with a commit, ParamsError or
+    UnknownWeek where source, week or params.yaml are wrong; the checkout is then not touched.
+    """
+    Week.parse(week)
+    base = snapshot(repository)
+    params = with_week(_git(repository, "show", f"{base}:params.yaml"), source, week)
+    checkout = checkout_of(home, source, week)
+    lock = _place(repository, checkout, base)
+    if lock is not None:
+        (checkout / "dvc.lock").write_bytes(lock)
+    with write_file(checkout / "params.yaml") as aside:
+        aside.write_text(params)
+    return checkout
+
+
+def recreate(repository: Path, folder: Path, commit: str) -> None:
+    """A checkout of an earlier run's commit in `folder`, without its data (`dvc checkout`)."""
+    _place(repository, folder, commit)
+
+
+def _place(repository: Path, folder: Path, commit: str) -> bytes | None:
+    """Put `commit` into the worktree `folder`; returns the dvc.lock that was there."""
+    lock = folder / "dvc.lock"
+    kept = lock.read_bytes() if lock.exists() else None
+    _git(repository, "worktree", "prune")
+    if (folder / ".git").exists():
+        _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _git(repository, "worktree", "add", "--quiet", "--force", "--detach", str(folder), commit)
+    _share_cache(main_checkout(folder), folder)
+    return kept
+
+
+def main_checkout(checkout: Path) -> Path:
+    """The main checkout a worktree belongs to (itself where it is the main one)."""
+    common = _git(checkout, "rev-parse", "--path-format=absolute", "--git-common-dir").strip()
+    return Path(common).parent
+
+
+def snapshot(repository: Path) -> str:
+    """A commit of the working tree, untracked files included; HEAD itself where it is clean."""
+    head = _git(repository, "rev-parse", "--verify", "HEAD^{commit}").strip()
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder) / "index"
+        own = Path(_git(repository, "rev-parse", "--path-format=absolute", "--git-dir").strip())
+        if (own / "index").exists():
+            shutil.copy2(own / "index", index)
+        _git(repository, "add", "--all", GIT_INDEX_FILE=str(index))
+        tree = _git(repository, "write-tree", GIT_INDEX_FILE=str(index)).strip()
+    if tree == _git(repository, "rev-parse", f"{head}^{{tree}}").strip():
+        return head
+    return _commit_tree(repository, tree, head, "Working tree of a run")
+
+
+def commit(checkout: Path) -> str:
+    """Commit params.yaml and dvc.lock; the same contents give the same commit id."""
+    files = [name for name in ("params.yaml", "dvc.lock") if (checkout / name).exists()]
+    _git(checkout, "add", "--force", *files)
+    tree = _git(checkout, "write-tree").strip()
+    head = _git(checkout, "rev-parse", "HEAD").strip()
+    if tree == _git(checkout, "rev-parse", "HEAD^{tree}").strip():
+        return head
+    made = _commit_tree(checkout, tree, head, f"Run {checkout.name}")
+    _git(checkout, "update-ref", f"{_REFS}/{checkout.name}/{made}", made)
+    _git(checkout, "reset", "--quiet", "--soft", made)
+    return made
+
+
+def _commit_tree(repository: Path, tree: str, parent: str, message: str) -> str:
+    """A commit whose id follows from tree, parent and message alone."""
+    when = _git(repository, "show", "--no-patch", "--format=%cI", parent).strip()
+    identity = {
+        f"GIT_{role}_{part}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for part, value in (("NAME", "roiflow"), ("EMAIL", "roiflow@localhost"), ("DATE", when))
+    }
+    return _git(repository, "commit-tree", tree, "-p", parent, "-m", message, **identity).strip()
+
+
+def with_week(params: str, source: str, week: str) -> str:
+    """The text of params.yaml with another source and week; values and comments stay.
+
+    Raises ParamsError, naming key and value, where the result is not a valid params.yaml.
+    """
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    editor = YAML()
+    editor.preserve_quotes = True
+    editor.width = 1000
+    try:
+        content = editor.load(params)
+    except YAMLError as error:
+        raise ParamsError(f"{PARAMS}: not valid YAML: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("ingest"), dict):
+        raise ParamsError(f"{PARAMS}: ingest: the section is missing")
+    content["ingest"]["source"] = source
+    content["ingest"]["week"] = week
+    text = StringIO()
+    editor.dump(content, text)
+    parse_params(text.getvalue(), PARAMS)
+    return text.getvalue()
+
+
+def _share_cache(main: Path, checkout: Path) -> None:
+    """Point the checkout at the main checkout's DVC cache, keeping the main one's own settings."""
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(main / ".dvc" / "config.local")
+    if not settings.has_section("cache"):
+        settings.add_section("cache")
+    tracked = configparser.ConfigParser(interpolation=None)
+    tracked.read(main / ".dvc" / "config")
+    own = settings.get("cache", "dir", fallback=tracked.get("cache", "dir", fallback="cache"))
+    settings.set("cache", "dir", str((main / ".dvc" / own).absolute()))
+    with write_file(checkout / ".dvc" / "config.local") as aside, aside.open("w") as stream:
+        settings.write(stream)
+
+
+def code_of(checkout: Path, home: Path) -> Path:
+    """The folder `src` of the checkout's commit, one copy per git tree id under `home`."""
+    tree = _git(checkout, "rev-parse", "HEAD:src").strip()
+    folder = home.absolute() / "code" / tree
+    if not folder.exists():
+        with write_directory(folder) as aside:
+            archive = subprocess.run(
+                ["git", "archive", tree], cwd=checkout, capture_output=True, check=True
+            )
+            subprocess.run(["tar", "-x", "-C", str(aside)], input=archive.stdout, check=True)
+    return folder
+
+
+def environment(checkout: Path, home: Path) -> dict[str, str]:
+    """What stages and jobs of a run need to know: its code, its places, its programs."""
+    variables = dict(os.environ)
+    variables["PYTHONPATH"] = str(code_of(checkout, home))
+    variables["ROIFLOW_HOME"] = str(home.absolute())
+    if folder := variables.get("ROIFLOW_DATA_FOLDER"):
+        variables["ROIFLOW_DATA_FOLDER"] = str(Path(folder).absolute())
+    variables["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), variables.get("PATH", os.defpath)]
+    )
+    return variables
+
+
+def repro(
+    checkout: Path, home: Path, stages: Sequence[str], show: Show, patience: float = 600.0
+) -> None:
+    """`dvc repro` of exactly these stages; waits up to `patience` seconds for DVC's locks.
+
+    Raises RunError with the stage's own last error line.
+    """
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *stages]
+    deadline = time.monotonic() + patience
+    while True:
+        code, tail = _stream(command, checkout, environment(checkout, home), show)
+        if code == 0:
+            return
+        busy = code == BUSY_EXIT and any("busy" in line or "lock" in line for line in tail)
+        if not busy or time.monotonic() > deadline:
+            raise RunError(f"stage {' '.join(stages)} of {checkout.name}: {reason(tail, code)}")
+        time.sleep(2.0)
+
+
+def job(checkout: Path, home: Path, name: str, arguments: Sequence[str], show: Show) -> None:
+    """`python -m roiflow.jobs.NAME` in the checkout; RunError with the job's own error line."""
+    command = [sys.executable, "-m", f"roiflow.jobs.{name}", *arguments]
+    code, tail = _stream(command, checkout, environment(checkout, home), show)
+    if code != 0:
+        raise RunError(f"job {name} of {checkout.name}: {reason(tail, code)}")
+
+
+def _stream(
+    command: Sequence[str], folder: Path, variables: dict[str, str], show: Show
+) -> tuple[int, list[str]]:
+    """Run a command, showing its lines as they come; returns exit code and the last lines."""
+    tail: deque[str] = deque(maxlen=60)
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**variables, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            tail.append(line.rstrip())
+            show(line.rstrip())
+    return process.returncode, list(tail)
+
+
+def reason(tail: Sequence[str], code: int) -> str:
+    """The last line of the form `SomeError: text`, or else the last line there is."""
+    named = [match[1] for line in tail if (match := _ERROR.match(line))]
+    own = [line for line in named if not line.startswith(("ERROR", "WARNING"))]
+    last = next((line for line in reversed(tail) if line.startswith("ERROR: ")), None)
+    if own:
+        return own[-1]
+    return last or f"exit code {code}: {tail[-1] if tail else 'no output'}"
+
+
+def _git(folder: Path, *arguments: str, **variables: str) -> str:
+    """Raises RunError with git's own message."""
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        message = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise RunError(f"{folder}: git {arguments[0]}: {message[-1]}")
+    return done.stdout
