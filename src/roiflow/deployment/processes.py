@@ -1,0 +1,260 @@
+"""Own processes on this machine: started in a group each, recorded, ended exactly.
+
+A record holds the process's start time beside its id. An id alone may belong to a later process;
+id and start time together never do, and the system gives no process the id of a group that still
+has members.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+from roiflow.errors import ServiceError
+from roiflow.files import write_file
+
+TAIL_LINES = 30
+
+
+@dataclass(frozen=True)
+class Server:
+    """What to start, and how to see that it is ready."""
+
+    name: str
+    command: tuple[str, ...]
+    address: str
+    ready: Callable[[], bool]
+    environment: dict[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    seconds: float = 60.0
+    """Longest wait for `ready`."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started process; it leads the process group of its own id."""
+
+    name: str
+    pid: int
+    started: float
+    """Start time in seconds since the epoch, as the system keeps it."""
+    address: str
+    log: str
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[Path]:
+    folder = home / "servers"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+def _record(folder: Path, name: str) -> Running | None:
+    path = folder / f"{name}.json"
+    if not path.exists():
+        return None
+    return Running(**json.loads(path.read_text()))
+
+
+def _leader(record: Running) -> psutil.Process | None:
+    try:
+        process = psutil.Process(record.pid)
+        alive = process.status() != psutil.STATUS_ZOMBIE
+        return process if alive and process.create_time() == record.started else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _writes_to(pid: int, log: str) -> bool:
+    try:
+        return any(Path(f"/proc/{pid}/fd/{fd}").readlink() == Path(log) for fd in (1, 2))
+    except OSError:
+        return False
+
+
+def _members(record: Running) -> list[psutil.Process]:
+    """The living processes of the group. Without its leader, only those that write its log."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == record.pid and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    if _leader(record) is None:
+        return [process for process in found if _writes_to(process.pid, record.log)]
+    return found
+
+
+def _end(record: Running, seconds: float) -> None:
+    members = _members(record)
+    leader = _leader(record)
+    for process in [leader] if leader else members:
+        _signal(process, signal.SIGTERM)
+    psutil.wait_procs(members, timeout=seconds)
+    for process in _members(record):
+        _signal(process, signal.SIGKILL)
+    _, left = psutil.wait_procs(members, timeout=5.0)
+    if left:
+        raise ServiceError(f"{record.name}: process {left[0].pid} did not end after SIGKILL")
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def tail(log: Path, lines: int = TAIL_LINES) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def free_port(preferred: int = 0) -> int:
+    """`preferred` where nothing listens on it, else one the system picks; on 127.0.0.1."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ServiceError("no free port on 127.0.0.1")
+
+
+def running(home: Path) -> dict[str, Running]:
+    """The recorded processes that are alive, by name."""
+    records = (_record(home / "servers", path.stem) for path in (home / "servers").glob("*.json"))
+    return {record.name: record for record in records if record and _leader(record)}
+
+
+def start(servers: Sequence[Server], home: Path) -> list[Running]:
+    """Start those of `servers` that do not run already; return once all are ready.
+
+    Output goes to <home>/logs/<name>.log. Raises ServiceError with the log's tail where one ends
+    or is not ready in time; every one that this call started is ended then.
+    """
+    with _locked(home) as folder:
+        launched: list[tuple[Server, Running]] = []
+        records = []
+        try:
+            for server in servers:
+                record = _record(folder, server.name)
+                if record is None or _leader(record) is None:
+                    if record:
+                        _end(record, seconds=5.0)
+                    record = _launch(server, home, folder)
+                    launched.append((server, record))
+                records.append(record)
+            for server, record in launched:
+                _wait(server, record)
+        except BaseException:
+            for _, record in launched:
+                _end(record, seconds=5.0)
+                (folder / f"{record.name}.json").unlink()
+            raise
+        return records
+
+
+def _launch(server: Server, home: Path, folder: Path) -> Running:
+    log = home / "logs" / f"{server.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        try:
+            child = subprocess.Popen(
+                server.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=os.environ | server.environment,
+                cwd=server.folder,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ServiceError(f"{server.name}: {server.command[0]}: {error.strerror}") from None
+    started = psutil.Process(child.pid).create_time()
+    child.returncode = 0  # it outlives this object, which would otherwise warn of that
+    record = Running(server.name, child.pid, started, server.address, str(log.resolve()))
+    with write_file(folder / f"{server.name}.json") as aside:
+        aside.write_text(json.dumps(asdict(record), indent=1) + "\n")
+    return record
+
+
+def _wait(server: Server, record: Running) -> None:
+    limit = time.monotonic() + server.seconds
+    fault = f"was not ready after {server.seconds:g} s"
+    while time.monotonic() < limit:
+        if _leader(record) is None:
+            fault = "ended before it was ready"
+            break
+        if server.ready():
+            return
+        time.sleep(0.05)
+    end = tail(Path(record.log))
+    raise ServiceError(f"{server.name}: {fault}; the end of {record.log}:\n{end}")
+
+
+def stop(name: str, home: Path, seconds: float = 15.0) -> bool:
+    """End the process recorded as `name` and its group; whether there was one alive.
+
+    SIGTERM to the leader, SIGKILL to what is left after `seconds`.
+    """
+    with _locked(home) as folder:
+        record = _record(folder, name)
+        if record is None:
+            return False
+        alive = bool(_members(record))
+        if alive:
+            _end(record, seconds)
+        (folder / f"{name}.json").unlink()
+        return alive
+
+
+def reload(name: str, home: Path) -> None:
+    """Send SIGHUP to a running server. Raises ServiceError where it does not run."""
+    record = running(home).get(name)
+    if record is None:
+        raise ServiceError(f"{name}: does not run, so it cannot be reloaded")
+    os.kill(record.pid, signal.SIGHUP)
+
+
+def http_ready(url: str, accept: Callable[[bytes], bool] = lambda _: True) -> Callable[[], bool]:
+    """Whether a GET of `url` answers below 400 with a body that `accept` takes."""
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    def ready() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=2.0) as answer:
+                return bool(answer.status < 400) and accept(answer.read())
+        except (urllib.error.URLError, OSError, http.client.HTTPException):
+            return False
+
+    return ready
+
+
+def port_ready(port: int) -> Callable[[], bool]:
+    """Whether something accepts connections on 127.0.0.1:`port`."""
+
+    def ready() -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1.0):
+                return True
+        except OSError:
+            return False
+
+    return ready

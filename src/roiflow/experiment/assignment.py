@@ -1,0 +1,51 @@
+"""Which arm a user is in: the hash split of the edge, as a function.
+
+The edge is nginx's `split_clients`: MurmurHash2 (Appleby, 2008; 32 bits, seed 0) of salt and user
+id, cut into ranges. The canary holds the lowest range, so as it grows a user moves into it once
+and never back.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+from roiflow.errors import ServiceError
+
+_MULTIPLIER = 0x5BD1E995
+_WORD = 0xFFFFFFFF
+
+
+def murmur2(data: bytes) -> int:
+    """MurmurHash2 with seed 0, 0 to 2^32 - 1."""
+    value = len(data)
+    whole = len(data) // 4 * 4
+    for start in range(0, whole, 4):
+        word = int.from_bytes(data[start : start + 4], "little") * _MULTIPLIER & _WORD
+        word = (word ^ word >> 24) * _MULTIPLIER & _WORD
+        value = (value * _MULTIPLIER & _WORD) ^ word
+    if rest := data[whole:]:
+        value = (value ^ int.from_bytes(rest, "little")) * _MULTIPLIER & _WORD
+    value = (value ^ value >> 13) * _MULTIPLIER & _WORD
+    return value ^ value >> 15
+
+
+def arm(user: str, salt: str, percents: Mapping[str, float]) -> str:
+    """The user's arm. `percents` are in the order of the ranges and add to 100."""
+    share = murmur2(f"{salt}{user}".encode())
+    edge = 0
+    for name, percent in percents.items():
+        edge += hundredths(percent) * _WORD // 10_000
+        if share < edge:
+            return name
+    return list(percents)[-1]
+
+
+def hundredths(percent: float) -> int:
+    """Percent in the edge's resolution. Raises ServiceError outside 0 to 100."""
+    if not 0 <= percent <= 100:
+        raise ServiceError(f"an arm of {percent:g} percent is outside 0 to 100")
+    return round(percent * 100)
+
+
+def salt_of(experiment: str) -> str:
+    """A salt of 8 characters, so that two experiments split users independently."""
+    return hashlib.sha256(experiment.encode()).hexdigest()[:8]
