@@ -1,0 +1,204 @@
+"""Off-policy evaluation: what a target policy would have earned, from another policy's log.
+
+Each estimator is given as per-row terms whose mean is the estimate, so that sums over users, and
+with them cluster-bootstrap intervals, come for free. Arrays are (n,) rows, or (n, S) slates of S
+positions whose terms are summed over the slate.
+
+Slates use the reward-interaction weight (RIPS; McInerney et al., 2020): the product of conditional
+propensity ratios down to the position, right whenever a position's reward does not depend on what
+is shown below it. `cascade_dr_terms` is doubly robust under the same assumption (Kiyohara et al.,
+2022); the control variate is any function of the slate down to the position. The standard slate
+estimator (the product over the whole slate for every position; Strehl et al., 2010) is
+`slate_weights` with its last column for all positions: no assumption, more variance.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from roiflow.errors import PropensityError
+from roiflow.features.table import Flags, Floats
+
+
+def importance_weights(target: Floats, logged: Floats) -> Floats:
+    """Target over logged propensity, in their shape.
+
+    Raises PropensityError where a logged propensity is outside (0, 1] or a target's outside [0, 1].
+    """
+    bad = np.flatnonzero(~((logged > 0) & (logged <= 1)))
+    if bad.size:
+        raise PropensityError(
+            f"logged propensity: {bad.size} of {logged.size} outside (0, 1]: "
+            f"first is {logged.flat[bad[0]]!r} at flat row {bad[0]}"
+        )
+    bad = np.flatnonzero(~((target >= 0) & (target <= 1 + 1e-9)))
+    if bad.size:
+        raise PropensityError(
+            f"target propensity: {bad.size} of {target.size} outside [0, 1]: "
+            f"first is {target.flat[bad[0]]!r} at flat row {bad[0]}"
+        )
+    return target / logged
+
+
+def slate_weights(target: Floats, logged: Floats) -> Floats:
+    """Reward-interaction weights (n, S) from conditional propensities (n, S).
+
+    Column k is the product of ratios over positions 1 to k (McInerney et al., 2020, eq. 6).
+    """
+    weights: Floats = np.cumprod(importance_weights(target, logged), axis=1)
+    return weights
+
+
+def ips_terms(reward: Floats, weight: Floats) -> Floats:
+    """Terms (n,) of IPS: weight x reward, summed over a slate (Horvitz & Thompson, 1952)."""
+    return _over_slate(weight * reward)
+
+
+def dm_terms(target_reward: Floats) -> Floats:
+    """Terms (n,) of the direct method: the reward a model expects of the target policy."""
+    return _over_slate(target_reward)
+
+
+def dr_terms(
+    reward: Floats, weight: Floats, logged_reward: Floats, target_reward: Floats
+) -> Floats:
+    """Terms (n,) of doubly robust: q(target) + w (r - q(logged))  (Dudik et al., 2011)."""
+    return _over_slate(target_reward + weight * (reward - logged_reward))
+
+
+def cascade_dr_terms(
+    reward: Floats, weight: Floats, logged_reward: Floats, target_reward: Floats
+) -> Floats:
+    """Terms (n,) of doubly robust over slates (n, S)  (Kiyohara et al., 2022, eq. 7).
+
+    `logged_reward` column k is Q of the logged slate down to k; `target_reward` column k is the
+    mean of that same Q when position k is redrawn from the target policy under the logged ads
+    above it. Its weight is therefore the product over the positions above k.
+    """
+    above = np.column_stack([np.ones(weight.shape[0]), weight[:, :-1]])
+    return _over_slate(weight * (reward - logged_reward) + above * target_reward)
+
+
+def ips(reward: Floats, weight: Floats) -> float:
+    """Inverse propensity scoring, mean of w r."""
+    return float(np.mean(ips_terms(reward, weight)))
+
+
+def snips(reward: Floats, weight: Floats) -> float:
+    """Self-normalised IPS, sum(w r) / sum(w) at each position, summed over the slate.
+
+    Swaminathan & Joachims (2015); per position as in McInerney et al. (2020).
+    """
+    return float(np.sum(np.sum(weight * reward, axis=0) / np.sum(weight, axis=0)))
+
+
+def dm(target_reward: Floats) -> float:
+    """Direct method, mean of q under the target policy."""
+    return float(np.mean(dm_terms(target_reward)))
+
+
+def dr(reward: Floats, weight: Floats, logged_reward: Floats, target_reward: Floats) -> float:
+    """Doubly robust."""
+    return float(np.mean(dr_terms(reward, weight, logged_reward, target_reward)))
+
+
+def cascade_dr(
+    reward: Floats, weight: Floats, logged_reward: Floats, target_reward: Floats
+) -> float:
+    """Doubly robust over slates."""
+    return float(np.mean(cascade_dr_terms(reward, weight, logged_reward, target_reward)))
+
+
+def _over_slate(terms: Floats) -> Floats:
+    return terms if terms.ndim == 1 else terms.sum(axis=1)
+
+
+def effective_sample_size(weight: Floats) -> float:
+    """(sum w)^2 / sum w^2 of weights (n,)  (Kish, 1965); 0 where all are 0."""
+    squares = float(np.sum(weight**2))
+    return float(np.sum(weight)) ** 2 / squares if squares > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """How far the log can speak for the target policy."""
+
+    rows: int
+    effective_sample_size: float
+    """Of the position where it is smallest."""
+    max_weight: float
+    mean_weight: float
+    """Of the position where it is farthest from its expectation, 1."""
+    support: float
+    """Share of the target policy's mass that lies on ads the log shows."""
+
+
+def diagnose(weight: Floats, support: float, present: Flags | None = None) -> Diagnostics:
+    """Of weights (n,) or (n, S); rows of a position where `present` is False are left out."""
+    matrix = weight if weight.ndim == 2 else weight[:, None]
+    mask = np.ones(matrix.shape, dtype=bool) if present is None else present.reshape(matrix.shape)
+    columns = [matrix[mask[:, k], k] for k in range(matrix.shape[1]) if mask[:, k].any()]
+    if not columns:
+        return Diagnostics(matrix.shape[0], 0.0, 0.0, 0.0, support)
+    means = [float(column.mean()) for column in columns]
+    return Diagnostics(
+        rows=matrix.shape[0],
+        effective_sample_size=min(effective_sample_size(column) for column in columns),
+        max_weight=max(float(column.max()) for column in columns),
+        mean_weight=max(means, key=lambda mean: abs(mean - 1.0)),
+        support=support,
+    )
+
+
+class Limits(Protocol):
+    """The limits of params.yaml under which an answer is inconclusive."""
+
+    @property
+    def min_effective_sample_size(self) -> float: ...  # noqa: D102
+    @property
+    def max_weight(self) -> float: ...  # noqa: D102
+    @property
+    def mean_weight_tolerance(self) -> float: ...  # noqa: D102
+    @property
+    def min_support(self) -> float: ...  # noqa: D102
+
+
+def doubts(found: Diagnostics, limits: Limits) -> list[str]:
+    """Each limit that is broken, in words; empty where the answer can be trusted."""
+    faults = []
+    if found.effective_sample_size < limits.min_effective_sample_size:
+        faults.append(
+            f"effective sample size {found.effective_sample_size:.1f} "
+            f"under {limits.min_effective_sample_size:g}"
+        )
+    if found.max_weight > limits.max_weight:
+        faults.append(f"largest weight {found.max_weight:.1f} over {limits.max_weight:g}")
+    if abs(found.mean_weight - 1.0) > limits.mean_weight_tolerance:
+        faults.append(
+            f"mean weight {found.mean_weight:.3f} not within {limits.mean_weight_tolerance:g} of 1"
+        )
+    if found.support < limits.min_support:
+        faults.append(f"support {found.support:.3f} under {limits.min_support:g}")
+    return faults
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number that carries what is needed to doubt it."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+    """`conclusive` or `inconclusive`."""
+    reason: str
+    """Why it is inconclusive; empty where it is not."""
+    model_based: bool
+    """True where no logged propensity went into it."""
+    diagnostics: Diagnostics | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)

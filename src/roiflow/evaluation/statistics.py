@@ -1,0 +1,65 @@
+"""Intervals by resampling: of means, and of anything made of sums over users.
+
+A user's impressions hang together, so the user is what is drawn again (cluster bootstrap, Davison
+& Hinkley 1997, section 3.8). Only the sums over each user matter to a ratio of sums: the rows are
+summed once, and a resample is one vector of counts times one small matrix. All statistics read
+the same resampled totals, so their differences are paired.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiflow.features.table import Floats
+
+CHUNK = 2_000_000
+"""Draws held in memory at a time."""
+
+MAX_CLUSTERS = 10_000
+"""Above it, users are pooled at random into this many clusters: the cost stays flat."""
+
+
+def bootstrap_means(
+    values: Floats, resamples: int, rng: np.random.Generator | np.random.RandomState
+) -> Floats:
+    """Means (resamples,) of values (n,) drawn n times with replacement (Efron, 1979)."""
+    n = values.size
+    integers = rng.integers if isinstance(rng, np.random.Generator) else rng.randint
+    means = np.empty(resamples)
+    step = max(1, CHUNK // n)
+    for start in range(0, resamples, step):
+        stop = min(start + step, resamples)
+        means[start:stop] = values[integers(0, n, size=(stop - start, n))].mean(axis=1)
+    return means
+
+
+def percentile_interval(draws: Floats, confidence: float) -> tuple[float, float]:
+    """Percentile interval of resampled statistics; (nan, nan) where any of them is not finite."""
+    if not np.isfinite(draws).all():
+        return float("nan"), float("nan")
+    tail = 50.0 * (1.0 - confidence)
+    low, high = np.percentile(draws, [tail, 100.0 - tail])
+    return float(low), float(high)
+
+
+def cluster_sums(cluster: NDArray[np.integer], columns: Floats) -> Floats:
+    """Sums (clusters, m) of the rows (n, m) of each cluster, clusters in ascending order."""
+    names, index = np.unique(cluster, return_inverse=True)
+    pooled = min(names.size, MAX_CLUSTERS)
+    index = index % pooled
+    return np.column_stack(
+        [np.bincount(index, weights=column, minlength=pooled) for column in columns.T]
+    )
+
+
+def resampled_totals(sums: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+    """Totals (resamples, m) over clusters drawn with replacement from sums (clusters, m)."""
+    clusters = sums.shape[0]
+    totals = np.empty((resamples, sums.shape[1]))
+    step = max(1, CHUNK // clusters)
+    for start in range(0, resamples, step):
+        stop = min(start + step, resamples)
+        drawn = rng.integers(0, clusters, size=(stop - start, clusters), dtype=np.int32)
+        drawn += np.arange(stop - start, dtype=np.int32)[:, None] * clusters
+        counts = np.bincount(drawn.ravel(), minlength=(stop - start) * clusters)
+        totals[start:stop] = counts.reshape(-1, clusters).astype(np.float64) @ sums
+    return totals

@@ -1,0 +1,48 @@
+"""The published quick start of the Open Bandit Pipeline, to its last digit."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from roiflow.evaluation.ope import Estimate
+from roiflow.evaluation.open_bandit import (
+    evaluate_thompson_sampling,
+    read_priors,
+    read_random_all,
+)
+
+ROOT = Path(__file__).parents[2]
+FOLDER = Path(os.environ.get("ROIFLOW_TEST_DATA", ROOT / "../shared/data")) / "open_bandit_small"
+
+
+@pytest.fixture(scope="module")
+def estimates() -> dict[str, Estimate]:
+    if not FOLDER.exists():
+        pytest.skip(f"{FOLDER} is absent: set ROIFLOW_TEST_DATA to the folder that holds it")
+    log = read_random_all(FOLDER)
+    alpha, beta = read_priors(FOLDER / "prior_bts.yaml", "all")
+    return evaluate_thompson_sampling(
+        log, alpha, beta, simulations=100_000, folds=3, resamples=10_000, seed=12345
+    )
+
+
+@pytest.mark.parametrize(("name", "value"), [("ips", 0.004553), ("dm", 0.003545), ("dr", 0.004727)])
+def test_value(estimates: dict[str, Estimate], name: str, value: float) -> None:
+    assert estimates[name].value == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("ips", 0.001531, 0.009254), ("dm", 0.003501, 0.003589), ("dr", 0.001702, 0.009416)],
+)
+def test_interval(estimates: dict[str, Estimate], name: str, low: float, high: float) -> None:
+    assert estimates[name].low == pytest.approx(low, abs=1e-5)
+    assert estimates[name].high == pytest.approx(high, abs=1e-5)
+
+
+def test_the_log_supports_the_policy(estimates: dict[str, Estimate]) -> None:
+    diagnostics = estimates["ips"].diagnostics
+    assert diagnostics is not None
+    assert diagnostics.support == pytest.approx(1.0)
+    assert diagnostics.mean_weight == pytest.approx(1.0, abs=0.1)
