@@ -177,6 +177,7 @@ class PolicyParams(Section):
     requests: Count
     iterations: Count
     batch_slates: Count
+    samples_per_request: Annotated[int, Field(ge=2)]
     ppo_epochs: Count
     clip: Positive
     kl_weight: NonNegative
@@ -184,6 +185,7 @@ class PolicyParams(Section):
     learning_rate: Positive
     hidden: Count
     temperature: Positive
+    residual_bound: Positive
     checkpoint_every: Count
 
 

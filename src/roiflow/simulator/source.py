@@ -1,0 +1,116 @@
+"""The ad world as a source: served weeks lie in the lake, all other weeks are the logging policy's.
+
+A week's rows that become known after it (its last hour, and delayed conversions) reach the next
+week whichever policy serves that one. For a logged week they are drawn again from the seed; for a
+served week they lie beside it, in <lake>/pending/<table>/week=YYYY-Www/part-0.parquet.
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from roiflow.data.sources.protocol import Tables
+from roiflow.data.weeks import Week
+from roiflow.errors import SourceError, UnknownWeek
+from roiflow.files import write_file
+from roiflow.params import SimulatorParams
+from roiflow.simulator.policies import logging_policy
+from roiflow.simulator.world import (
+    DELAYED,
+    Progress,
+    SlateChooser,
+    WeekRun,
+    World,
+    between,
+    nothing,
+    ordered,
+)
+
+MARKER = "impressions"
+"""The table that is written last: a served week exists once its impressions do."""
+
+
+def partition(lake: Path, table: str, week: Week) -> Path:
+    """One table's file of one week."""
+    return lake / table / f"week={week}" / "part-0.parquet"
+
+
+def write_week(lake: Path, week: Week, run: WeekRun) -> None:
+    """Keep a served week; a week that was half written counts as not served."""
+    partition(lake, MARKER, week).unlink(missing_ok=True)
+    for name, table in run.pending.items():
+        _write(table, partition(lake / "pending", name, week))
+    for name in sorted(run.tables, key=lambda name: name == MARKER):
+        _write(run.tables[name], partition(lake, name, week))
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    with write_file(path) as aside:
+        pq.write_table(table, aside, compression="zstd", use_dictionary=False)
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, partitioning=None)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise SourceError(f"{path}: {error}") from None
+
+
+class SimulatorSource:
+    """Weeks of the ad world."""
+
+    name = "simulator"
+
+    def __init__(self, params: SimulatorParams, lake: Path) -> None:
+        """`lake` is the folder of served weeks. Raises ParamsError on an impossible world."""
+        self.world = World(params)
+        self._lake = lake
+        self._runs: dict[Week, WeekRun] = {}
+
+    def pull(self, week: Week, as_of: int) -> Tables:
+        """Rows known in `week` and before `as_of`. Raises UnknownWeek before the first week."""
+        self._require(week)
+        if self.served(week):
+            names = (*DELAYED, "ads", "users")
+            tables = {name: _read(partition(self._lake, name, week)) for name in names}
+        else:
+            carried, own = self.carried(week), self._logged(week).tables
+            tables = own | {name: ordered(name, [carried[name], own[name]]) for name in DELAYED}
+        return tables | {name: between(tables[name], week.start, as_of) for name in DELAYED}
+
+    def served(self, week: Week) -> bool:
+        """Whether a policy other than the logging policy served the week."""
+        return partition(self._lake, MARKER, week).exists()
+
+    def serve_week(
+        self, week: Week, chooser: SlateChooser, progress: Progress | None = None
+    ) -> Tables:
+        """Let `chooser` serve a week and keep it in the lake; serving it again replaces it."""
+        self._require(week)
+        run = self.world.run_week(week, chooser, self.carried(week), progress)
+        write_week(self._lake, week, run)
+        return run.tables
+
+    def carried(self, week: Week) -> Tables:
+        """What the week before left to be known in this one."""
+        before = week.plus(-1)
+        if before < self.world.first_week:
+            return nothing()
+        if self.served(before):
+            pending = self._lake / "pending"
+            return {name: _read(partition(pending, name, before)) for name in DELAYED}
+        return self._logged(before).pending
+
+    def _require(self, week: Week) -> None:
+        if week < self.world.first_week:
+            raise UnknownWeek(
+                f"week {week}: the simulator holds weeks from {self.world.first_week} on"
+            )
+
+    def _logged(self, week: Week) -> WeekRun:
+        """The logging policy's own events of a week; it needs no news, so a day is a chunk."""
+        if week not in self._runs:
+            run = self.world.run_week(week, logging_policy(self.world), nothing(), None, 24)
+            self._runs = dict(list(self._runs.items())[-1:]) | {week: run}
+        return self._runs[week]
