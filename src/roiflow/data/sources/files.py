@@ -1,0 +1,60 @@
+"""Parquet in the lake's layout, on disk or in an object store, through fsspec."""
+
+import re
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from roiflow import columns as c
+from roiflow.data.lake import PART
+from roiflow.data.schemas import SCHEMAS
+from roiflow.data.sources.protocol import Tables
+from roiflow.data.weeks import Week
+from roiflow.errors import SourceError, UnknownWeek
+
+
+class Files:
+    """`<folder>/<table>/week=YYYY-Www/part-0.parquet` for every table of the data contract.
+
+    `folder` is a path or a URL that fsspec knows, such as s3://bucket/lake.
+    """
+
+    name = "files"
+
+    def __init__(self, folder: str) -> None:
+        # A URL that passed through pathlib has lost one of its two slashes.
+        url = re.sub(r"^([a-z0-9+]{2,}):/(?!/)", r"\1://", folder)
+        self._files, self._root = fsspec.core.url_to_fs(url)
+
+    def pull(self, week: Week, as_of: int) -> Tables:
+        """See Source.pull; the rows are not changed, only those known after `as_of` left out."""
+        return {table: self._read(table, week, as_of) for table in SCHEMAS}
+
+    def _read(self, table: str, week: Week, as_of: int) -> pa.Table:
+        path = f"{self._root}/{table}/week={week}/{PART}"
+        try:
+            with self._files.open(path) as stream, pq.ParquetFile(stream) as file:
+                rows = file.read()
+        except FileNotFoundError:
+            held = ", ".join(self._held(table)) or "none"
+            raise UnknownWeek(f"{path}: no such file; weeks held: {held}") from None
+        except (OSError, pa.ArrowException) as error:
+            raise SourceError(f"{path}: not readable as Parquet: {error}") from None
+        return _known_before(rows, as_of)
+
+    def _held(self, table: str) -> list[str]:
+        found = self._files.glob(f"{self._root}/{table}/week=*/{PART}")
+        return sorted(name.split("/")[-2].removeprefix("week=") for name in found)
+
+
+def _known_before(rows: pa.Table, as_of: int) -> pa.Table:
+    """Without the rows known at or after `as_of`; what has no time is left to validation."""
+    if c.KNOWN_TIME not in rows.column_names:
+        return rows
+    type_ = rows.schema.field(c.KNOWN_TIME).type
+    if not pa.types.is_timestamp(type_):
+        return rows
+    limit = pa.scalar(as_of, pa.timestamp("us")).cast(pa.timestamp(type_.unit, type_.tz))
+    return rows.filter(pc.fill_null(pc.less(rows[c.KNOWN_TIME], limit), True))

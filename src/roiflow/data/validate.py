@@ -1,0 +1,413 @@
+"""The data contract, checked: a row that breaks it is set aside with its first reason.
+
+A rule is a function of one table that marks the bad rows; RULES lists each table's, most basic
+first. A row leaves with the first rule that it breaks, and later rules see only rows that passed
+the earlier ones, so of two impressions with one id a broken one never displaces a sound one.
+
+What cannot be a matter of single rows stops the week: an unreadable file, a missing column or a
+column of the wrong type (ContractError), and too many bad rows (QuarantineLimit).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from roiflow import columns as c
+from roiflow.data import lake
+from roiflow.data.schemas import SCHEMAS
+from roiflow.data.weeks import Week
+from roiflow.errors import ContractError, QuarantineLimit, UnknownWeek
+
+Flags = NDArray[np.bool_]
+Longs = NDArray[np.int64]
+
+TABLES = ("ads", "users", "impressions", "behaviours", "conversions")
+"""In the order of checking: impressions need the catalogue, conversions the impressions."""
+SNAPSHOTS = ("ads", "users")
+MAX_ID_BYTES = 256
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a row is held against."""
+
+    week: Week
+    as_of: int  # microseconds, UTC
+    catalogue: pa.ChunkedArray  # ids of the ads of this week and of the one before
+    propensities_logged: bool  # anywhere in the window
+    impression_ids: pa.ChunkedArray  # clean impressions of the window so far
+    impression_times: Longs  # their event_time, micros
+    request_ids: pa.ChunkedArray  # theirs
+    positions: Longs  # theirs
+
+
+Rule = Callable[[pa.Table, Scope], Flags]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One partition, split in two: every row is in exactly one of the tables."""
+
+    table: str
+    week: Week
+    clean: pa.Table  # the contract's schema
+    quarantined: pa.Table  # the same columns and `reason`
+    orphans: int = 0  # conversions of no clean impression of the window: kept
+
+    @property
+    def rows(self) -> int:
+        """Rows before the split."""
+        return self.clean.num_rows + self.quarantined.num_rows
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Quarantined rows by reason."""
+        return _reasons(self.quarantined)
+
+
+def _numpy(column: pa.ChunkedArray) -> NDArray[np.generic]:
+    return column.combine_chunks().to_numpy(zero_copy_only=False)
+
+
+def _micros(column: pa.ChunkedArray) -> Longs:
+    return column.cast(pa.int64()).to_numpy()
+
+
+def _negative(*names: str) -> Rule:
+    def rule(rows: pa.Table, _: Scope) -> Flags:
+        flags = np.zeros(rows.num_rows, bool)
+        for name in names:
+            flags |= pc.fill_null(pc.less(rows[name], 0), False).to_numpy()
+        return flags
+
+    return rule
+
+
+def _null(rows: pa.Table, _: Scope) -> Flags:
+    flags = np.zeros(rows.num_rows, bool)
+    for column in rows.schema:
+        if not column.nullable and rows[column.name].null_count:
+            flags |= rows[column.name].is_null().to_numpy()
+    return flags
+
+
+def _bad_id(rows: pa.Table, _: Scope) -> Flags:
+    flags = np.zeros(rows.num_rows, bool)
+    for column in rows.schema:
+        if column.name.endswith("_id"):
+            size = pc.binary_length(rows[column.name]).to_numpy()
+            flags |= (size == 0) | (size > MAX_ID_BYTES)
+    return flags
+
+
+def _known_before_event(rows: pa.Table, _: Scope) -> Flags:
+    return pc.less(rows[c.KNOWN_TIME], rows[c.EVENT_TIME]).to_numpy()
+
+
+def _known_after_as_of(rows: pa.Table, scope: Scope) -> Flags:
+    return _micros(rows[c.KNOWN_TIME]) >= scope.as_of
+
+
+def _outside_week(rows: pa.Table, scope: Scope) -> Flags:
+    known = _micros(rows[c.KNOWN_TIME])
+    return (known < scope.week.start) | (known >= scope.week.end)
+
+
+def _known_after_week(rows: pa.Table, scope: Scope) -> Flags:
+    return _micros(rows[c.KNOWN_TIME]) >= scope.week.end
+
+
+def _bad_propensity(rows: pa.Table, _: Scope) -> Flags:
+    value = pc.fill_null(rows[c.PROPENSITY], 1.0).to_numpy()
+    return ~((value > 0) & (value <= 1))
+
+
+def _missing_propensity(rows: pa.Table, scope: Scope) -> Flags:
+    if not scope.propensities_logged:
+        return np.zeros(rows.num_rows, bool)
+    return rows[c.PROPENSITY].is_null().to_numpy()
+
+
+def _bad_position(rows: pa.Table, _: Scope) -> Flags:
+    position = rows[c.POSITION].to_numpy()
+    return (position < 1) | (position > rows[c.SLATE_SIZE].to_numpy())
+
+
+def _not_in_catalogue(rows: pa.Table, scope: Scope) -> Flags:
+    return ~pc.is_in(rows[c.AD], value_set=scope.catalogue.combine_chunks()).to_numpy()
+
+
+def _later(codes: Longs, first: Longs) -> Flags:
+    """True where a code came before, in the order `first` of the rows."""
+    found = np.empty(codes.size, bool)
+    ordered = codes[first]
+    # Codes are numbered by first appearance in `ordered`, so a new one exceeds all before it.
+    codes = pa.array(ordered).dictionary_encode().indices.to_numpy()
+    top = np.maximum.accumulate(codes)
+    found[first[0:1]] = False
+    found[first[1:]] = codes[1:] <= top[:-1]
+    return found
+
+
+def _order(rows: pa.Table, before: int) -> Longs:
+    """`before` earlier rows, then these by known_time and place: what was known first stays."""
+    known = np.argsort(_micros(rows[c.KNOWN_TIME]), kind="stable")
+    return np.concatenate([np.arange(before), before + known])
+
+
+def _codes(earlier: pa.ChunkedArray, column: pa.ChunkedArray) -> Longs:
+    """Whole numbers that stand for the strings of both, (earlier + rows,)."""
+    both = pa.chunked_array([*earlier.chunks, *column.chunks], pa.string()).combine_chunks()
+    return both.dictionary_encode().indices.to_numpy().astype(np.int64)
+
+
+def _duplicate_impression(rows: pa.Table, scope: Scope) -> Flags:
+    before = len(scope.impression_ids)
+    codes = _codes(scope.impression_ids, rows[c.IMPRESSION])
+    return _later(codes, _order(rows, before))[before:]
+
+
+def _duplicate_slot(rows: pa.Table, scope: Scope) -> Flags:
+    before = len(scope.request_ids)
+    codes = _codes(scope.request_ids, rows[c.REQUEST])
+    position = np.concatenate([scope.positions, rows[c.POSITION].to_numpy().astype(np.int64)])
+    keys = codes * (int(position.max(initial=0)) + 1) + position
+    return _later(keys, _order(rows, before))[before:]
+
+
+def _duplicate(name: str) -> Rule:
+    def rule(rows: pa.Table, _: Scope) -> Flags:
+        return _later(_codes(pa.chunked_array([], pa.string()), rows[name]), _order(rows, 0))
+
+    return rule
+
+
+def _impression_time(rows: pa.Table, scope: Scope) -> tuple[Flags, Longs]:
+    """(has an impression in the window, its event_time or 0), per conversion."""
+    place = pc.index_in(rows[c.IMPRESSION], value_set=scope.impression_ids.combine_chunks())
+    found = place.is_valid().to_numpy()
+    times = np.zeros(rows.num_rows, np.int64)
+    times[found] = scope.impression_times[pc.drop_null(place).to_numpy()]
+    return found, times
+
+
+def _before_impression(rows: pa.Table, scope: Scope) -> Flags:
+    found, times = _impression_time(rows, scope)
+    return found & (_micros(rows[c.EVENT_TIME]) < times)
+
+
+_EVERY: list[tuple[str, Rule]] = [
+    ("null", _null),
+    ("id empty or too long", _bad_id),
+    ("known_time before event_time", _known_before_event),
+    ("known after as_of", _known_after_as_of),
+]
+_OF_EVENTS: list[tuple[str, Rule]] = [("known outside its week", _outside_week)]
+_OF_SNAPSHOTS: list[tuple[str, Rule]] = [("known after its week", _known_after_week)]
+
+RULES: dict[str, list[tuple[str, Rule]]] = {
+    "ads": [
+        *_EVERY,
+        *_OF_SNAPSHOTS,
+        ("negative price, bid or budget", _negative(c.PRICE, c.BID, c.DAILY_BUDGET)),
+        ("duplicate ad_id", _duplicate(c.AD)),
+    ],
+    "users": [*_EVERY, *_OF_SNAPSHOTS, ("duplicate user_id", _duplicate(c.USER))],
+    "impressions": [
+        *_EVERY,
+        *_OF_EVENTS,
+        ("negative bid or cost", _negative(c.BID, c.COST)),
+        ("propensity outside (0, 1]", _bad_propensity),
+        ("propensity missing where others are logged", _missing_propensity),
+        ("position outside 1 to slate_size", _bad_position),
+        ("ad not in the catalogue", _not_in_catalogue),
+        ("duplicate impression_id", _duplicate_impression),
+        ("duplicate request_id and position", _duplicate_slot),
+    ],
+    "behaviours": [*_EVERY, *_OF_EVENTS, ("negative dwell", _negative(c.DWELL_MS))],
+    "conversions": [
+        *_EVERY,
+        *_OF_EVENTS,
+        ("conversion before its impression", _before_impression),
+    ],
+}
+"""Revenue may be negative: a return arrives as a conversion of its own."""
+
+
+def check_types(name: str, rows: pa.Table, file: Path) -> pa.Table:
+    """The contract's columns of `rows`, in its types; further columns only of `users`.
+
+    Widening and narrowing within a kind (whole numbers, decimals, text, times) is allowed where no
+    value changes; a time without a zone is UTC. Profile attributes become strings, null `unknown`.
+    Raises ContractError naming file, column and type.
+    """
+    schema = SCHEMAS[name]
+    columns = []
+    for wanted in schema:
+        if wanted.name not in rows.column_names:
+            raise ContractError(f"{file}: no column {wanted.name!r}")
+        columns.append(_cast(rows[wanted.name], wanted, file))
+    fields = list(schema)
+    if name == "users":
+        for extra in rows.schema:
+            if extra.name not in schema.names:
+                text = pa.field(extra.name, pa.string())
+                columns.append(pc.fill_null(_cast(rows[extra.name], text, file), UNKNOWN))
+                fields.append(text)
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def _kind(type_: pa.DataType) -> str:
+    if pa.types.is_dictionary(type_):
+        return _kind(type_.value_type)
+    tests = {
+        "whole": pa.types.is_integer,
+        "decimal": pa.types.is_floating,
+        "text": lambda of: pa.types.is_string(of) or pa.types.is_large_string(of),
+        "time": pa.types.is_timestamp,
+        "null": pa.types.is_null,
+    }
+    return next((kind for kind, test in tests.items() if test(type_)), str(type_))
+
+
+def _cast(column: pa.ChunkedArray, wanted: pa.Field, file: Path) -> pa.ChunkedArray:
+    if column.type == wanted.type:
+        return column
+    kinds = _kind(column.type), _kind(wanted.type)
+    if kinds[0] not in (kinds[1], "null") and kinds != ("whole", "decimal"):
+        raise ContractError(
+            f"{file}: column {wanted.name!r} is of type {column.type}, expected {wanted.type}"
+        )
+    try:
+        return column.cast(wanted.type, safe=True)
+    except pa.ArrowInvalid as error:
+        raise ContractError(
+            f"{file}: column {wanted.name!r} of type {column.type} does not fit "
+            f"{wanted.type}: {error}"
+        ) from None
+
+
+def check(name: str, rows: pa.Table, scope: Scope) -> Checked:
+    """Split the rows of one partition, (n,) rows of the contract's types, by RULES."""
+    reasons = np.full(rows.num_rows, -1)
+    left = np.arange(rows.num_rows)
+    remaining = rows
+    for number, (_, rule) in enumerate(RULES[name]):
+        bad = rule(remaining, scope)
+        if bad.any():
+            reasons[left[bad]] = number
+            left = left[~bad]
+            remaining = remaining.filter(pa.array(~bad))
+    broken = np.flatnonzero(reasons >= 0)
+    texts = pa.array([reason for reason, _ in RULES[name]], pa.string())
+    quarantined = rows.take(pa.array(broken)).append_column(
+        pa.field(c.REASON, pa.string()), texts.take(pa.array(reasons[broken]))
+    )
+    orphans = 0
+    if name == "conversions":
+        orphans = int((~_impression_time(remaining, scope)[0]).sum())
+    return Checked(name, scope.week, remaining, _nullable(quarantined), orphans)
+
+
+def _nullable(rows: pa.Table) -> pa.Table:
+    return pa.table(
+        rows.columns, schema=pa.schema([column.with_nullable(True) for column in rows.schema])
+    )
+
+
+def _reasons(quarantined: pa.Table) -> dict[str, int]:
+    counts = pc.value_counts(quarantined[c.REASON])
+    return {count["values"].as_py(): count["counts"].as_py() for count in counts}
+
+
+def check_limit(checked: Checked, max_fraction: float, file: Path) -> None:
+    """Raises QuarantineLimit, naming the first bad row, where too large a share of rows is bad."""
+    bad = checked.quarantined
+    if bad.num_rows <= max_fraction * checked.rows:
+        return
+    first = bad.slice(0, 1).to_pylist()[0]
+    reason = first.pop(c.REASON)
+    values = ", ".join(f"{key}={value}" for key, value in first.items())
+    counts = ", ".join(f"{count} {text}" for text, count in checked.reasons.items())
+    raise QuarantineLimit(
+        f"{file}: {bad.num_rows} of {checked.rows} rows of {checked.table} in {checked.week} "
+        f"({bad.num_rows / checked.rows:.2%}) break the contract, allowed {max_fraction:.2%}: "
+        f"{counts}; first: {reason}: {values}"
+    )
+
+
+@dataclass
+class _Window:
+    """What checked weeks leave behind for the following ones."""
+
+    catalogue: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], pa.string()))
+    ids: list[pa.Array] = field(default_factory=list)
+    requests: list[pa.Array] = field(default_factory=list)
+    positions: list[Longs] = field(default_factory=list)
+    times: list[Longs] = field(default_factory=list)
+    earlier_ads: list[pa.Array] = field(default_factory=list)
+
+    def scope(self, week: Week, as_of: int, propensities_logged: bool) -> Scope:
+        empty = np.zeros(0, np.int64)
+        return Scope(
+            week,
+            as_of,
+            self.catalogue,
+            propensities_logged,
+            pa.chunked_array(self.ids, pa.string()),
+            np.concatenate([empty, *self.times]),
+            pa.chunked_array(self.requests, pa.string()),
+            np.concatenate([empty, *self.positions]),
+        )
+
+    def see(self, checked: Checked) -> None:
+        clean = checked.clean
+        if checked.table == "ads":
+            now = clean[c.AD].chunks
+            self.catalogue = pa.chunked_array([*self.earlier_ads, *now], pa.string())
+            self.earlier_ads = now
+        if checked.table == "impressions":
+            self.ids += clean[c.IMPRESSION].chunks
+            self.requests += clean[c.REQUEST].chunks
+            self.positions.append(clean[c.POSITION].to_numpy().astype(np.int64))
+            self.times.append(_micros(clean[c.EVENT_TIME]))
+
+
+def validate(
+    raw: Path, weeks: Sequence[Week], as_of: int, max_fraction: float
+) -> Iterator[Checked]:
+    """Check every partition of a window of the lake `raw`, oldest week first.
+
+    All weeks of impressions are checked before the first conversions, which may belong to any of
+    them. Raises ContractError or QuarantineLimit at the first partition that cannot be accepted.
+    """
+    window = _Window()
+    logged = any(_logs_propensity(raw, week) for week in weeks)
+
+    def checked(name: str, week: Week) -> Checked:
+        file = lake.partition(raw, name, week)
+        if not file.exists():
+            raise UnknownWeek(f"{file}: no such file")
+        rows = check_types(name, lake.read_parquet(file), file)
+        result = check(name, rows, window.scope(week, as_of, logged))
+        check_limit(result, max_fraction, file)
+        window.see(result)
+        return result
+
+    for week in weeks:
+        for name in ("ads", "users", "impressions", "behaviours"):
+            yield checked(name, week)
+    for week in weeks:
+        yield checked("conversions", week)
+
+
+def _logs_propensity(raw: Path, week: Week) -> bool:
+    file = lake.partition(raw, "impressions", week)
+    column = lake.read_parquet(file, [c.PROPENSITY])[c.PROPENSITY]
+    return column.null_count < len(column)

@@ -1,0 +1,95 @@
+"""Pull the window's weeks from the source into the run's own folder."""
+
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import track
+
+from roiflow.data import lake
+from roiflow.data.pulled import Pulled, write_pulled
+from roiflow.data.sources.protocol import Source
+from roiflow.data.weeks import Week
+from roiflow.errors import SourceError
+from roiflow.files import write_directory
+from roiflow.params import IngestParams, load_params
+from roiflow.settings import Settings
+from roiflow.stages.command import run
+
+VOCABULARY = pa.schema([("kind", pa.string()), ("id", pa.string()), ("index", pa.int32())])
+
+
+def main(raw: Path, params: Path) -> None:
+    """The weeks' tables, the vocabulary published before them, and what was pulled."""
+    config = load_params(params).ingest
+    settings = Settings()
+    weeks = Week.parse(config.week).window(config.weeks)
+    as_of = weeks[-1].end
+    source = open_source(config, settings)
+    with write_directory(raw) as aside:
+        for week in track(weeks, f"Pulling {config.source}", console=Console(stderr=True)):
+            for table, rows in source.pull(week, as_of).items():
+                lake.write(aside, table, week, rows)
+        published = published_vocabulary(settings.lake / config.source / "vocabulary", weeks[-1])
+        lake.write_parquet(aside / "vocabulary.parquet", published)
+        write_pulled(aside, Pulled(config.source, weeks, as_of))
+
+
+def open_source(config: IngestParams, settings: Settings) -> Source:
+    """The source that params.yaml names.
+
+    Raises SourceError, naming the environment variable, where its folder is not set or not there.
+    """
+    match config.source:
+        case "simulator":
+            from roiflow.simulator.source import SimulatorSource
+
+            return SimulatorSource(config.simulator, settings.lake)
+        case "complete_journey":
+            from roiflow.data.sources.complete_journey import CompleteJourney
+
+            return CompleteJourney.installed(config.complete_journey.history_weeks)
+        case "kuairand":
+            from roiflow.data.sources.kuairand import KuaiRand
+
+            return KuaiRand(_folder(config, settings))
+        case "open_bandit":
+            from roiflow.data.sources.open_bandit import OpenBandit
+
+            return OpenBandit(_folder(config, settings))
+        case "files":
+            from roiflow.data.sources.files import Files
+
+            return Files(str(_named_folder(config, settings)))
+
+
+def _named_folder(config: IngestParams, settings: Settings) -> Path:
+    if settings.data_folder is None:
+        raise SourceError(
+            f"source {config.source}: set the environment variable ROIFLOW_DATA_FOLDER to the "
+            "folder that holds its files"
+        )
+    return settings.data_folder
+
+
+def _folder(config: IngestParams, settings: Settings) -> Path:
+    folder = _named_folder(config, settings)
+    if not folder.is_dir():
+        raise SourceError(
+            f"source {config.source}: {folder} (environment variable ROIFLOW_DATA_FOLDER) is not "
+            "a folder"
+        )
+    return folder
+
+
+def published_vocabulary(folder: Path, week: Week) -> pa.Table:
+    """The newest vocabulary published for a week before `week`; empty where there is none."""
+    names = [path.name.removeprefix("week=") for path in folder.glob("week=*.parquet")]
+    earlier = [name for name in names if Week.parse(name.removesuffix(".parquet")) < week]
+    if not earlier:
+        return VOCABULARY.empty_table()
+    return lake.read_parquet(folder / f"week={max(earlier)}")
+
+
+if __name__ == "__main__":
+    run(main)

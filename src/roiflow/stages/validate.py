@@ -1,0 +1,59 @@
+"""Check the raw window against the data contract; set bad rows aside with their reasons."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from roiflow.data import lake
+from roiflow.data.pulled import read_pulled
+from roiflow.data.validate import TABLES, Checked, validate
+from roiflow.files import write_directory, write_file
+from roiflow.params import load_params
+from roiflow.stages.command import run
+
+
+def main(raw: Path, validated: Path, quarantine: Path, metrics: Path, params: Path) -> None:
+    """Outputs change only once every partition was accepted."""
+    limit = load_params(params).validate_.max_quarantined_fraction
+    pulled = read_pulled(raw)
+    summary = Summary()
+    with write_directory(validated) as clean, write_directory(quarantine) as bad:
+        for checked in validate(raw, pulled.weeks, pulled.as_of, limit):
+            lake.write(clean, checked.table, checked.week, checked.clean)
+            lake.write(bad, checked.table, checked.week, checked.quarantined)
+            summary.add(checked)
+    with write_file(metrics) as aside:
+        aside.write_text(json.dumps(summary.metrics(), indent=2) + "\n")
+
+
+class Summary:
+    """Counts for metrics/validate.json."""
+
+    def __init__(self) -> None:
+        self._rows = Counter(dict.fromkeys(TABLES, 0))
+        self._reasons: dict[str, Counter[str]] = {table: Counter() for table in TABLES}
+        self._orphans = 0
+
+    def add(self, checked: Checked) -> None:
+        """Count one partition."""
+        self._rows[checked.table] += checked.rows
+        self._reasons[checked.table].update(checked.reasons)
+        self._orphans += checked.orphans
+
+    def metrics(self) -> dict[str, Any]:
+        """Rows before validation, quarantined rows by reason, and their share, per table."""
+        bad = {table: sum(counts.values()) for table, counts in self._reasons.items()}
+        return {
+            "rows": dict(self._rows),
+            "quarantined": bad,
+            "quarantined_share": {
+                table: round(bad[table] / max(rows, 1), 6) for table, rows in self._rows.items()
+            },
+            "reasons": {table: dict(counts) for table, counts in self._reasons.items() if counts},
+            "orphan_conversions": self._orphans,
+        }
+
+
+if __name__ == "__main__":
+    run(main)
