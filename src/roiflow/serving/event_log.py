@@ -106,30 +106,40 @@ class EventLog:
         self._path = self._folder / f"{self._prefix}-{self._sequence:06d}{OPEN}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         self._file = os.open(self._path, flags, 0o644)
-        self._size, self._buffer, self._flushed = 0, bytearray(), self._clock()
-        self.append(self._opened)
+        self._size, self._flushed = 0, self._clock()
+        self._buffer = bytearray(self._encoder.encode(self._opened) + b"\n")
         self.flush()
 
     def append(self, record: Record) -> None:
-        """Buffer a record; flush where the buffer is full or old."""
-        self._buffer += self._encoder.encode(record)
-        self._buffer += b"\n"
+        """Buffer a record; flush where the buffer is full or old.
+
+        Raises ServiceError where the log cannot be written; the record is not taken then.
+        """
+        line = self._encoder.encode(record) + b"\n"
+        self._buffer += line
         full = len(self._buffer) >= self._buffer_bytes
         if full or self._clock() - self._flushed >= self._flush_seconds:
-            self.flush()
+            try:
+                self.flush()
+            except ServiceError:
+                if len(self._buffer) >= len(line):
+                    del self._buffer[-len(line) :]
+                raise
 
     def flush(self) -> None:
         """Hand the buffer to the system: it survives the end of this process."""
-        view = memoryview(bytes(self._buffer))
-        while view:
-            view = view[os.write(self._file, view) :]
-        self._size += len(self._buffer)
-        self._buffer.clear()
-        self._flushed = self._clock()
-        if self._size >= self._segment_bytes:
-            self._seal()
-            self._sequence += 1
-            self._open()
+        try:
+            while self._buffer:
+                written = os.write(self._file, self._buffer)
+                self._size += written
+                del self._buffer[:written]
+            self._flushed = self._clock()
+            if self._size >= self._segment_bytes:
+                self._seal()
+                self._sequence += 1
+                self._open()
+        except OSError as error:
+            raise ServiceError(f"{self._path}: cannot be written: {error.strerror}") from None
 
     def _seal(self) -> None:
         os.fsync(self._file)

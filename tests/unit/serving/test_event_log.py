@@ -1,6 +1,7 @@
 """The served-event log: whole records only, whatever ends the process."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -108,6 +109,24 @@ def test_a_record_is_flushed_within_the_second(tmp_path: Path) -> None:
     now[0] = 1.0
     writer.append(slate(1))
     assert len(read(tmp_path, 0, FOREVER)["impressions"]) == 4
+
+
+def test_what_cannot_be_written_is_refused_and_the_log_goes_on(tmp_path: Path) -> None:
+    writer = log(tmp_path)
+    path = segments(tmp_path)[0]
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, limit[1]))
+        writer._buffer_bytes = 1
+        with pytest.raises(ServiceError, match="cannot be written"):
+            writer.append(slate(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    writer.append(slate(1))
+    writer.close()
+    assert read(tmp_path, 0, FOREVER)["impressions"]["request_id"].to_pylist() == ["r1", "r1"]
 
 
 WRITER = """

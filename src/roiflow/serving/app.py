@@ -1,0 +1,358 @@
+"""The slate route: a raw ASGI app, without a framework, because a framework's share of a request
+was measured to be larger than the model's.
+
+    POST /v1/slate     one request -> one slate; logged with its propensities before the answer
+    POST /v1/events    clicks and conversions of logged impressions
+    GET  /v1/version   what serves
+    GET  /healthz      the process lives
+    GET  /readyz       it is warm and answers
+    GET  /metrics      Prometheus text
+
+One process, one thread: a request is a millisecond of computing, so threads would only queue.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from roiflow.errors import RoiflowError, ServiceError
+from roiflow.serving.event_log import EventLog, Feedback, Shown, Slate, impression_id
+from roiflow.serving.slates import RequestContexts, Slates
+
+MAX_SLATE_BYTES = 16 * 1024
+MAX_EVENTS_BYTES = 1024 * 1024
+WARM_UP_SLATES = 20
+FLUSH_SECONDS = 0.5
+LATEST = 4_102_444_800_000_000
+"""2100-01-01 in microseconds: a later time is a mistake of the unit."""
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+Micros = Annotated[int, Meta(gt=0, lt=LATEST)]
+
+
+class SlateRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/slate. Without `event_time` (microseconds, UTC) it is now."""
+
+    request_id: Name
+    user_id: Name
+    placement: Name
+    device: Name
+    event_time: Micros | None = None
+
+
+class SlateAd(msgspec.Struct):
+    """An ad of the answer, in slate order."""
+
+    ad_id: str
+    impression_id: str
+    position: int
+    propensity: float
+    bid_micros: int
+    p_click: float
+    expected_value_micros: float
+
+
+class SlateAnswer(msgspec.Struct):
+    """Body of the answer. `degraded`: made without the user's online features."""
+
+    request_id: str
+    policy_version: str
+    degraded: bool
+    ads: list[SlateAd]
+
+
+class ReportedEvent(msgspec.Struct, forbid_unknown_fields=True):
+    """A click, or a conversion with its revenue."""
+
+    impression_id: Name
+    event: Literal["click", "conversion"]
+    event_time: Micros | None = None
+    revenue_micros: Annotated[int, Meta(ge=0)] = 0
+
+
+class ReportedEvents(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/events."""
+
+    events: Annotated[list[ReportedEvent], Meta(min_length=1, max_length=1000)]
+
+
+class SlateMaker(Protocol):
+    """Makes slates and says whether online features were there."""
+
+    def __call__(self, contexts: RequestContexts) -> tuple[Slates, bool]:
+        """Slates of B requests, and whether they are degraded."""
+        ...
+
+
+@dataclass(frozen=True)
+class Version:
+    """What serves."""
+
+    policy_version: str
+    digest: str
+    week: str
+    ads: int
+
+
+class Refused(Exception):
+    """A request that is not answered with a slate: status and reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Metrics:
+    """Counters and the latency histogram, in a registry of their own."""
+
+    def __init__(self, version: Version) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+        self.registry = CollectorRegistry()
+        options: dict[str, Any] = {"registry": self.registry}
+        self.slates = Counter("roiflow_slates", "Slates served", **options)
+        self.degraded = Counter("roiflow_degraded_slates", "Without online features", **options)
+        self.refused = Counter("roiflow_refused", "Requests refused", ["status"], **options)
+        self.events = Counter("roiflow_events", "Feedback events taken", **options)
+        buckets = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+        self.seconds = Histogram(
+            "roiflow_slate_seconds", "Body read to answer ready", buckets=buckets, **options
+        )
+        gauge = Gauge("roiflow_serving", "What serves", ["policy_version", "week"], **options)
+        gauge.labels(version.policy_version, version.week).set(1)
+
+    def text(self) -> bytes:
+        """Prometheus exposition format."""
+        from prometheus_client import generate_latest
+
+        return generate_latest(self.registry)
+
+
+JSON = (b"content-type", b"application/json")
+TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+
+
+class SlateApp:
+    """The ASGI app; its lifespan warms up and, at the end, seals the event log."""
+
+    def __init__(
+        self,
+        maker: SlateMaker,
+        log: EventLog,
+        version: Version,
+        now: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        """`now` gives microseconds since the epoch, UTC."""
+        self._maker, self._log, self._version, self._now = maker, log, version, now
+        self._metrics = Metrics(version)
+        self._encode = msgspec.json.Encoder().encode
+        self._slate_decoder = msgspec.json.Decoder(SlateRequest)
+        self._events_decoder = msgspec.json.Decoder(ReportedEvents)
+        self._ready = False
+        self._version_body = msgspec.json.encode(version)
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        path, method = scope["path"], scope["method"]
+        try:
+            if path == "/v1/slate":
+                _only(method, "POST")
+                body = self._slate(await _body(scope, receive, MAX_SLATE_BYTES), _arm(scope))
+                kind = JSON
+            elif path == "/v1/events":
+                _only(method, "POST")
+                body = self._events(await _body(scope, receive, MAX_EVENTS_BYTES))
+                kind = JSON
+            else:
+                _only(method, "GET")
+                body, kind = self._look(path)
+            status = 200
+        except Refused as refusal:
+            status, kind, reason = refusal.status, JSON, str(refusal)
+        except ServiceError as error:  # a slate that cannot be logged is not served
+            status, kind, reason = 503, JSON, str(error)
+        if status != 200:
+            body = self._encode({"error": reason})
+            self._metrics.refused.labels(status).inc()
+        length = (b"content-length", str(len(body)).encode())
+        await send({"type": "http.response.start", "status": status, "headers": [kind, length]})
+        await send({"type": "http.response.body", "body": body})
+
+    def _look(self, path: str) -> tuple[bytes, tuple[bytes, bytes]]:
+        if path == "/healthz":
+            return b'{"status":"alive"}', JSON
+        if path == "/readyz":
+            if not self._ready:
+                raise Refused(503, "not warm yet")
+            return b'{"status":"ready"}', JSON
+        if path == "/v1/version":
+            return self._version_body, JSON
+        if path == "/metrics":
+            return self._metrics.text(), TEXT
+        raise Refused(404, f"no such path: {path}")
+
+    def _slate(self, body: bytes, arm: str) -> bytes:
+        started = time.perf_counter()
+        request = _decode(self._slate_decoder, body)
+        now = self._now()
+        at = now if request.event_time is None else request.event_time
+        slates, degraded = self._maker(
+            RequestContexts(
+                (request.user_id,), np.array([at]), (request.placement,), (request.device,)
+            )
+        )
+        ads = _ads(request.request_id, slates)
+        shown = [
+            Shown(ad.ad_id, ad.bid_micros, ad.propensity, ad.p_click, ad.expected_value_micros)
+            for ad in ads
+        ]
+        known = now if request.event_time is None else at
+        self._log.append(
+            Slate(
+                request.request_id, request.user_id, at, known, request.placement, request.device,
+                arm, degraded, shown,
+            )
+        )  # fmt: skip
+        answer = SlateAnswer(request.request_id, self._version.policy_version, degraded, ads)
+        encoded = self._encode(answer)
+        self._metrics.slates.inc()
+        if degraded:
+            self._metrics.degraded.inc()
+        self._metrics.seconds.observe(time.perf_counter() - started)
+        return encoded
+
+    def _events(self, body: bytes) -> bytes:
+        reported = _decode(self._events_decoder, body).events
+        now = self._now()
+        for event in reported:
+            at = now if event.event_time is None else event.event_time
+            known = now if event.event_time is None else at
+            self._log.append(
+                Feedback(event.impression_id, event.event, at, known, event.revenue_micros)
+            )
+        self._log.flush()
+        self._metrics.events.inc(len(reported))
+        return self._encode({"accepted": len(reported)})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            self.start()
+        except RoiflowError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        self._flusher = asyncio.create_task(self._flush_regularly())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._flusher.cancel()
+        self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def start(self) -> None:
+        """Warm up, then keep what lives on out of the garbage collector's sight.
+
+        A collection over everything that was loaded would stall one request in a thousand.
+        """
+        for number in range(WARM_UP_SLATES):
+            self._maker(
+                RequestContexts((f"warm-up-{number}",), np.array([self._now()]), ("",), ("",))
+            )
+        gc.collect()
+        gc.freeze()
+        self._ready = True
+
+    def close(self) -> None:
+        """Seal the event log."""
+        self._ready = False
+        self._log.close()
+
+    async def _flush_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            with suppress(ServiceError):  # it stays in the buffer; the next slate is refused
+                self._log.flush()
+
+
+def _ads(request: str, slates: Slates) -> list[SlateAd]:
+    shown = int((slates.row[0] >= 0).sum())
+    columns = zip(
+        slates.ad_ids[0].tolist()[:shown],
+        slates.propensity[0].tolist(),
+        slates.bid[0].tolist(),
+        slates.click[0].tolist(),
+        slates.value[0].tolist(),
+        strict=False,
+    )
+    return [
+        SlateAd(ad, impression_id(request, position), position, propensity, bid, click, value)
+        for position, (ad, propensity, bid, click, value) in enumerate(columns, 1)
+    ]
+
+
+def _only(method: str, allowed: str) -> None:
+    if method != allowed:
+        raise Refused(405, f"method {method} is not allowed here, {allowed} is")
+
+
+def _arm(scope: Message) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-arm":
+            return str(value.decode("latin-1"))
+    return "stable"
+
+
+async def _body(scope: Message, receive: Receive, limit: int) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and (not value.isdigit() or int(value) > limit):
+            raise Refused(413, f"content-length {value.decode('latin-1')} is over {limit} bytes")
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > limit:
+            raise Refused(413, f"body is over {limit} bytes")
+    return body
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise Refused(400, _explain(str(error), msgspec.json.decode(body))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refused(400, f"body is not JSON: {error}") from None
+
+
+def _explain(fault: str, content: Any) -> str:
+    """A validation fault with the value at its path: 'Expected `str` - at `$.user_id`: got 7'."""
+    _, found, path = fault.partition(" - at `$")
+    if not found:
+        return fault
+    value = content
+    for step in path.rstrip("`").replace("[", ".").replace("]", "").split("."):
+        if step in {"", "..."}:
+            continue
+        if isinstance(value, list):
+            value = value[int(step)]
+        elif isinstance(value, dict) and step in value:
+            value = value[step]
+        else:
+            return fault
+    return f"{fault}: value {value!r:.200}"

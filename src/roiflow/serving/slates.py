@@ -1,0 +1,33 @@
+"""What a recommender takes and gives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from roiflow.features.table import Floats, Longs
+
+
+@dataclass(frozen=True)
+class RequestContexts:
+    """B requests, as the platform sees them."""
+
+    user_ids: Sequence[str]  # (B,)
+    event_time: Longs  # (B,) microseconds since the epoch, UTC
+    placement: Sequence[str]  # (B,)
+    device: Sequence[str]  # (B,)
+
+
+@dataclass(frozen=True)
+class Slates:
+    """B slates of S ads, best position first; where `row` is -1 the slot is empty."""
+
+    row: Longs  # (B, S) rows of the package's catalogue
+    ad_ids: NDArray[Any]  # (B, S) strings, "" where empty
+    propensity: Floats  # (B, S) given the ads above
+    click: Floats  # (B, S) P(click | position 1)
+    conversion: Floats  # (B, S) P(click and conversion | position 1)
+    revenue: Floats  # (B, S) micros, E[revenue | conversion]
+    value: Floats  # (B, S) micros, expected revenue minus lambda x expected cost
+    bid: Longs  # (B, S) micros
