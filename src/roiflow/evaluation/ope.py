@@ -38,7 +38,7 @@ def importance_weights(target: Floats, logged: Floats) -> Floats:
             f"target propensity: {bad.size} of {target.size} outside [0, 1]: "
             f"first is {target.flat[bad[0]]!r} at flat row {bad[0]}"
         )
-    return target / logged
+    return np.asarray(target / logged, dtype=np.float64)
 
 
 def slate_weights(target: Floats, logged: Floats) -> Floats:
@@ -46,8 +46,7 @@ def slate_weights(target: Floats, logged: Floats) -> Floats:
 
     Column k is the product of ratios over positions 1 to k (McInerney et al., 2020, eq. 6).
     """
-    weights: Floats = np.cumprod(importance_weights(target, logged), axis=1)
-    return weights
+    return np.asarray(np.cumprod(importance_weights(target, logged), axis=1), np.float64)
 
 
 def ips_terms(reward: Floats, weight: Floats) -> Floats:

@@ -1,0 +1,183 @@
+"""Return on investment of policies, from one log, with paired intervals.
+
+ROI = (revenue - cost) / cost and ROAS = revenue / cost. Numerator and denominator are estimated
+from the same weights, and every policy and estimator from the same resampled users, so that the
+lift of one over another has a paired interval. Lift is the relative change of ROAS = 1 + ROI: it
+is positive exactly when ROI is higher, and stays defined where ROI crosses 0.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiflow.evaluation.ope import (
+    Diagnostics,
+    Estimate,
+    Limits,
+    cascade_dr_terms,
+    diagnose,
+    doubts,
+)
+from roiflow.evaluation.slates import Slates, TargetOnLog
+from roiflow.evaluation.statistics import cluster_sums, percentile_interval, resampled_totals
+from roiflow.features.table import Floats
+
+NO_PROPENSITIES = "no logged propensities"
+MODEL_BASED = "model-based: no logged propensity went into it"
+LOGGED = "logged"
+
+
+def roi(revenue: Floats, cost: Floats) -> Floats:
+    """(revenue - cost) / cost, NaN where cost is not positive; any equal shapes."""
+    return np.divide(
+        revenue - cost, cost, out=np.full(np.shape(cost), np.nan), where=np.asarray(cost) > 0
+    )
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Columns (n, m) of n slates, to be summed; `normalised` says how the sums are read.
+
+    Plain: revenue, cost. Self-normalised, over S positions: revenue x weight, cost x weight,
+    weight, slates that have the position.
+    """
+
+    columns: Floats
+    normalised: bool
+    model_based: bool
+    diagnostics: Diagnostics | None
+
+    def revenue_and_cost(self, totals: Floats) -> tuple[Floats, Floats]:
+        """Totals (..., m) -> revenue (...) and cost (...) of all slates, micros."""
+        if not self.normalised:
+            return totals[..., 0], totals[..., 1]
+        revenue, cost, weight, present = np.split(totals, 4, axis=-1)
+        scale = np.divide(present, weight, out=np.where(present > 0, np.nan, 0.0), where=weight > 0)
+        return np.sum(revenue * scale, axis=-1), np.sum(cost * scale, axis=-1)
+
+
+def logged_terms(slates: Slates) -> Terms:
+    """What the logging policy earned: on-policy."""
+    columns = np.column_stack([slates.revenue.sum(axis=1), slates.cost.sum(axis=1)])
+    return Terms(columns, normalised=False, model_based=False, diagnostics=None)
+
+
+def target_terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
+    """Terms of the target policy by IPS, SNIPS, DR and DM; DM alone without propensities."""
+    direct = Terms(np.column_stack([target.revenue, target.cost]), False, True, None)
+    if not slates.logged.all():
+        return {"dm": direct}
+    weight = target.weight
+    found = diagnose(weight, target.support, slates.present)
+    weighted_revenue, weighted_cost = weight * slates.revenue, weight * slates.cost
+    plain = np.column_stack([weighted_revenue.sum(axis=1), weighted_cost.sum(axis=1)])
+    normalised = np.hstack([weighted_revenue, weighted_cost, weight, slates.present])
+    robust = np.column_stack(
+        [
+            cascade_dr_terms(slates.revenue, weight, target.logged_revenue, target.target_revenue),
+            cascade_dr_terms(slates.cost, weight, target.logged_cost, target.target_cost),
+        ]
+    )
+    return {
+        "ips": Terms(plain, False, False, found),
+        "snips": Terms(normalised, True, False, found),
+        "dr": Terms(robust, False, False, found),
+        "dm": direct,
+    }
+
+
+@dataclass(frozen=True)
+class RoiEstimate:
+    """ROI of one policy by one estimator, and its lift over the base."""
+
+    roi: Estimate
+    lift: Estimate
+    revenue_per_slate: float
+    """Micros."""
+    cost_per_slate: float
+    """Micros."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "roi": self.roi.to_dict(),
+            "lift": self.lift.to_dict(),
+            "revenue_per_slate_micros": self.revenue_per_slate,
+            "cost_per_slate_micros": self.cost_per_slate,
+        }
+
+
+def estimate_roi(
+    user: NDArray[np.integer],
+    base: Terms,
+    terms: Mapping[str, Terms],
+    *,
+    resamples: int,
+    confidence: float,
+    limits: Limits,
+    rng: np.random.Generator,
+) -> dict[str, RoiEstimate]:
+    """ROI and lift over `base` by each of `terms`, and of the base itself under `logged`.
+
+    `user` (n,) is the cluster of each slate. All terms share the resampled users.
+    """
+    named = {LOGGED: base, **terms}
+    edges = np.cumsum([0] + [each.columns.shape[1] for each in named.values()])
+    sums = cluster_sums(user, np.hstack([each.columns for each in named.values()]))
+    drawn = np.vstack([sums.sum(axis=0), resampled_totals(sums, resamples, rng)])
+    money = {
+        name: each.revenue_and_cost(drawn[:, start:stop])
+        for (name, each), start, stop in zip(named.items(), edges[:-1], edges[1:], strict=True)
+    }
+    base_roi = roi(*money[LOGGED])
+    estimates = {}
+    for name, each in named.items():
+        revenue, cost = money[name]
+        values = roi(revenue, cost)
+        lift = np.divide(
+            1 + values,
+            1 + base_roi,
+            out=np.full(values.shape, np.nan),
+            where=1 + base_roi > 0,
+        )
+        faults = _faults(each, limits)
+        estimates[name] = RoiEstimate(
+            roi=_estimate(name, values, confidence, faults, each),
+            lift=_estimate(name, lift - 1, confidence, faults, each),
+            revenue_per_slate=float(revenue[0]) / user.size,
+            cost_per_slate=float(cost[0]) / user.size,
+        )
+    return estimates
+
+
+def _faults(terms: Terms, limits: Limits) -> list[str]:
+    if terms.model_based:
+        return [MODEL_BASED]
+    return doubts(terms.diagnostics, limits) if terms.diagnostics else []
+
+
+def _estimate(
+    name: str, values: Floats, confidence: float, faults: list[str], terms: Terms
+) -> Estimate:
+    """From the statistic (1 + resamples,) whose first entry is of the log itself."""
+    point = float(values[0])
+    low, high = percentile_interval(values[1:], confidence)
+    defined = bool(np.isfinite(point))
+    bounded = bool(np.isfinite(low))
+    if not defined:
+        faults = [*faults, "revenue or cost is not positive: the ratio is undefined"]
+    elif not bounded:
+        faults = [*faults, "undefined in some resamples: too few slates with a cost"]
+    return Estimate(
+        name=name,
+        value=point if defined else None,
+        low=low if defined and bounded else None,
+        high=high if defined and bounded else None,
+        verdict="inconclusive" if faults else "conclusive",
+        reason="; ".join(faults),
+        model_based=terms.model_based,
+        diagnostics=terms.diagnostics,
+    )

@@ -1,0 +1,152 @@
+"""Estimators against hand-worked numbers, closed forms and exact enumeration."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from roiflow.errors import PropensityError
+from roiflow.evaluation import ope
+from roiflow.features.table import Floats
+
+REWARD = np.array([1.0, 0.0, 1.0, 4.0])
+WEIGHT = np.array([2.0, 0.5, 1.0, 0.25])
+LOGGED = np.array([0.5, 0.5, 1.0, 2.0])
+TARGET = np.array([1.0, 0.0, 2.0, 1.0])
+
+
+def test_hand_worked() -> None:
+    assert ope.ips(REWARD, WEIGHT) == pytest.approx((2 + 0 + 1 + 1) / 4)
+    assert ope.snips(REWARD, WEIGHT) == pytest.approx(4 / 3.75)
+    assert ope.dm(TARGET) == 1.0
+    # 1 + 2(.5) = 2;  0 + .5(-.5) = -.25;  2 + 0 = 2;  1 + .25(2) = 1.5
+    assert ope.dr(REWARD, WEIGHT, LOGGED, TARGET) == pytest.approx(5.25 / 4)
+
+
+def test_hand_worked_slates() -> None:
+    target = np.array([[0.5, 0.5], [0.2, 1.0]])
+    logged = np.array([[0.25, 1.0], [0.4, 0.5]])
+    weight = ope.slate_weights(target, logged)
+    np.testing.assert_allclose(weight, [[2.0, 1.0], [0.5, 1.0]])
+    reward = np.array([[1.0, 2.0], [0.0, 3.0]])
+    assert ope.ips(reward, weight) == pytest.approx((2 + 2 + 0 + 3) / 2)
+    assert ope.snips(reward, weight) == pytest.approx(2 / 2.5 + 5 / 2)
+
+
+def test_target_equal_to_logging_gives_the_mean() -> None:
+    propensity = np.array([0.1, 0.5, 1.0, 0.25])
+    weight = ope.importance_weights(propensity, propensity)
+    assert ope.ips(REWARD, weight) == REWARD.mean()
+    assert ope.snips(REWARD, weight) == REWARD.mean()
+
+
+def test_doubly_robust_has_its_two_limits() -> None:
+    assert ope.dr(REWARD, np.zeros(4), LOGGED, TARGET) == ope.dm(TARGET)
+    assert ope.dr(REWARD, WEIGHT, np.zeros(4), np.zeros(4)) == ope.ips(REWARD, WEIGHT)
+
+
+def test_a_perfect_model_leaves_doubly_robust_no_variance() -> None:
+    truth = np.full(4, 3.0)
+    terms = ope.dr_terms(REWARD, WEIGHT, REWARD, truth)
+    np.testing.assert_array_equal(terms, truth)
+
+
+@given(
+    reward=arrays(np.float64, 12, elements=st.floats(0, 1e6)),
+    weight=arrays(np.float64, 12, elements=st.floats(0.01, 100)),
+    scale=st.floats(0.1, 1000),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_scaling_and_order(reward: Floats, weight: Floats, scale: float, seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(12)
+    for estimator in (ope.ips, ope.snips):
+        once = estimator(reward, weight)
+        assert estimator(scale * reward, weight) == pytest.approx(scale * once)
+        assert estimator(reward[order], weight[order]) == pytest.approx(once)
+    assert ope.snips(reward, scale * weight) == pytest.approx(ope.snips(reward, weight))
+    slack = 1e-9 * max(1.0, reward.max())
+    assert reward.min() - slack <= ope.snips(reward, weight) <= reward.max() + slack
+
+
+def _plackett_luce(chances: Floats, slate: tuple[int, ...]) -> Floats:
+    left, conditional = 1.0, []
+    for item in slate:
+        conditional.append(chances[item] / left)
+        left -= chances[item]
+    return np.array(conditional)
+
+
+def test_slate_estimators_are_unbiased_by_enumeration() -> None:
+    """Every slate of 2 out of 4, weighted by its logging probability."""
+    logging = np.array([0.4, 0.3, 0.2, 0.1])
+    policy = np.array([0.1, 0.2, 0.3, 0.4])
+    value = np.array([1.0, 5.0, 2.0, 8.0])
+    discount = np.array([1.0, 0.5])
+    slates = list(permutations(range(4), 2))
+    logged = np.array([_plackett_luce(logging, slate) for slate in slates])
+    target = np.array([_plackett_luce(policy, slate) for slate in slates])
+    reward = np.array([[value[item] for item in slate] for slate in slates]) * discount
+    truth = float(np.sum(target.prod(axis=1) * reward.sum(axis=1)))
+    weight = ope.slate_weights(target, logged)
+    chance = logged.prod(axis=1)
+    assert np.sum(chance * ope.ips_terms(reward, weight)) == pytest.approx(truth)
+    wrong = np.random.default_rng(3).uniform(0, 9, size=(4, 4))
+    q_logged = np.array([[wrong[first, first], wrong[first, second]] for first, second in slates])
+    above = float(policy @ np.diag(wrong))
+    below = {
+        first: sum(
+            _plackett_luce(policy, (first, second))[1] * wrong[first, second]
+            for second in range(4)
+            if second != first
+        )
+        for first in range(4)
+    }
+    q_target = np.array([[above, below[first]] for first, _ in slates])
+    terms = ope.cascade_dr_terms(reward, weight, q_logged, q_target)
+    assert np.sum(chance * terms) == pytest.approx(truth)
+
+
+@pytest.mark.parametrize("bad", [0.0, -0.1, 1.5, np.nan])
+def test_a_wrong_logged_propensity_is_named(bad: float) -> None:
+    with pytest.raises(PropensityError, match=r"1 of 3 outside \(0, 1\].*row 1"):
+        ope.importance_weights(np.ones(3), np.array([0.5, bad, 0.5]))
+
+
+def test_a_wrong_target_propensity_is_named() -> None:
+    with pytest.raises(PropensityError, match=r"target propensity: 1 of 2"):
+        ope.importance_weights(np.array([0.5, 1.5]), np.ones(2))
+
+
+def test_effective_sample_size() -> None:
+    assert ope.effective_sample_size(np.ones(7)) == pytest.approx(7)
+    assert ope.effective_sample_size(np.array([5.0, 0.0, 0.0])) == pytest.approx(1)
+    assert ope.effective_sample_size(np.zeros(3)) == 0
+
+
+class _Limits:
+    min_effective_sample_size = 2.0
+    max_weight = 3.0
+    mean_weight_tolerance = 0.25
+    min_support = 0.9
+
+
+def test_diagnostics_take_the_worst_position() -> None:
+    weight = np.array([[1.0, 4.0], [1.0, 0.0], [1.0, 9.0]])
+    present = np.array([[True, True], [True, True], [True, False]])
+    found = ope.diagnose(weight, 0.8, present)
+    assert found == ope.Diagnostics(
+        rows=3, effective_sample_size=1.0, max_weight=4.0, mean_weight=2.0, support=0.8
+    )
+    assert ope.doubts(found, _Limits()) == [
+        "effective sample size 1.0 under 2",
+        "largest weight 4.0 over 3",
+        "mean weight 2.000 not within 0.25 of 1",
+        "support 0.800 under 0.9",
+    ]
+
+
+def test_no_doubt_about_the_logging_policy_itself() -> None:
+    assert ope.doubts(ope.diagnose(np.ones(5), 1.0), _Limits()) == []

@@ -1,0 +1,230 @@
+"""Logged slates, and a policy on them, against enumeration."""
+
+from dataclasses import fields
+from itertools import permutations
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from roiflow.errors import ContractError
+from roiflow.evaluation.roi import estimate_roi, logged_terms, roi, target_terms
+from roiflow.evaluation.slates import (
+    PRIOR_CLICKS,
+    Slates,
+    TargetOnLog,
+    factors_at,
+    logged_slates,
+    position_factors,
+    target_on_log,
+)
+from roiflow.features.table import Features, Floats, Impressions
+from roiflow.policy.candidate_sets import CandidateSets
+from roiflow.ranking.value import CostShares
+
+SHARES = CostShares(impression=0.1, click=1.0, conversion=0.0)
+
+
+def _features(**columns: Any) -> Features:
+    n = len(columns["request"])
+    blank: dict[str, Any] = {field.name: np.zeros(n, np.int64) for field in fields(Impressions)}
+    log = Impressions(**{**blank, **{name: np.asarray(value) for name, value in columns.items()}})
+    return cast("Features", SimpleNamespace(impressions=log))
+
+
+def test_slates_are_cut_to_the_slots_and_gaps_left_out() -> None:
+    features = _features(
+        request=[5, 5, 5, 7, 8, 8, 9],
+        position=[2, 1, 3, 2, 1, 3, 2],
+        slate_size=[3, 3, 3, 2, 3, 3, 1],
+        user=[1, 1, 1, 2, 3, 3, 4],
+        ad=[12, 11, 13, 21, 31, 33, 42],
+        revenue=[2, 1, 3, 9, 9, 9, 4],
+        propensity=[0.2, 0.1, 0.3, 0.9, 0.9, 0.9, 0.4],
+        clicked=np.array([0, 1, 0, 0, 0, 0, 1], bool),
+    )
+    slates = logged_slates(features, np.arange(7), slots=2)
+    np.testing.assert_array_equal(slates.row, [1, 6])
+    np.testing.assert_array_equal(slates.user, [1, 4])
+    np.testing.assert_array_equal(slates.ad, [[11, 12], [42, -1]])
+    np.testing.assert_array_equal(slates.position, [[1, 2], [2, 1]])
+    np.testing.assert_array_equal(slates.revenue, [[1.0, 2.0], [4.0, 0.0]])
+    np.testing.assert_array_equal(slates.propensity, [[0.1, 0.2], [0.4, 1.0]])
+    np.testing.assert_array_equal(slates.logged, [True, True])
+
+
+def test_no_whole_slate_is_an_error() -> None:
+    features = _features(request=[1], position=[2], slate_size=[3])
+    with pytest.raises(ContractError, match="none of 1 slates"):
+        logged_slates(features, np.arange(1), slots=2)
+
+
+def test_position_factors_by_hand() -> None:
+    position = np.repeat(np.array([1, 2], np.int32), 1000)
+    clicked = np.zeros(2000, bool)
+    clicked[:100] = True
+    clicked[1000:1050] = True
+    factors = position_factors(position, clicked, np.full(2000, 0.1))
+    expected = (50 + PRIOR_CLICKS) / (100 + PRIOR_CLICKS)
+    np.testing.assert_allclose(factors, [1.0, 1.0, expected])
+    np.testing.assert_allclose(factors_at(factors, np.array([1, 2, 9], np.int32))[2], expected)
+
+
+CHANCES = np.array([0.45, 0.30, 0.15, 0.10])
+REVENUE = np.array([100.0, 40.0, 10.0, 400.0])
+COST = np.array([30.0, 20.0, 25.0, 60.0])
+BID = np.array([50, 50, 50, 50])
+FACTORS = np.array([1.0, 1.0, 0.5])
+
+
+def _world() -> tuple[Slates, CandidateSets, Floats, Floats]:
+    """All slates of 2 of 4 ads, the logging policy uniform; returns also the slates' chances."""
+    pairs = np.array(list(permutations(range(4), 2)))
+    n = len(pairs)
+    examination = FACTORS[1:]
+    slates = Slates(
+        row=np.arange(n),
+        user=np.arange(n, dtype=np.int32),
+        ad=pairs.astype(np.int32) + 1,
+        position=np.tile(np.array([1, 2], np.int32), (n, 1)),
+        present=np.ones((n, 2), bool),
+        clicked=np.zeros((n, 2), bool),
+        revenue=REVENUE[pairs] * examination,
+        cost=0.1 * BID[pairs] + (COST - 0.1 * BID)[pairs] * examination,
+        propensity=np.tile([1 / 4, 1 / 3], (n, 1)),
+    )
+    wide = np.ones((n, 1))
+    sets = CandidateSets(
+        request=np.arange(n),
+        user=np.arange(n, dtype=np.int32),
+        ad=np.tile(np.arange(1, 5, dtype=np.int32), (n, 1)),
+        click=wide * 0.1,
+        conversion=wide * np.ones(4),
+        revenue=wide * REVENUE,
+        expected_cost=wide * COST,
+        bid=np.tile(BID, (n, 1)),
+        price=np.tile(BID, (n, 1)),
+    )
+    target = np.array([CHANCES[a] * CHANCES[b] / (1 - CHANCES[a]) for a, b in pairs])
+    return slates, sets, wide * np.log(CHANCES), target
+
+
+def _target(slates: Slates, sets: CandidateSets, logits: Floats, draws: int) -> TargetOnLog:
+    return target_on_log(
+        slates,
+        sets,
+        logits,
+        SHARES,
+        factors=FACTORS,
+        shown=np.array([False, True, True, True, False]),
+        draws=draws,
+        rng=np.random.default_rng(0),
+    )
+
+
+def test_every_estimator_finds_the_enumerated_value() -> None:
+    slates, sets, logits, chance = _world()
+    target = _target(slates, sets, logits, 4000)
+    revenue, cost = chance @ slates.revenue.sum(axis=1), chance @ slates.cost.sum(axis=1)
+    np.testing.assert_allclose(chance.sum(), 1.0)
+    np.testing.assert_allclose(target.revenue.mean(), revenue, rtol=0.01)
+    np.testing.assert_allclose(target.cost.mean(), cost, rtol=0.01)
+    for terms in target_terms(slates, target).values():
+        got = terms.revenue_and_cost(terms.columns.sum(axis=0))
+        # The log is the enumeration itself, so each estimator is exact, the DM up to its draws.
+        np.testing.assert_allclose(np.array(got) / 12, [revenue, cost], rtol=0.01)
+
+
+def test_the_control_variate_is_exact_for_two_slots() -> None:
+    slates, sets, logits, chance = _world()
+    target = _target(slates, sets, logits, 1)
+    np.testing.assert_allclose(target.target_revenue[:, 0], chance @ slates.revenue.sum(axis=1))
+    np.testing.assert_allclose(target.target_cost[:, 0], chance @ slates.cost.sum(axis=1))
+    np.testing.assert_allclose(target.logged_cost[:, 1], slates.cost[:, 1])
+
+
+def test_support_is_the_mass_on_ads_the_log_shows() -> None:
+    slates, sets, logits, _ = _world()
+    assert _target(slates, sets, logits, 1).support == pytest.approx(0.9)
+
+
+def test_an_ad_outside_the_candidates_has_weight_zero_from_there_down() -> None:
+    slates, sets, logits, _ = _world()
+    narrowed = CandidateSets(
+        **{
+            field.name: getattr(sets, field.name)[:, :3]
+            if getattr(sets, field.name).ndim == 2
+            else getattr(sets, field.name)
+            for field in fields(CandidateSets)
+        }
+    )
+    target = _target(slates, narrowed, logits[:, :3], 1)
+    outside = slates.ad == 4
+    assert (target.weight[outside] == 0).all()
+    assert (target.weight[outside[:, 0], 1] == 0).all()
+    assert (target.weight[~outside.any(axis=1)] > 0).all()
+
+
+class _Limits:
+    min_effective_sample_size = 1.0
+    max_weight = 100.0
+    mean_weight_tolerance = 0.2
+    min_support = 0.5
+
+
+def _estimates(slates: Slates, target: TargetOnLog) -> dict[str, Any]:
+    return estimate_roi(
+        slates.user,
+        logged_terms(slates),
+        target_terms(slates, target),
+        resamples=200,
+        confidence=0.95,
+        limits=_Limits(),
+        rng=np.random.default_rng(1),
+    )
+
+
+def test_lift_is_the_ratio_of_roas() -> None:
+    slates, sets, logits, _ = _world()
+    estimates = _estimates(slates, _target(slates, sets, logits, 50))
+    assert set(estimates) == {"logged", "ips", "snips", "dr", "dm"}
+    base = 1 + estimates["logged"].roi.value
+    assert base == pytest.approx(slates.revenue.sum() / slates.cost.sum())
+    for each in estimates.values():
+        assert 1 + each.lift.value == pytest.approx((1 + each.roi.value) / base)
+    assert estimates["logged"].lift.value == 0
+    assert estimates["logged"].lift.low == estimates["logged"].lift.high == 0
+    assert estimates["ips"].roi.verdict == "conclusive"
+    assert estimates["dm"].roi.verdict == "inconclusive"
+    assert estimates["dm"].roi.model_based
+
+
+def test_without_propensities_only_the_model_answers() -> None:
+    slates, sets, logits, _ = _world()
+    blind = Slates(
+        **{
+            **{field.name: getattr(slates, field.name) for field in fields(Slates)},
+            "propensity": np.full((12, 2), np.nan),
+        }
+    )
+    assert set(target_terms(blind, _target(blind, sets, logits, 5))) == {"dm"}
+
+
+def test_no_cost_has_no_roi() -> None:
+    slates, sets, logits, _ = _world()
+    free = Slates(
+        **{
+            **{field.name: getattr(slates, field.name) for field in fields(Slates)},
+            "cost": np.zeros((12, 2)),
+        }
+    )
+    found = _estimates(free, _target(free, sets, logits, 5))["ips"]
+    assert found.roi.value is None
+    assert found.roi.verdict == "inconclusive"
+    assert "not positive" in found.roi.reason
+
+
+def test_roi_by_hand() -> None:
+    got = roi(np.array([150.0, 1.0, 5.0]), np.array([100.0, 2.0, 0.0]))
+    np.testing.assert_allclose(got, [0.5, -0.5, np.nan])
