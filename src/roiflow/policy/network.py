@@ -80,8 +80,12 @@ class SlatePolicy:
 
     def logits(self, candidates: CandidateSets) -> Floats:
         """Plackett-Luce logits; (B, K), -inf where there is no candidate."""
-        residual = self.residual_bound * np.tanh(self.network(self.inputs(candidates)))
-        return self.start_logits(candidates) + residual
+        return self.start_logits(candidates) + self.residual(self.inputs(candidates))
+
+    def residual(self, inputs: Floats) -> Floats:
+        """What training adds to the start logits; (B, K, FEATURES) -> (B, K)."""
+        bounded: Floats = self.residual_bound * np.tanh(self.network(inputs))
+        return bounded
 
     def inputs(self, candidates: CandidateSets) -> Floats:
         """Standardised network inputs; (B, K, FEATURES)."""
