@@ -38,6 +38,11 @@ class Settings(BaseSettings):
         return self.home.absolute() / "logs"
 
     @property
+    def served(self) -> Path:
+        """The served-event log."""
+        return self.home.absolute() / "served"
+
+    @property
     def registry_uri(self) -> str:
         """MLflow's store."""
         return self.mlflow_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"

@@ -169,11 +169,13 @@ class SlateApp:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush_regularly())
         path, method = scope["path"], scope["method"]
         try:
             if path == "/v1/slate":
                 _only(method, "POST")
-                body = self._slate(await _body(scope, receive, MAX_SLATE_BYTES), _arm(scope))
+                body = self.answer(await _body(scope, receive, MAX_SLATE_BYTES), _arm(scope))
                 kind = JSON
             elif path == "/v1/events":
                 _only(method, "POST")
@@ -207,7 +209,8 @@ class SlateApp:
             return self._metrics.text(), TEXT
         raise Refused(404, f"no such path: {path}")
 
-    def _slate(self, body: bytes, arm: str) -> bytes:
+    def answer(self, body: bytes, arm: str = "stable") -> bytes:
+        """Body of POST /v1/slate -> body of the answer; logged. Raises Refused, ServiceError."""
         started = time.perf_counter()
         request = _decode(self._slate_decoder, body)
         now = self._now()
@@ -257,10 +260,8 @@ class SlateApp:
         except RoiflowError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
-        self._flusher = asyncio.create_task(self._flush_regularly())
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self._flusher.cancel()
         self.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -280,6 +281,8 @@ class SlateApp:
     def close(self) -> None:
         """Seal the event log."""
         self._ready = False
+        if self._flusher:
+            self._flusher.cancel()
         self._log.close()
 
     async def _flush_regularly(self) -> None:
