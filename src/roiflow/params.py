@@ -152,12 +152,13 @@ class LossWeights(Section):
 
 
 class RankerParams(Section):
-    """The ROSA ranker."""
+    """The ROSA ranker; the cross-attention counts as one of `layers`."""
 
     seed: Seed
     dim: Count
     layers: Count
     heads: Count
+    bins: Count
     epochs: Count
     patience: Count
     batch_tokens: Count
@@ -227,7 +228,7 @@ class DriftParams(Section):
 
     seed: Seed
     sample_rows: Count
-    method: Literal["psi", "ks", "jensenshannon", "wasserstein"]
+    method: Literal["psi", "jensenshannon"]  # both grow with drift, for numbers and categories
     threshold: Positive
     max_drifted_share: Fraction
 

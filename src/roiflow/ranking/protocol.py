@@ -12,7 +12,7 @@ class Predictions:
     """Calibrated predictions; the shape is (n,) for impressions and (B, K) for requests."""
 
     click: Singles
-    """P(click | shown at position 1)."""
+    """P(click | shown at position 1), or at the logged position where that was asked for."""
     conversion: Singles
     """P(click and conversion), that is pCTCVR = pCTR x pCVR (ESMM, Ma et al. 2018)."""
     revenue: Singles
@@ -22,14 +22,23 @@ class Predictions:
 class Ranker(Protocol):
     """Predicts click, conversion and revenue of user-ad pairs."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As in the leaderboard."""
+        ...
 
-    def predict(self, features: Features, rows: Longs) -> Predictions:
-        """Logged impressions `rows` (n,) -> predictions (n,)."""
+    def predict(
+        self, features: Features, rows: Longs, *, logged_position: bool = False
+    ) -> Predictions:
+        """Logged impressions `rows` (n,) -> predictions (n,), as if shown at position 1.
+
+        With `logged_position` they are for the position at which the ad was shown, so that they
+        can be held against what happened there (calibration, log loss).
+        """
         ...
 
     def score(self, features: Features, requests: Requests) -> Predictions:
-        """Candidate ads (B, K) -> predictions (B, K); rows with ad -1 hold 0."""
+        """Candidate ads (B, K) -> predictions (B, K) at position 1; rows with ad -1 hold 0."""
         ...
 
     def save(self, folder: Path) -> None:

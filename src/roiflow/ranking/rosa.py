@@ -1,0 +1,325 @@
+"""The ROSA ranker: action- and time-aware self-attention over behaviours, candidates as queries.
+
+How it differs from ROSA-Rec: each user's sequence is encoded once for all impressions under a
+causal banded mask (window H) instead of once per impression, so decay relative to the impression
+lives in the cross-attention and the encoder knows only gaps between events, no absolute positions;
+conversion is pCTR x pCVR (ESMM) and revenue a log-normal beside it; next to the attended history,
+whose softmax forgets how much there was, the candidate also gets the decayed, action-weighted
+counts of the history's events, of those of its category and of its own.
+
+`layers` counts attention layers, the cross-attention is the last of them.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from roiflow.features.table import AD_ATTRIBUTES, Features, Requests
+from roiflow.ranking import serving_form
+from roiflow.ranking.network import (
+    MASKED,
+    DenseEncoding,
+    Heads,
+    Logits,
+    attention,
+    band,
+    deviations,
+    join_heads,
+    small_embedding,
+    split_heads,
+)
+from roiflow.ranking.protocol import Predictions
+from roiflow.ranking.torch_ranker import (
+    Behaviours,
+    Calibrator,
+    Candidates,
+    NetworkShape,
+    TorchRanker,
+    seen,
+)
+
+CATEGORY = AD_ATTRIBUTES.index("category")
+
+
+class Decay(nn.Module):
+    """-rate x log(1 + hours) for each head, rate >= 0 learned: (...) -> (..., heads)."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(torch.linspace(-2.0, 0.0, heads))
+
+    def forward(self, hours: Tensor) -> Tensor:
+        """Hours (...) -> bias (..., heads)."""
+        return -torch.log(1 + hours).unsqueeze(-1) * F.softplus(self.raw)
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm self-attention with importance of the seen action and decay of the gap, then FFN."""
+
+    def __init__(self, shape: NetworkShape) -> None:
+        super().__init__()
+        dim, self.heads = shape.dim, shape.heads
+        self.norm = nn.LayerNorm(dim)
+        self.project = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.importance = nn.Embedding(shape.sizes["action"], shape.heads)
+        nn.init.zeros_(self.importance.weight)
+        self.decay = Decay(shape.heads)
+        self.ffn = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim)
+        )
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def forward(self, x: Tensor, action: Tensor, gap: Tensor, mask: Tensor) -> Tensor:
+        """(R, T, d), (R, T), (R, T, T) hours, (R, 1, T, T) -> (R, T, d)."""
+        query, key, value = (
+            split_heads(part, self.heads) for part in self.project(self.norm(x)).chunk(3, dim=-1)
+        )
+        bias = self.decay(gap).permute(0, 3, 1, 2)
+        bias = bias + self.importance(action).transpose(1, 2).unsqueeze(2)
+        bias = torch.where(mask, bias, torch.full_like(bias, MASKED))
+        x = x + self.dropout(self.out(join_heads(attention(query, key, value, bias))))
+        return x + self.dropout(self.ffn(x))
+
+
+class Rosa(nn.Module):
+    """Behaviours -> memory; memory and candidates -> logits."""
+
+    def __init__(self, shape: NetworkShape) -> None:
+        super().__init__()
+        dim, heads, sizes = shape.dim, shape.heads, shape.sizes
+        self.dim, self.heads, self.window = dim, heads, shape.history_length
+        self.ad = deviations(sizes["ad"], dim)
+        self.ad_base = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        self.category = small_embedding(sizes["category"], dim)
+        self.action = small_embedding(sizes["action"], dim)
+        self.user = deviations(sizes["user"], dim)
+        self.user_base = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        self.profile = nn.ModuleList(
+            deviations(sizes[f"profile:{name}"], dim) for name in shape.profile_names
+        )
+        self.context = nn.ModuleList(deviations(size, dim) for size in shape.context_sizes)
+        self.attributes = nn.ModuleList(
+            deviations(sizes[name], dim) for name in AD_ATTRIBUTES if name != "category"
+        )
+        self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.layers - 1))
+        self.memory_norm = nn.LayerNorm(dim)
+        self.keys_values = nn.Linear(dim, 2 * dim)
+        self.importance = nn.Embedding(sizes["action"], 2 * heads)
+        nn.init.zeros_(self.importance.weight)
+        self.decay, self.count_decay = Decay(heads), Decay(heads)
+        self.query = nn.Linear(dim, dim)
+        self.match = nn.Parameter(torch.zeros(2, heads))
+        self.nothing_key = nn.Parameter(torch.zeros(heads))
+        self.nothing_value = nn.Parameter(torch.zeros(dim))
+        self.dense = DenseEncoding(shape.dense, shape.bins)
+        hidden = 2 * dim
+        self.from_user = nn.Linear(dim, hidden)
+        self.from_candidate = nn.Linear(dim, hidden, bias=False)
+        self.from_pair = nn.Linear(3 * dim + 3 * heads, hidden, bias=False)
+        self.from_dense = nn.Linear(self.dense.width, hidden, bias=False)
+        self.trunk = nn.Sequential(
+            nn.ReLU(),
+            nn.Dropout(shape.dropout),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(shape.dropout),
+        )
+        self.heads_out = Heads(hidden)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def encode(self, history: Behaviours) -> Tensor:
+        """Behaviours (R, T) right-aligned -> memory (R, T, 2 d + 2 heads).
+
+        A memory row holds the event's keys, values and the importances of its action.
+        """
+        action, hours = history.action, history.hours
+        x = self.ad(history.ad) + self.ad_base + self.category(history.category)
+        x = x + self.action(action)
+        gap = torch.clamp(hours[:, None, :] - hours[:, :, None], min=0.0)
+        mask = band(history.length, action.shape[1], self.window)
+        for layer in self.layers:
+            x = layer(x, action, gap, mask)
+        memory = self.keys_values(self.memory_norm(x))
+        return torch.cat([memory, self.importance(action)], dim=-1)
+
+    def user_vector(self, user: Tensor, profile: Tensor) -> Tensor:
+        """(R,), (R, P) -> (R, d)."""
+        vector = self.user_base + self.dropout(self.user(user))
+        for at, table in enumerate(self.profile):
+            vector = vector + table(profile[:, at])
+        return vector
+
+    def candidate_vector(self, ad: Tensor, attributes: Tensor) -> Tensor:
+        """(R, I), (R, I, 5) -> (R, I, d)."""
+        vector = self.ad_base + self.dropout(self.ad(ad)) + self.category(attributes[..., CATEGORY])
+        others = [at for at in range(len(AD_ATTRIBUTES)) if at != CATEGORY]
+        for at, table in zip(others, self.attributes, strict=True):
+            vector = vector + table(attributes[..., at])
+        return vector
+
+    def attend(
+        self, memory: Tensor, candidates: Candidates, candidate: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Candidates (R, I, d) look into memory (R, T, M).
+
+        -> attended (R, I, d), counts (R, I, 3 heads): log(1 + decayed and weighted number) of all
+        events, of those of the candidate's category, of those of the candidate itself.
+        """
+        ad, category = candidates.ad, candidates.attributes[..., CATEGORY]
+        elapsed, window = candidates.elapsed, candidates.window
+        dim, heads = self.dim, self.heads
+        key, value = (split_heads(memory[..., at : at + dim], heads) for at in (0, dim))
+        importance = memory[..., 2 * dim : 2 * dim + heads]
+        count_importance = memory[..., 2 * dim + heads :]
+        same_ad = (ad[:, :, None] == candidates.history_ad[:, None, :]) & (ad[:, :, None] > 0)
+        same_category = (category[:, :, None] == candidates.history_category[:, None, :]) & (
+            category[:, :, None] > 0
+        )
+        same = torch.stack([same_ad, same_category], dim=-1).to(memory.dtype)
+
+        recent = self.decay(elapsed) + importance[:, None]
+        recent = torch.where(window.unsqueeze(-1), recent, torch.full_like(recent, MASKED))
+        bias = (recent + same @ self.match).permute(0, 3, 1, 2)
+        query = split_heads(self.query(candidate), heads)
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
+        nothing = self.nothing_key[:, None, None].expand(*scores.shape[:3], 1)
+        weight = torch.softmax(torch.cat([scores, nothing], dim=-1), dim=-1)
+        blank = self.nothing_value.reshape(heads, 1, -1)
+        attended = join_heads(weight[..., :-1] @ value + weight[..., -1:] * blank)
+
+        weight = torch.exp(
+            self.count_decay(elapsed) + torch.clamp(count_importance, max=5.0)[:, None]
+        )
+        weight = weight * window.unsqueeze(-1).to(weight.dtype)
+        total = weight.sum(2).expand(-1, ad.shape[1], -1)
+        if weight.shape[1] == 1:
+            weight = weight[:, 0]
+            of_ad, of_category = same[..., 0] @ weight, same[..., 1] @ weight
+        else:
+            of_ad = (same[..., :1] * weight).sum(2)
+            of_category = (same[..., 1:] * weight).sum(2)
+        return attended, torch.log(1 + torch.cat([total, of_category, of_ad], dim=-1))
+
+    def score(self, memory: Tensor, candidates: Candidates) -> Logits:
+        """Memory (R, T, M) and candidates -> logits (R, I)."""
+        candidate = self.candidate_vector(candidates.ad, candidates.attributes)
+        attended, counts = self.attend(memory, candidates, candidate)
+        person = self.user_vector(candidates.user, candidates.profile)[:, None]
+        for at, table in enumerate(self.context):
+            person = person + table(candidates.context[..., at])
+        pair = torch.cat([attended, attended * candidate, person * candidate, counts], dim=-1)
+        trunk = (
+            self.from_user(person)
+            + self.from_candidate(candidate)
+            + self.from_pair(pair)
+            + self.from_dense(self.dense(candidates.dense))
+        )
+        return self.heads_out(self.trunk(trunk))
+
+    def forward(self, history: Behaviours, candidates: Candidates) -> Logits:
+        """-> logits (R, I)."""
+        return self.score(self.encode(history), candidates)
+
+
+class UserEncoder(nn.Module):
+    """Serving form, once per user: see serving_form."""
+
+    def __init__(self, net: Rosa) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(
+        self,
+        history_ad: Tensor,
+        history_category: Tensor,
+        history_action: Tensor,
+        history_hours: Tensor,
+        length: Tensor,
+    ) -> Tensor:
+        """(B, L) -> memory (B, L, M)."""
+        return self.net.encode(
+            Behaviours(history_ad, history_category, history_action, history_hours, length)
+        )
+
+
+class Scorer(nn.Module):
+    """Serving form, once per request: see serving_form."""
+
+    def __init__(self, net: Rosa, calibrator: Calibrator) -> None:
+        super().__init__()
+        self.net = net
+        self.calibrator = calibrator
+
+    def forward(  # noqa: PLR0917 - the exported graph takes its inputs by place
+        self,
+        memory: Tensor,
+        history_ad: Tensor,
+        history_category: Tensor,
+        elapsed_hours: Tensor,
+        length: Tensor,
+        user: Tensor,
+        profile: Tensor,
+        context: Tensor,
+        ad: Tensor,
+        attributes: Tensor,
+        dense: Tensor,
+    ) -> Tensor:
+        """(B, K) -> predictions (B, K, 3)."""
+        window = seen(length, elapsed_hours.shape[1], self.net.window)
+        logits = self.net.score(
+            memory,
+            Candidates(
+                history_ad,
+                history_category,
+                elapsed_hours[:, None],
+                window[:, None],
+                user,
+                profile,
+                context[:, None],
+                ad,
+                attributes,
+                dense,
+            ),
+        )
+        return self.calibrator(logits)
+
+
+class RosaRanker(TorchRanker):
+    """The ranker that is shipped."""
+
+    name = "rosa"
+    network = Rosa
+
+    @property
+    def encode_length(self) -> int:
+        """Events the encoder takes: L of the serving form."""
+        return serving_form.encode_length(self.shape.layers, self.shape.history_length)
+
+    def serving_modules(self) -> tuple[UserEncoder, Scorer]:
+        """The two modules that are exported, in evaluation mode; names in serving_form."""
+        assert isinstance(self.net, Rosa)
+        return UserEncoder(self.net).eval(), Scorer(self.net, self.calibrator).eval()
+
+    def _score(self, features: Features, requests: Requests) -> Predictions:
+        sizes = self.shape.index_sizes
+        encoder, scorer = self.serving_modules()
+        history = serving_form.histories(
+            features.events, requests.user, requests.history_end, self.encode_length
+        )
+        feed = serving_form.encoder_inputs(history, sizes)
+        memory = encoder(*(torch.from_numpy(feed[name]) for name in serving_form.ENCODER_INPUTS))
+        feed = serving_form.scorer_inputs(
+            memory=memory.numpy(),
+            history=history,
+            sizes=sizes,
+            event_time=requests.event_time,
+            user=requests.user,
+            profile=features.profile[requests.user],
+            context=requests.context,
+            ad=requests.ad,
+            attributes=features.attributes[requests.ad.clip(0)],
+            dense=requests.dense,
+        )
+        output = scorer(*(torch.from_numpy(feed[name]) for name in serving_form.SCORER_INPUTS))
+        return serving_form.predictions(output.numpy(), requests.ad >= 0)

@@ -1,0 +1,222 @@
+"""The two inputs of the ranker in its serving form, built in numpy; needs no torch.
+
+`UserEncoder` runs once per request (or per user and event), `Scorer` once per request for all
+candidates. Both are exported to ONNX with these very input names. All index tensors are int64, all
+others float32. Histories are right-aligned: the most recent event is last, `length` of the L
+columns hold events, the others hold zeros.
+
+UserEncoder: history_ad, history_category, history_action (B, L), history_hours (B, L): hours from
+the event to the newest event of the row, length (B,)
+-> memory (B, L, M).
+
+Scorer: memory (B, L, M), history_ad, history_category (B, L), elapsed_hours (B, L): hours from the
+event to the request, length (B,), user (B,), profile (B, P), context (B, 4), ad (B, K),
+attributes (B, K, 5), dense (B, K, F), raw
+-> predictions (B, K, 3): calibrated P(click), P(click and conversion), E[revenue | conversion] in
+units of the currency (not micros: float32 would lose their parity).
+
+Times are cut to ticks of 1/1024 hour (3.5 s), which float32 holds exactly up to 1.8 years, so a
+gap is the same number whatever it is measured from.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, Events, Ints, Longs, Requests, Singles
+from roiflow.ranking.protocol import Predictions
+
+ENCODER_INPUTS = ("history_ad", "history_category", "history_action", "history_hours", "length")
+SCORER_INPUTS = (
+    "memory",
+    "history_ad",
+    "history_category",
+    "elapsed_hours",
+    "length",
+    "user",
+    "profile",
+    "context",
+    "ad",
+    "attributes",
+    "dense",
+)
+ENCODER_OUTPUT = "memory"
+SCORER_OUTPUT = "predictions"
+
+MICROS_PER_TICK = 3_515_625
+TICKS_PER_HOUR = 1024
+MAX_TICKS = 2**24 - 1
+MICROS_PER_UNIT = 1_000_000
+
+Feed = dict[str, NDArray[np.generic]]
+
+
+def encode_length(layers: int, history_length: int) -> int:
+    """Events the encoder must see so that the last H memories are exact.
+
+    `layers` counts the candidates' cross-attention, each layer reaches H - 1 events further back.
+    """
+    return layers * (history_length - 1) + 1
+
+
+def hours(earlier: Longs, later: Longs) -> Singles:
+    """Hours between two times in micros, cut to whole ticks; at least 0."""
+    ticks = later // MICROS_PER_TICK - earlier // MICROS_PER_TICK
+    return (np.clip(ticks, 0, MAX_TICKS) / TICKS_PER_HOUR).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of each embedding table of a model."""
+
+    user: int
+    ad: int
+    category: int
+    action: int
+    profile: Longs  # (P,)
+    context: Longs  # (4,)
+    attributes: Longs  # (5,)
+
+    @classmethod
+    def of(cls, sizes: Mapping[str, int], profile_names: Sequence[str]) -> "Sizes":
+        """From `Features.sizes` and `Features.profile_names`, or a manifest's."""
+        return cls(
+            sizes["user"],
+            sizes["ad"],
+            sizes["category"],
+            sizes["action"],
+            np.array([sizes[f"profile:{name}"] for name in profile_names], np.int64),
+            np.array([sizes[name] for name in CONTEXT], np.int64),
+            np.array([sizes[name] for name in AD_ATTRIBUTES], np.int64),
+        )
+
+
+def known(index: Ints | Longs, size: int | Longs) -> Longs:
+    """Indices beyond `size` rows (ids newer than the model) and below 0 -> 0, out of vocabulary."""
+    return np.where((index >= 0) & (index < size), index, 0).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Right-aligned histories of B users; a column before the last `length` holds zeros."""
+
+    ad: Ints  # (B, L)
+    category: Ints  # (B, L)
+    action: Ints  # (B, L)
+    event_time: Longs  # (B, L) micros
+    length: Longs  # (B,)
+
+
+def histories(events: Events, user: Ints, history_end: Longs, width: int) -> Histories:
+    """The last `width` events before row `history_end` (B,) of each user (B,)."""
+    start = np.maximum(events.offsets[user], history_end - width)
+    length = history_end - start
+    row = history_end[:, None] - width + np.arange(width)
+    inside = row >= start[:, None]
+    row = np.where(inside, row, 0)
+
+    def take(column: NDArray[Any]) -> NDArray[Any]:
+        if column.size == 0:
+            return np.zeros(row.shape, column.dtype)
+        return np.where(inside, column[row], 0).astype(column.dtype)
+
+    return Histories(
+        take(events.ad),
+        take(events.category),
+        take(events.action),
+        take(events.event_time),
+        length,
+    )
+
+
+def encoder_inputs(history: Histories, sizes: Sizes) -> Feed:
+    """What UserEncoder takes; the newest event is the one known last."""
+    newest = history.event_time[:, -1:]
+    filled = _filled(history)
+    return {
+        "history_ad": known(history.ad, sizes.ad),
+        "history_category": known(history.category, sizes.category),
+        "history_action": known(history.action, sizes.action),
+        "history_hours": np.where(filled, signed_hours(history.event_time, newest), 0).astype(
+            np.float32
+        ),
+        "length": history.length.astype(np.int64),
+    }
+
+
+def signed_hours(earlier: Longs, later: Longs) -> Singles:
+    """Hours between two times in micros, cut to whole ticks; negative where out of order."""
+    ticks = later // MICROS_PER_TICK - earlier // MICROS_PER_TICK
+    return (np.clip(ticks, -MAX_TICKS, MAX_TICKS) / TICKS_PER_HOUR).astype(np.float32)
+
+
+def _filled(history: Histories) -> NDArray[np.bool_]:
+    width = history.ad.shape[1]
+    return np.arange(width) >= width - history.length[:, None]
+
+
+def scorer_inputs(
+    *,
+    memory: Singles,
+    history: Histories,
+    sizes: Sizes,
+    event_time: Longs,
+    user: Ints,
+    profile: Ints,
+    context: Ints,
+    ad: Ints,
+    attributes: Ints,
+    dense: Singles,
+) -> Feed:
+    """What Scorer takes; shapes as in the module's text, `ad` -1 where there is no candidate.
+
+    Vocabularies only grow; an index newer than the model becomes 0.
+    """
+    return {
+        "memory": memory,
+        "history_ad": known(history.ad, sizes.ad),
+        "history_category": known(history.category, sizes.category),
+        "elapsed_hours": np.where(
+            _filled(history), hours(history.event_time, event_time[:, None]), 0
+        ).astype(np.float32),
+        "length": history.length.astype(np.int64),
+        "user": known(user, sizes.user),
+        "profile": known(profile, sizes.profile),
+        "context": known(context, sizes.context),
+        "ad": known(ad, sizes.ad),
+        "attributes": known(attributes, sizes.attributes),
+        "dense": np.ascontiguousarray(dense, np.float32),
+    }
+
+
+def predictions(output: Singles, candidate: NDArray[np.bool_]) -> Predictions:
+    """Scorer's output (B, K, 3) -> Predictions (B, K) in micros, 0 where there is no candidate."""
+    kept = np.where(candidate[..., None], output, np.float32(0))
+    return Predictions(
+        np.ascontiguousarray(kept[..., 0]),
+        np.ascontiguousarray(kept[..., 1]),
+        kept[..., 2] * np.float32(MICROS_PER_UNIT),
+    )
+
+
+def slices(requests: Requests, step: int) -> Iterator[Requests]:
+    """`requests` in parts of at most `step` rows."""
+    for begin in range(0, requests.user.size, step):
+        yield Requests(
+            **{
+                field.name: getattr(requests, field.name)[begin : begin + step]
+                for field in fields(requests)
+            }
+        )
+
+
+def join(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions of consecutive parts, as one."""
+    return Predictions(
+        np.concatenate([part.click for part in parts]),
+        np.concatenate([part.conversion for part in parts]),
+        np.concatenate([part.revenue for part in parts]),
+    )

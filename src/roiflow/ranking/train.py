@@ -1,0 +1,247 @@
+"""One training loop for every neural ranker: packed batches, early stopping, calibration."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from roiflow.features.table import TRAIN, VALIDATION, Features, Longs
+from roiflow.params import RankerParams
+from roiflow.ranking import calibrate, packing
+from roiflow.ranking.metrics import auc
+from roiflow.ranking.network import (
+    Logits,
+    PositionBias,
+    log_click_and_conversion,
+    logit_of,
+    training_moments,
+)
+from roiflow.ranking.packing import Batch
+from roiflow.ranking.torch_ranker import (
+    Calibrator,
+    NetworkShape,
+    TorchRanker,
+    one_thread,
+    tensors,
+)
+
+RankerType = TypeVar("RankerType", bound=TorchRanker)
+Progress = Callable[[float, str], None]
+
+WARM_UP = 0.1
+MAX_GRADIENT = 1.0
+REVENUE_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the training plot; losses in nats per impression."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_click_auc: float
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What happened, (R, I); weight 0 marks padding."""
+
+    position: Tensor
+    clicked: Tensor
+    converted: Tensor
+    revenue: Tensor  # units of the currency
+    weight: Tensor
+
+    @classmethod
+    def of(cls, features: Features, batch: Batch) -> "Targets":
+        """Labels of a batch's rows."""
+        log, row = features.impressions, np.maximum(batch.row, 0)
+        clicked = log.clicked[row]
+        return cls(
+            torch.from_numpy(log.position[row].astype(np.int64)),
+            torch.from_numpy(clicked.astype(np.float32)),
+            torch.from_numpy((clicked & log.converted[row]).astype(np.float32)),
+            torch.from_numpy((log.revenue[row] / 1e6).astype(np.float32)),
+            torch.from_numpy((batch.row >= 0).astype(np.float32)),
+        )
+
+
+def click_loss(logit: Tensor, clicked: Tensor) -> Tensor:
+    """-log P(clicked), element by element."""
+    return F.binary_cross_entropy_with_logits(logit, clicked, reduction="none")
+
+
+def conversion_loss(click: Tensor, conversion: Tensor, converted: Tensor) -> Tensor:
+    """-log P(click and conversion) with p = pCTR x pCVR (ESMM), element by element."""
+    log_p = log_click_and_conversion(click, conversion)
+    return torch.where(converted > 0, -log_p, -log_p + logit_of(log_p))
+
+
+def revenue_loss(logits: Logits, revenue: Tensor) -> Tensor:
+    """-log density of a log-normal revenue > 0, up to a constant; the zero part of the
+    zero-inflated log-normal (Wang et al., 2019) is the conversion's.
+    """
+    z = (torch.log(torch.clamp(revenue, min=1e-6)) - logits.revenue_mean) / logits.revenue_std
+    return 0.5 * z**2 + torch.log(logits.revenue_std)
+
+
+def loss(
+    logits: Logits, position: Tensor, targets: Targets, params: RankerParams
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum of the heads' mean losses, and its click and conversion part alone."""
+    weights, total = params.loss_weights, targets.weight.sum()
+    seen = logits.click + position
+    each = weights.click * click_loss(seen, targets.clicked)
+    each = each + weights.conversion * conversion_loss(seen, logits.conversion, targets.converted)
+    probability = (each * targets.weight).sum() / total
+    paid = targets.weight * targets.converted * (targets.revenue > 0)
+    amount = (revenue_loss(logits, targets.revenue) * paid).sum() / (1 + paid.sum())
+    return probability + weights.revenue * REVENUE_SHARE * amount, probability
+
+
+def shape_of(features: Features, params: RankerParams) -> NetworkShape:
+    """The network's sizes for a feature table."""
+    return NetworkShape(
+        dict(features.sizes),
+        tuple(features.profile_names),
+        len(features.dense_names),
+        features.history_length,
+        params.dim,
+        params.layers,
+        params.heads,
+        params.dropout,
+        params.bins,
+    )
+
+
+def fit(
+    kind: type[RankerType],
+    features: Features,
+    params: RankerParams,
+    progress: Progress | None = None,
+) -> tuple[RankerType, list[Epoch]]:
+    """Train `kind` on the TRAIN rows, stop and calibrate on the VALIDATION rows.
+
+    Deterministic: the same features, params and torch build give the same weights (one thread).
+    """
+    with one_thread(), torch.random.fork_rng():
+        torch.manual_seed(params.seed)
+        ranker = start(kind, features, params)
+        history = optimise(ranker, features, params, progress)
+        ranker.calibrator = calibrator(ranker, features)
+    return ranker, history
+
+
+def start(kind: type[RankerType], features: Features, params: RankerParams) -> RankerType:
+    """An untrained ranker that predicts the base rates of the TRAIN rows."""
+    rows = features.rows(TRAIN)
+    shape = shape_of(features, params)
+    ranker = kind(shape, kind.network(shape), PositionBias(), Calibrator())
+    statistics = features.statistics
+    net = ranker.net
+    net.heads_out.start(*training_moments(features, rows))  # type: ignore[operator, union-attr]
+    net.dense.fit(features.impressions.dense[rows], statistics.mean, statistics.std)  # type: ignore[operator, union-attr]
+    return ranker
+
+
+def optimise(
+    ranker: TorchRanker,
+    features: Features,
+    params: RankerParams,
+    progress: Progress | None,
+) -> list[Epoch]:
+    """AdamW with warm-up and cosine decay; keeps the weights of the best validation loss."""
+    rows, held_out = features.rows(TRAIN), features.rows(VALIDATION)
+    segments = packing.cut(
+        features,
+        rows,
+        ranker.reach(ranker.shape),
+        min(ranker.impressions_per_segment, params.max_impressions_per_user_batch),
+    )
+    rng = np.random.default_rng(params.seed)
+    modules = torch.nn.ModuleList([ranker.net, ranker.position])
+    optimiser = torch.optim.AdamW(
+        modules.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay
+    )
+    steps = params.epochs * len(packing.schedule(segments, params.batch_tokens, None))
+    history: list[Epoch] = []
+    best: dict[str, Tensor] = {}
+    step = 0
+    for epoch in range(1, params.epochs + 1):
+        modules.train()
+        total = count = 0.0
+        for batch in packing.batches(
+            features, segments, ranker.shape.index_sizes, params.batch_tokens, rng
+        ):
+            rate = params.learning_rate * schedule(step / max(steps, 1))
+            optimiser.param_groups[0]["lr"] = rate
+            targets = Targets.of(features, batch)
+            logits = ranker.net(*tensors(batch))
+            objective, probability = loss(
+                logits, ranker.position(targets.position), targets, params
+            )
+            optimiser.zero_grad()
+            objective.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(modules.parameters(), MAX_GRADIENT)
+            optimiser.step()
+            n = targets.weight.sum().item()
+            total, count, step = total + n * probability.item(), count + n, step + 1
+        held_out_loss, click_auc = validate(ranker, features, params, held_out)
+        history.append(Epoch(epoch, total / count, held_out_loss, click_auc))
+        if progress:
+            progress(epoch / params.epochs, f"epoch {epoch}: {history[-1].validation_loss:.5f}")
+        best_epoch = min(history, key=lambda line: line.validation_loss).epoch
+        if best_epoch == epoch:
+            best = {key: value.clone() for key, value in modules.state_dict().items()}
+        elif epoch - best_epoch >= params.patience:
+            break
+    modules.load_state_dict(best)
+    modules.eval()
+    return history
+
+
+def schedule(done: float) -> float:
+    """Linear warm-up over the first WARM_UP of the steps, then a cosine to 0; `done` in [0, 1]."""
+    if done < WARM_UP:
+        return (done + 0.01) / (WARM_UP + 0.01)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - WARM_UP) / (1 - WARM_UP))))
+
+
+def validate(
+    ranker: TorchRanker,
+    features: Features,
+    params: RankerParams,
+    rows: Longs,
+) -> tuple[float, float]:
+    """Loss and click AUC of `rows`, before calibration."""
+    logits, position = ranker.logits(features, rows)
+    log = features.impressions
+    clicked = torch.from_numpy(log.clicked[rows].astype(np.float32))
+    converted = torch.from_numpy((log.clicked[rows] & log.converted[rows]).astype(np.float32))
+    seen = logits.click + position
+    weights = params.loss_weights
+    each = weights.click * click_loss(seen, clicked)
+    each = each + weights.conversion * conversion_loss(seen, logits.conversion, converted)
+    return float(each.mean()), auc(logits.click.numpy(), log.clicked[rows])
+
+
+def calibrator(ranker: TorchRanker, features: Features) -> Calibrator:
+    """Fit to the VALIDATION rows, clicks at the logged position, revenue by its total."""
+    log, rows = features.impressions, features.rows(VALIDATION)
+    logits, position = ranker.logits(features, rows)
+    seen = logits.click + position
+    product = logit_of(log_click_and_conversion(seen, logits.conversion))
+    converted = log.clicked[rows] & log.converted[rows]
+    click = calibrate.fit(seen.numpy(), log.clicked[rows])
+    conversion = calibrate.fit(product.numpy(), converted)
+    expected = Calibrator()(logits)[..., 2].numpy()[converted].sum()
+    paid = float(log.revenue[rows][converted].sum()) / 1e6
+    everything = log.revenue[features.rows(TRAIN)].sum()
+    scale = paid / float(expected) if paid > 0 else float(everything > 0)
+    return Calibrator(click, conversion, scale)

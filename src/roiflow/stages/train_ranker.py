@@ -1,0 +1,49 @@
+"""Train the ROSA ranker and fit what advertisers pay."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.progress import Progress
+
+from roiflow import features as feature_store
+from roiflow.features.table import TRAIN
+from roiflow.files import write_directory, write_file
+from roiflow.params import load_params
+from roiflow.ranking.report import metrics as measure
+from roiflow.ranking.rosa import RosaRanker
+from roiflow.ranking.train import Epoch, fit
+from roiflow.ranking.value import fit_cost_shares
+from roiflow.stages.command import run
+
+
+def main(features: Path, ranker: Path, metrics: Path, plots: Path, params: Path) -> None:
+    """features -> ranker, its AUCs and its loss by epoch."""
+    config = load_params(params).train_ranker
+    table = feature_store.read(features)
+    with Progress() as bar:
+        task = bar.add_task("train ranker", total=1.0)
+        trained, epochs = fit(
+            RosaRanker,
+            table,
+            config,
+            lambda done, text: bar.update(task, completed=done, description=text),
+        )
+    shares = fit_cost_shares(table, table.rows(TRAIN))
+    with write_directory(ranker) as folder:
+        trained.write(folder)
+        (folder / "cost_shares.json").write_text(json.dumps(asdict(shares), indent=1) + "\n")
+    with write_file(metrics) as path:
+        path.write_text(json.dumps(measure(table, trained), indent=1) + "\n")
+    with write_file(plots) as path:
+        path.write_text("\n".join(lines(epochs)) + "\n")
+
+
+def lines(epochs: list[Epoch]) -> list[str]:
+    """The plot as CSV."""
+    header = ",".join(Epoch.__dataclass_fields__)
+    return [header, *(",".join(map(str, asdict(epoch).values())) for epoch in epochs)]
+
+
+if __name__ == "__main__":
+    run(main)
