@@ -6,7 +6,7 @@ from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_DAY, Week
 from roiflow.simulator.noise import Floats, Longs, Stream, generator, key, uniforms
 from roiflow.simulator.population import Ints
-from roiflow.simulator.world import World, WorldRequests
+from roiflow.simulator.world import Response, World, WorldRequests
 
 
 def conditional_propensities(logits: Floats, slates: Ints) -> Floats:
@@ -77,8 +77,12 @@ class Oracle:
         """Slates (B, S), each with probability 1."""
         count, slots = self._world.ads.ids.size, self._world.params.slate_size
         every = np.broadcast_to(np.arange(count, dtype=np.int32), (requests.number.size, count))
-        slates = _top(self._world.respond(requests, every).value, slots)
+        slates = _top(self.score(self._world.respond(requests, every)), slots)
         return slates, np.ones(slates.shape)
+
+    def score(self, response: Response) -> Floats:
+        """What is maximised (B, A); another oracle may maximise another good."""
+        return response.value
 
     def observe(self, tables: Tables) -> None:
         """Knows everything already."""

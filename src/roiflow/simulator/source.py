@@ -16,16 +16,17 @@ from roiflow.errors import SourceError, UnknownWeek
 from roiflow.files import write_file
 from roiflow.params import SimulatorParams
 from roiflow.simulator.policies import logging_policy
-from roiflow.simulator.world import (
+from roiflow.simulator.run import (
     DELAYED,
     Progress,
     SlateChooser,
     WeekRun,
-    World,
     between,
     nothing,
     ordered,
+    run_week,
 )
+from roiflow.simulator.world import World
 
 MARKER = "impressions"
 """The table that is written last: a served week exists once its impressions do."""
@@ -88,7 +89,7 @@ class SimulatorSource:
     ) -> Tables:
         """Let `chooser` serve a week and keep it in the lake; serving it again replaces it."""
         self._require(week)
-        run = self.world.run_week(week, chooser, self.carried(week), progress)
+        run = run_week(self.world, week, chooser, self.carried(week), progress=progress)
         write_week(self._lake, week, run)
         return run.tables
 
@@ -111,6 +112,6 @@ class SimulatorSource:
     def _logged(self, week: Week) -> WeekRun:
         """The logging policy's own events of a week; it needs no news, so a day is a chunk."""
         if week not in self._runs:
-            run = self.world.run_week(week, logging_policy(self.world), nothing(), None, 24)
+            run = run_week(self.world, week, logging_policy(self.world), nothing(), chunk_hours=24)
             self._runs = dict(list(self._runs.items())[-1:]) | {week: run}
         return self._runs[week]

@@ -8,7 +8,8 @@ from roiflow.data.weeks import Week
 from roiflow.simulator import population as people
 from roiflow.simulator.noise import Floats, Stream, generator
 from roiflow.simulator.population import Ints
-from roiflow.simulator.world import SlateChooser, World, WorldRequests
+from roiflow.simulator.run import SlateChooser
+from roiflow.simulator.world import World, WorldRequests
 
 Truth = dict[str, float]
 """impressions, clicks, conversions, roi; revenue, cost and value (their difference) in currency."""
