@@ -39,15 +39,19 @@ def write_parquet(path: Path, rows: pa.Table) -> None:
         pq.write_table(rows, aside, compression="zstd", use_dictionary=False)
 
 
-def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_parquet(
+    path: Path, columns: Sequence[str] | None = None, dictionaries: Sequence[str] = ()
+) -> pa.Table:
     """All rows of a Parquet file, or of some of its columns.
+
+    `dictionaries` are text columns to read dictionary-encoded, which is faster where values repeat.
 
     Raises SourceError, naming the file, where it is missing, unreadable or not Parquet, or lacks a
     column.
     """
     try:
         # ParquetFile, not read_table: that one would add `week` from the folder's name.
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, read_dictionary=list(dictionaries)) as file:
             absent = [name for name in columns or () if name not in file.schema_arrow.names]
             if absent:
                 raise SourceError(f"{path}: no column {absent[0]!r}")
