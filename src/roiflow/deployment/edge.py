@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from roiflow.errors import ServiceError
 from roiflow.experiment.assignment import hundredths
 
+SALT = "ad-ranker:"
+"""Precedes the user id in the hash; another experiment takes another."""
+
 
 @dataclass(frozen=True)
 class Arm:

@@ -5,7 +5,6 @@ id, cut into ranges. The canary holds the lowest range, so as it grows a user mo
 and never back.
 """
 
-import hashlib
 from collections.abc import Mapping
 
 from roiflow.errors import ServiceError
@@ -44,8 +43,3 @@ def hundredths(percent: float) -> int:
     if not 0 <= percent <= 100:
         raise ServiceError(f"an arm of {percent:g} percent is outside 0 to 100")
     return round(percent * 100)
-
-
-def salt_of(experiment: str) -> str:
-    """A salt of 8 characters, so that two experiments split users independently."""
-    return hashlib.sha256(experiment.encode()).hexdigest()[:8]
