@@ -114,6 +114,8 @@ def load(folder: Path) -> SlatePolicy:
         raise PackageError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise PackageError(f"{path}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise PackageError(f"{path}: not a slate policy: {type(content).__name__}")
     if content.get("format") != FORMAT:
         raise PackageError(
             f"{path}: format {content.get('format')!r}, this version reads format {FORMAT}"
