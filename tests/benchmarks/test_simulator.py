@@ -15,7 +15,7 @@ from roiflow.params import load_params
 from roiflow.simulator import population as people
 from roiflow.simulator.policies import logging_policy
 from roiflow.simulator.run import WeekRun, nothing, run_week
-from roiflow.simulator.world import World
+from roiflow.simulator.world import World, WorldBehaviours, WorldRequests
 
 ROOT = Path(__file__).parents[2]
 WEEK = Week.parse("2026-W02")
@@ -23,15 +23,14 @@ ROUNDS = 5
 Row = dict[str, object]
 
 
-def row_by_row(world: World, count: int) -> int:
-    """The same steps for the first requests and behaviours of a week, a row at a time; its events.
+def row_by_row(world: World, requests: WorldRequests, past: WorldBehaviours) -> int:
+    """The same steps for given visits, a row at a time; the number of events.
 
-    Intent is left out, which favours the loop.
+    Drawing the visits and the intent are left out, which favours the loop.
     """
     rng = np.random.default_rng(0)
     params, ads, users = world.params, world.ads, world.users
     logits = logging_policy(world).logits
-    requests, past = world.requests(WEEK).take(slice(0, count)), world.behaviours(WEEK)
     impressions: list[Row] = []
     conversions: list[Row] = []
     for number in range(requests.number.size):
@@ -94,7 +93,7 @@ def row_by_row(world: World, count: int) -> int:
             "action": people.ACTIONS[past.action[row]],
             "dwell_ms": int(np.exp(8.0 + 0.8 * rng.normal())),
         }
-        for row in range(count)
+        for row in range(requests.number.size)
     ]
     parts = (
         (impressions, IMPRESSIONS),
@@ -123,10 +122,12 @@ def seconds(work: Callable[[], int]) -> float:
 def test_generation_against_a_row_loop(record: Callable[[str, str], None]) -> None:
     params = load_params(ROOT / "params.yaml").ingest.simulator
     whole_week(World(params))  # compiles
+    world = World(params)
+    visits = world.requests(WEEK).take(slice(0, 1000)), world.behaviours(WEEK)
     ours, loop = [], []
     for _ in range(ROUNDS):
         ours.append(seconds(lambda: events(whole_week(World(params)))))
-        loop.append(seconds(lambda: row_by_row(World(params), 1000)))
+        loop.append(seconds(lambda: row_by_row(world, *visits)))
     ratio = statistics.median(loop) / statistics.median(ours)
     record("simulator, events per CPU-second", f"{1 / statistics.median(ours):,.0f}")
     record("simulator, row loop / ours, CPU seconds per event", f"{ratio:.1f}")

@@ -89,7 +89,10 @@ class Oracle:
 
 
 def _top(scores: Floats, slots: int) -> Ints:
-    """The `slots` highest of each row (B, A), highest first."""
-    best = np.argpartition(-scores, slots - 1, axis=1)[:, :slots]
-    order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
-    return np.take_along_axis(best, order, 1).astype(np.int32)
+    """The `slots` highest of each row (B, A), highest first; a few passes beat a partition."""
+    left, rows = scores.copy(), np.arange(scores.shape[0])
+    out = np.empty((scores.shape[0], slots), dtype=np.int32)
+    for slot in range(slots):
+        out[:, slot] = left.argmax(axis=1)
+        left[rows, out[:, slot]] = -np.inf
+    return out
