@@ -10,6 +10,7 @@ compiled files, and files compiled from other code are never taken.
 """
 
 import configparser
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from roiflow.data.weeks import Week
@@ -32,6 +34,26 @@ _ERROR = re.compile(r"^(?:[\w.]+\.)?([A-Z]\w+: .+)$")
 _REFS = "refs/roiflow"
 
 Show = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a model was made from."""
+
+    source: str
+    week: str
+    commit: str
+    """Of params.yaml and dvc.lock, and through them of code and data."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Lineage":
+        """Raises RunError, naming the file, where it is missing or not a lineage."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except OSError as error:
+            raise RunError(f"{path}: {error.strerror}") from None
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{path}: not a lineage: {error}") from None
 
 
 def checkout_of(home: Path, source: str, week: str) -> Path:
@@ -180,6 +202,8 @@ def environment(checkout: Path, home: Path) -> dict[str, str]:
     """What stages and jobs of a run need to know: its code, its places, its programs."""
     variables = dict(os.environ)
     variables["PYTHONPATH"] = str(code_of(checkout, home))
+    # Every stage is a process of its own: without compiled files each would pay seconds of imports.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     variables["ROIFLOW_HOME"] = str(home.absolute())
     if folder := variables.get("ROIFLOW_DATA_FOLDER"):
         variables["ROIFLOW_DATA_FOLDER"] = str(Path(folder).absolute())

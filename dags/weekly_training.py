@@ -1,0 +1,114 @@
+"""One week of data to a served model: the stages of dvc.yaml, then the effects."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
+
+from _dvc import read_stages
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+INGEST = yaml.safe_load((REPOSITORY / "params.yaml").read_text())["ingest"]
+EFFECTS = {
+    "commit": "Commit params.yaml and dvc.lock of the run: the lineage key of its model.",
+    "gate": "Compare the challenger with the champion: pass, fail or inconclusive.",
+    "register": "Register the model package in MLflow with its lineage; publish the vocabulary.",
+    "promote": "Move the alias `champion` where the gate allows it.",
+    "bundle": "Build the Bento from the registered champion.",
+    "deploy": "Load the online features and serve the Bento.",
+    "report_drift": "Compare the week's data with the training reference (Evidently).",
+    "report": "Write the weekly report.",
+}
+
+
+def week_of(params: dict[str, Any], run_after: datetime) -> str:
+    """The week asked for, or else the ISO week that ended last before the run."""
+    year, number, _ = (run_after - timedelta(days=7)).isocalendar()
+    return str(params["week"] or f"{year:04d}-W{number:02d}")
+
+
+def in_run(work: Callable[[Path, Path], None]) -> None:
+    """Call `work` with the run's checkout and the home of everything that outlives a run."""
+    from roiflow.run import checkout_of
+    from roiflow.settings import Settings
+
+    context = get_current_context()
+    home = Settings().home
+    week = week_of(context["params"], context["dag_run"].run_after)
+    work(checkout_of(home, context["params"]["source"], week), home)
+
+
+@dag(
+    schedule=CronTriggerTimetable("0 6 * * 1", timezone="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    tags=["training", "weekly"],
+    default_args={"retries": 1, "retry_delay": timedelta(seconds=10)},
+    doc_md="""
+### A week of data to a served model
+Pulls a week, runs the stages of `dvc.yaml` in a checkout of the run's own, decides, registers the
+model package in MLflow, and serves it.
+
+* **When a task fails** its last line says why; earlier outputs are intact. Put right what it names
+  and clear the task: finished stages are not run again.
+* **Ran before?** The same week, code and parameters change nothing.
+* **By hand**: `dvc repro` runs the same stages; `roiflow demo` triggers this DAG.
+""",
+    params={
+        "source": Param(
+            INGEST["source"],
+            type="string",
+            enum=[name for name, section in INGEST.items() if isinstance(section, dict)],
+            title="Source",
+            description="Where the data comes from; its window is in params.yaml.",
+        ),
+        "week": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^\d{4}-W\d{2}$",
+            title="Week",
+            description="The ISO week to test on: 2026-W04. Empty: the week that ended last.",
+        ),
+    },
+)
+def weekly_training() -> None:
+    """Render the stages of dvc.yaml, then the effects, as one chain of tasks."""
+
+    @task(doc_md="Make the run's checkout from the code and parameters as they are now.")
+    def prepare() -> str:
+        from roiflow.run import prepare as prepare_run
+        from roiflow.settings import Settings
+
+        context = get_current_context()
+        week = week_of(context["params"], context["dag_run"].run_after)
+        return str(prepare_run(REPOSITORY, Settings().home, context["params"]["source"], week))
+
+    def reproduce(stage: str) -> None:
+        from roiflow.run import repro
+
+        in_run(lambda checkout, home: repro(checkout, home, [stage], print))
+
+    def effect(name: str) -> None:
+        from roiflow.run import job
+
+        in_run(lambda checkout, home: job(checkout, home, name, [], print))
+
+    first = prepare()
+    done: dict[str, Any] = {}
+    for stage in read_stages(REPOSITORY / "dvc.yaml"):
+        done[stage.name] = task(reproduce, task_id=stage.name, doc_md=f"`{stage.command}`")(
+            stage.name
+        )
+        upstream = [done[name] for name in stage.after] or [first]
+        upstream >> done[stage.name]
+    last = list(done.values())
+    for name, doc in EFFECTS.items():
+        made = task(effect, task_id=name, doc_md=doc)(name)
+        last >> made
+        last = [made]
+
+
+weekly_training()

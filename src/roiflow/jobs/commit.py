@@ -1,0 +1,22 @@
+"""Commit params.yaml and dvc.lock of the run: the lineage key of its model."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from roiflow.files import write_file
+from roiflow.params import load_params
+from roiflow.run import Lineage, commit
+from roiflow.stages.command import run
+
+
+def main(params: Path, lineage: Path) -> None:
+    """Commit in the checkout that holds `params`; write source, week and commit to `lineage`."""
+    ingest = load_params(params).ingest
+    made = Lineage(ingest.source, ingest.week, commit(params.absolute().parent))
+    with write_file(lineage) as aside:
+        aside.write_text(json.dumps(asdict(made), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,317 @@
+"""The model registry: MLflow holds every model package with its lineage, metrics and aliases.
+
+A package is registered once, by digest. `challenger` names the version that was judged last and not
+refused, `champion` the one that serves. MLflow keeps no history of aliases, so every move is also a
+line of the promotion log.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roiflow.errors import RegistryError
+from roiflow.files import write_directory
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+EXPERIMENT = "roiflow"
+PACKAGE = "package"
+_DIGEST = "digest"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One version of a registered model."""
+
+    name: str
+    version: int
+    digest: str
+    tags: dict[str, str]
+    """source, week, commit, digest, verdict."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is kept beside a package."""
+
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    files: tuple[Path, ...]
+    """Files and folders: evaluation, plots, decision."""
+    description: str
+    """Markdown, shown on the version's page."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One line of the promotion log."""
+
+    time: float
+    """Seconds since the epoch, UTC."""
+    name: str
+    version: int
+    digest: str
+    previous: int | None
+    verdict: str
+    by: str
+    why: str
+
+
+def model_name(source: str) -> str:
+    """The registered model of one source."""
+    return f"ad_ranker_{source}"
+
+
+class Registry:
+    """MLflow at `uri`; artifacts, downloads and the promotion log live under `home`."""
+
+    def __init__(self, uri: str, home: Path) -> None:
+        self._uri = uri
+        self._home = home.absolute()
+        self._opened: MlflowClient | None = None
+
+    @property
+    def _client(self) -> "MlflowClient":
+        if self._opened is None:
+            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+            os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+            from mlflow import MlflowClient
+
+            if self._uri.startswith("sqlite:///"):
+                Path(self._uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            self._opened = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+        return self._opened
+
+    def register(
+        self, name: str, package: Path, tags: Mapping[str, str], evidence: Evidence
+    ) -> Registered:
+        """Register a package folder; the version that already holds its digest is returned as is.
+
+        `tags` hold source, week, commit and verdict; the digest is read from the manifest. Raises
+        RegistryError where the store refuses.
+        """
+        digest = read_digest(package)
+        if known := self.find(name, digest):
+            return known
+        with _refusals(f"registering {name} {digest[:12]}"):
+            return self._create(name, package, {**tags, _DIGEST: digest}, evidence)
+
+    def _create(
+        self, name: str, package: Path, tags: dict[str, str], evidence: Evidence
+    ) -> Registered:
+        from mlflow.entities import LoggedModelStatus
+
+        client = self._client
+        run = self._run(name, tags, evidence)
+        model = client.create_logged_model(
+            run.info.experiment_id,
+            name=name,
+            source_run_id=run.info.run_id,
+            tags=tags,
+            params=dict(evidence.params),
+            model_type="slate ranker",
+        )
+        client.log_model_artifacts(model.model_id, str(package))
+        now = int(time.time() * 1000)
+        for key, value in evidence.metrics.items():
+            client.log_metric(run.info.run_id, key, value, timestamp=now, model_id=model.model_id)
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        self._ensure_model(name, tags["source"])
+        version = client.create_model_version(
+            name,
+            source=f"models:/{model.model_id}",
+            run_id=run.info.run_id,
+            tags=tags,
+            description=evidence.description,
+            model_id=model.model_id,
+        )
+        client.set_terminated(run.info.run_id, "FINISHED")
+        return _registered(version)
+
+    def _run(self, name: str, tags: dict[str, str], evidence: Evidence) -> "Run":
+        from mlflow.entities import Param
+
+        client = self._client
+        run = client.create_run(
+            self._experiment(),
+            run_name=f"{tags['source']} {tags['week']}",
+            tags={**tags, "model": name, "mlflow.note.content": evidence.description},
+        )
+        params = [Param(key, value) for key, value in evidence.params.items()]
+        client.log_batch(run.info.run_id, params=params)
+        for path in evidence.files:
+            if path.is_dir():
+                client.log_artifacts(run.info.run_id, str(path), artifact_path=path.name)
+            else:
+                client.log_artifact(run.info.run_id, str(path))
+        return run
+
+    def _experiment(self) -> str:
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        local = self._uri.startswith("sqlite:")
+        place = (self._home / "artifacts").as_uri() if local else None
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=place))
+
+    def _ensure_model(self, name: str, source: str) -> None:
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(
+                name,
+                tags={"source": source},
+                description=(
+                    f"Slates of ads for the source `{source}`: pre-selection, ROSA ranker and "
+                    "slate policy in one ONNX package. `champion` serves; `challenger` was judged "
+                    "last and not refused."
+                ),
+            )
+
+    def find(self, name: str, digest: str) -> Registered | None:
+        """The version that holds a digest."""
+        query = f"name = '{name}' and tags.{_DIGEST} = '{digest}'"
+        with _refusals(f"looking up {name} {digest[:12]}"):
+            found = self._client.search_model_versions(query, max_results=1)
+        return _registered(found[0]) if found else None
+
+    def get(self, name: str, version: int) -> Registered:
+        """Raises RegistryError where there is no such version."""
+        with _refusals(f"looking up {name} version {version}"):
+            return _registered(self._client.get_model_version(name, str(version)))
+
+    def by_alias(self, name: str, alias: str) -> Registered | None:
+        """The version an alias names, or None where the alias or the model does not exist."""
+        with _refusals(f"looking up {name}@{alias}"):
+            models = self._client.search_registered_models(f"name = '{name}'")
+            version = models[0].aliases.get(alias) if models else None
+            return None if version is None else self.get(name, int(version))
+
+    def champion(self, name: str) -> tuple[int, Path] | None:
+        """The serving version and its package folder."""
+        found = self.by_alias(name, CHAMPION)
+        return None if found is None else (found.version, self.package(found))
+
+    def package(self, registered: Registered) -> Path:
+        """The package folder, downloaded once; raises PackageError where it is not as registered.
+
+        The folder is named by its digest and appears whole or not at all.
+        """
+        folder = self._home / "packages" / registered.digest
+        if not folder.exists():
+            label = f"downloading {registered.name} version {registered.version}"
+            with _refusals(label), write_directory(folder) as aside:
+                self._download(registered, aside)
+                if read_digest(aside) != registered.digest:
+                    raise RegistryError(
+                        f"{registered.name} version {registered.version}: the stored package has "
+                        f"digest {read_digest(aside)}, registered was {registered.digest}"
+                    )
+        return folder
+
+    def _download(self, registered: Registered, folder: Path) -> None:
+        from mlflow.artifacts import download_artifacts
+
+        source = self._client.get_model_version(registered.name, str(registered.version)).source
+        download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self._uri)
+
+    def set_alias(self, registered: Registered, alias: str) -> None:
+        """Move an alias; nothing happens where it is there already."""
+        current = self.by_alias(registered.name, alias)
+        if current is None or current.version != registered.version:
+            with _refusals(f"setting {registered.name}@{alias}"):
+                self._client.set_registered_model_alias(
+                    registered.name, alias, str(registered.version)
+                )
+
+    def set_tag(self, registered: Registered, key: str, value: str) -> None:
+        """Set a tag of a version."""
+        with _refusals(f"tagging {registered.name} version {registered.version}"):
+            self._client.set_model_version_tag(registered.name, str(registered.version), key, value)
+
+    def promote(self, registered: Registered, verdict: str, by: str, why: str, now: float) -> bool:
+        """Make a version the champion and log it; False where it already is.
+
+        The line is written before the alias moves: a crash between the two leaves a line too many,
+        never a move without a line.
+        """
+        previous = self.by_alias(registered.name, CHAMPION)
+        if previous is not None and previous.version == registered.version:
+            return False
+        line = Promotion(
+            time=now,
+            name=registered.name,
+            version=registered.version,
+            digest=registered.digest,
+            previous=None if previous is None else previous.version,
+            verdict=verdict,
+            by=by,
+            why=why,
+        )
+        _append(self._log, json.dumps(asdict(line)))
+        self.set_alias(registered, CHAMPION)
+        return True
+
+    @property
+    def _log(self) -> Path:
+        return self._home / "promotions.jsonl"
+
+    def promotions(self, name: str) -> list[Promotion]:
+        """Every promotion of a model, oldest first."""
+        if not self._log.exists():
+            return []
+        lines = (Promotion(**json.loads(line)) for line in self._log.read_text().splitlines())
+        return [line for line in lines if line.name == name]
+
+
+def read_digest(package: Path) -> str:
+    """The digest in a package's manifest; RegistryError, naming the file, where there is none."""
+    manifest = package / "manifest.json"
+    try:
+        digest = json.loads(manifest.read_text())[_DIGEST]
+    except OSError as error:
+        raise RegistryError(f"{manifest}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise RegistryError(f"{manifest}: not a manifest with a digest") from None
+    return str(digest)
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings under dotted keys, in order."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _registered(version: "ModelVersion") -> Registered:
+    tags = dict(version.tags)
+    return Registered(version.name, int(version.version), tags.get(_DIGEST, ""), tags)
+
+
+def _append(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as stream:
+        stream.write(line + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """MLflow's refusals as RegistryError, naming what was asked."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise RegistryError(f"{what}: {error.message}") from None

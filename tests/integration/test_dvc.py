@@ -1,0 +1,256 @@
+"""One checkout per run over one DVC cache: real git, real DVC, a tiny pipeline."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from roiflow import run
+from roiflow.errors import ParamsError, RunError, UnknownWeek
+
+ROOT = Path(__file__).parents[2]
+
+PIPELINE = """
+stages:
+  ingest:
+    cmd: python -m tiny ingest data/raw
+    deps: [src/tiny.py]
+    params: [ingest]
+    outs: [data/raw]
+  evaluate:
+    cmd: python -m tiny evaluate data/score
+    deps: [data/raw]
+    params: [evaluate.seed]
+    outs: [data/score]
+  export:
+    cmd: python -m tiny export data/package
+    deps: [data/score]
+    params: [export.parity_rows]
+    outs: [data/package]
+"""
+STAGE = """
+    import sys, time
+    from pathlib import Path
+
+    import yaml
+
+    stage, out = sys.argv[1], Path(sys.argv[2])
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    with Path("ran.log").open("a") as log:
+        log.write(stage + "\\n")
+    out.mkdir(parents=True)
+    (out / "half").write_text("half of it")
+    if Path("slow").exists() and stage == "evaluate":
+        Path("slow").write_text("started")
+        time.sleep(60)
+    if params["ingest"]["week"] == "2026-W09" and stage == "evaluate":
+        sys.exit("GateError: week 2026-W09: nothing to evaluate")
+    (out / "half").unlink()
+    (out / "whole").write_text(str(params[stage]))
+"""
+IDENTITY = ["-c", "user.name=Someone", "-c", "user.email=someone@example.org"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", *IDENTITY, *arguments]
+    return subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A fresh repository with the real params.yaml and a three-stage pipeline."""
+    folder = tmp_path / "repository"
+    (folder / "src").mkdir(parents=True)
+    (folder / ".dvc").mkdir()
+    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (folder / ".dvc" / "config").write_bytes((ROOT / ".dvc" / "config").read_bytes())
+    (folder / ".dvcignore").write_bytes((ROOT / ".dvcignore").read_bytes())
+    (folder / ".gitignore").write_text("/data/\n/.dvc/cache/\n/.dvc/tmp/\n/.dvc/config.local\n")
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / "src" / "tiny.py").write_text(textwrap.dedent(STAGE))
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "Start")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def ran(checkout: Path) -> list[str]:
+    log = checkout / "ran.log"
+    return log.read_text().split() if log.exists() else []
+
+
+def everything(checkout: Path, home: Path) -> list[str]:
+    lines: list[str] = []
+    run.repro(checkout, home, ["ingest", "evaluate", "export"], lines.append)
+    return lines
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def test_second_run_runs_nothing_and_one_number_runs_its_dependents(
+    repository: Path, home: Path
+) -> None:
+    checkout = run.prepare(repository, home, "simulator", "2026-W05")
+    everything(checkout, home)
+    assert ran(checkout) == ["ingest", "evaluate", "export"]
+    everything(checkout, home)
+    assert ran(checkout) == ["ingest", "evaluate", "export"]
+    edit(repository / "params.yaml", "parity_rows: 10000", "parity_rows: 10001")
+    assert run.prepare(repository, home, "simulator", "2026-W05") == checkout
+    everything(checkout, home)
+    assert ran(checkout) == ["ingest", "evaluate", "export", "export"]
+
+
+def test_a_run_holds_its_week_and_leaves_the_main_checkout_alone(
+    repository: Path, home: Path
+) -> None:
+    before = git(repository, "status", "--porcelain")
+    checkout = run.prepare(repository, home, "kuairand", "2022-W18")
+    text = (checkout / "params.yaml").read_text()
+    assert "source: kuairand" in text
+    assert "week: 2022-W18" in text
+    kept = [line for line in text.splitlines() if "#" in line]
+    assert kept == [line for line in (ROOT / "params.yaml").read_text().splitlines() if "#" in line]
+    assert git(repository, "status", "--porcelain") == before
+    assert (repository / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_the_cache_is_shared_by_runs(repository: Path, home: Path) -> None:
+    first = run.prepare(repository, home, "simulator", "2026-W05")
+    everything(first, home)
+    git(repository, "worktree", "remove", "--force", str(first))
+    again = run.prepare(repository, home, "simulator", "2026-W05")
+    everything(again, home)
+    assert ran(again) == []
+    assert (again / "data" / "package" / "whole").exists()
+
+
+def test_equal_runs_have_equal_commits_and_other_weeks_others(repository: Path, home: Path) -> None:
+    checkout = run.prepare(repository, home, "simulator", "2026-W05")
+    everything(checkout, home)
+    made = run.commit(checkout)
+    assert run.commit(checkout) == made
+    run.prepare(repository, home, "simulator", "2026-W05")
+    everything(checkout, home)
+    assert run.commit(checkout) == made
+    assert set(git(repository, "show", "--name-only", "--format=", made).split()) == {
+        "params.yaml",
+        "dvc.lock",
+    }
+    other = run.prepare(repository, home, "simulator", "2026-W06")
+    everything(other, home)
+    assert run.commit(other) != made
+    assert git(repository, "cat-file", "-t", made) == "commit"
+    assert git(repository, "rev-parse", "HEAD") != made
+
+
+def test_uncommitted_and_untracked_edits_count(repository: Path, home: Path) -> None:
+    (repository / "src" / "new.py").write_text("NUMBER = 3\n")
+    edit(repository / "params.yaml", "parity_rows: 10000", "parity_rows: 7")
+    checkout = run.prepare(repository, home, "simulator", "2026-W05")
+    assert (checkout / "src" / "new.py").read_text() == "NUMBER = 3\n"
+    assert (run.code_of(checkout, home) / "new.py").exists()
+    assert "parity_rows: 7" in (checkout / "params.yaml").read_text()
+    assert "?? src/new.py" in git(repository, "status", "--porcelain")
+
+
+def test_code_has_one_copy_per_content(repository: Path, home: Path) -> None:
+    first = run.prepare(repository, home, "simulator", "2026-W05")
+    second = run.prepare(repository, home, "simulator", "2026-W06")
+    assert run.code_of(first, home) == run.code_of(second, home)
+    with (repository / "src" / "tiny.py").open("a") as code:
+        code.write("# changed\n")
+    third = run.prepare(repository, home, "simulator", "2026-W07")
+    assert run.code_of(third, home) != run.code_of(first, home)
+
+
+def test_a_failing_stage_says_its_own_words_and_keeps_what_was_done(
+    repository: Path, home: Path
+) -> None:
+    checkout = run.prepare(repository, home, "simulator", "2026-W09")
+    with pytest.raises(RunError, match=r"^stage .* GateError: week 2026-W09: nothing to evaluate$"):
+        everything(checkout, home)
+    assert (checkout / "data" / "raw" / "whole").exists()
+    assert "evaluate" not in (checkout / "dvc.lock").read_text()
+
+
+def test_a_killed_stage_leaves_nothing_that_is_trusted(repository: Path, home: Path) -> None:
+    checkout = run.prepare(repository, home, "simulator", "2026-W05")
+    (checkout / "slow").touch()
+    with subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "evaluate"],
+        cwd=checkout,
+        env=run.environment(checkout, home),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        limit = time.monotonic() + 60
+        while (checkout / "slow").read_text() != "started":
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert (checkout / "data" / "score" / "half").exists()
+    (checkout / "slow").unlink()
+    everything(checkout, home)
+    assert ran(checkout) == ["ingest", "evaluate", "evaluate", "export"]
+    assert [path.name for path in (checkout / "data" / "score").iterdir()] == ["whole"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        (("simulator", "2026-W54"), UnknownWeek, "2026-W54"),
+        (("simulator", "yesterday"), UnknownWeek, "yesterday"),
+        (("warehouse", "2026-W05"), ParamsError, "ingest.source.*warehouse"),
+    ],
+)
+def test_a_wrong_run_is_refused_before_anything_changes(
+    repository: Path, home: Path, asked: tuple[str, str], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        run.prepare(repository, home, *asked)
+    assert not run.checkout_of(home, *asked).exists()
+
+
+def test_an_unknown_key_stops_the_run_and_keeps_the_earlier_checkout(
+    repository: Path, home: Path
+) -> None:
+    checkout = run.prepare(repository, home, "simulator", "2026-W05")
+    before = (checkout / "params.yaml").read_bytes()
+    edit(repository / "params.yaml", "  parity_rows:", "  paraty_rows: 3\n  parity_rows:")
+    with pytest.raises(ParamsError, match=r"params\.yaml: export\.paraty_rows: .*value 3"):
+        run.prepare(repository, home, "simulator", "2026-W05")
+    assert (checkout / "params.yaml").read_bytes() == before
+
+
+def test_outside_a_repository(tmp_path: Path, home: Path) -> None:
+    with pytest.raises(RunError, match="not a git repository"):
+        run.prepare(tmp_path, home, "simulator", "2026-W05")
+
+
+def test_the_name_of_an_error_is_found_among_other_lines() -> None:
+    tail = [
+        "Running stage 'ingest':",
+        "UnknownWeek: week '2026-W99'",
+        "ERROR: failed to reproduce 'ingest': exited with 1",
+    ]
+    assert run.reason(tail, 255) == "UnknownWeek: week '2026-W99'"
+    assert run.reason(tail[::2], 255).startswith("ERROR: failed")
+    assert run.reason([], -9) == "exit code -9: no output"
