@@ -7,6 +7,7 @@ started again in between.
 
 import hashlib
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -264,8 +265,8 @@ def _resume(
     """Put everything back as it was kept; the curve so far. Raises RoiflowError."""
     try:
         state = torch.load(file, weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise RoiflowError(f"{file}: not a checkpoint: {error}; delete it to start again") from None
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        raise RoiflowError(f"{file}: not a checkpoint; delete it to start again") from None
     residual.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     rng.bit_generator.state = json.loads(state["numpy"])
