@@ -1,0 +1,246 @@
+"""Whether a challenger may take the champion's place: pass, fail or inconclusive.
+
+Fail-closed: what is missing fails, what cannot be told apart from noise is inconclusive, and only
+a pass promotes by itself. Two recorded rules promote an inconclusive challenger: the first-model
+rule, where there is no champion to lose, and an override by a named person with a reason.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from roiflow.errors import GateError
+from roiflow.evaluation.roi import NO_PROPENSITIES
+from roiflow.params import GateParams
+
+Verdict = Literal["pass", "fail", "inconclusive"]
+Rule = Literal["checks", "first model", "override", "none"]
+
+PRIMARY = "dr"
+"""The estimator that decides; the others are shown beside it."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One value against one threshold."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    threshold: float | None
+    verdict: Verdict
+    reason: str
+
+
+@dataclass(frozen=True)
+class Override:
+    """A person's decision against or without the checks."""
+
+    who: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided, from what, by which rule."""
+
+    verdict: Verdict
+    promote: bool
+    rule: Rule
+    """What promotes: the checks, a rule, or nothing."""
+    reason: str
+    checks: tuple[Check, ...]
+    challenger: str
+    champion: str | None
+    override: Override | None
+    digest: str
+    """sha256 of the canonical JSON of the inputs and of everything above."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def at_least(
+    name: str,
+    value: float | None,
+    threshold: float | None,
+    low: float | None = None,
+    high: float | None = None,
+) -> Check:
+    """Pass where the interval lies at or above the threshold, fail where it lies below.
+
+    Without an interval the value alone decides; a missing value or threshold fails.
+    """
+    if value is None or threshold is None:
+        return _missing(name, value, threshold)
+    bottom, top = value if low is None else low, value if high is None else high
+    verdict: Verdict = (
+        "pass" if bottom >= threshold else "fail" if top < threshold else "inconclusive"
+    )
+    reason = {
+        "pass": "",
+        "fail": f"{top:.4g} is under {threshold:.4g}",
+        "inconclusive": f"{bottom:.4g} to {top:.4g} spans {threshold:.4g}",
+    }[verdict]
+    return Check(name, value, low, high, threshold, verdict, reason)
+
+
+def at_most(name: str, value: float | None, threshold: float | None) -> Check:
+    """Pass where the value is at or under the threshold; a missing one fails."""
+    if value is None or threshold is None:
+        return _missing(name, value, threshold)
+    good = value <= threshold
+    reason = "" if good else f"{value:.4g} is over {threshold:.4g}"
+    return Check(name, value, None, None, threshold, "pass" if good else "fail", reason)
+
+
+def roi_lift(
+    name: str, estimate: Mapping[str, Any] | None, min_lift: float | None, max_loss: float | None
+) -> Check:
+    """Pass where the lift is at least `min_lift` and its low end loses no more than `max_loss`.
+
+    Fail where even its high end is under `min_lift`. `estimate` is an Estimate as plain values; a
+    missing one fails, an inconclusive one stays so.
+    """
+    if not estimate or min_lift is None or max_loss is None:
+        return _missing(name, None, min_lift)
+    value, low, high = estimate.get("value"), estimate.get("low"), estimate.get("high")
+    if estimate.get("verdict") != "conclusive":
+        reason = str(estimate.get("reason") or "the estimate is inconclusive")
+        return Check(name, value, low, high, min_lift, "inconclusive", reason)
+    if value is None or low is None or high is None:
+        return _missing(name, value, min_lift)
+    if high < min_lift:
+        reason = f"lift at most {high:.4g}, under {min_lift:.4g}"
+        return Check(name, value, low, high, min_lift, "fail", reason)
+    faults = []
+    if value < min_lift:
+        faults.append(f"lift {value:.4g} under {min_lift:.4g}")
+    if low < -max_loss:
+        faults.append(f"a loss of {-low:.4g} is not ruled out, {max_loss:.4g} is allowed")
+    verdict: Verdict = "inconclusive" if faults else "pass"
+    return Check(name, value, low, high, min_lift, verdict, "; ".join(faults))
+
+
+def _missing(name: str, value: float | None, threshold: float | None) -> Check:
+    what = "threshold" if threshold is None and value is not None else "value"
+    return Check(name, value, None, None, threshold, "fail", f"no {what}")
+
+
+def decide(
+    report: Mapping[str, Any],
+    params: GateParams,
+    *,
+    challenger: str,
+    champion: str | None,
+    comparison: Mapping[str, Any] | None,
+    override: Override | None,
+) -> Decision:
+    """Decide on the package with digest `challenger`.
+
+    `report` is the evaluation's report.json; `comparison` the ROI estimates of the challenger over
+    the champion on the same slates, None without a champion. Raises GateError where the challenger
+    is the champion, where a champion was not compared, or where an override names no one.
+    """
+    if challenger == champion:
+        raise GateError(f"challenger and champion have the same digest {challenger}")
+    if champion is not None and comparison is None:
+        raise GateError(f"no comparison with the champion {champion}")
+    if override is not None and not (override.who.strip() and override.why.strip()):
+        raise GateError(
+            f"override needs who and why: who is {override.who!r}, why {override.why!r}"
+        )
+    absolute = _absolute_checks(report, params)
+    lift = _lift_check(report, comparison, params)
+    checks = (*absolute, lift)
+    verdict = _worst(checks)
+    first = champion is None
+    sound = _worst(absolute) == "pass"
+    rule: Rule = "none"
+    if verdict == "pass" and not (first and params.first_model == "override"):
+        rule = "checks"
+    elif first and params.first_model == "allow" and sound and verdict == "inconclusive":
+        rule = "first model"
+    elif override is not None:
+        rule = "override"
+    reasons = [f"{check.name}: {check.reason}" for check in checks if check.verdict == verdict]
+    if lift.reason == NO_PROPENSITIES and verdict == "inconclusive":
+        reasons = [NO_PROPENSITIES]
+    reason = "" if verdict == "pass" else "; ".join(reasons)
+    if verdict == "pass" and rule == "none":
+        reason = "a first model needs an override"
+    content = {
+        "verdict": verdict,
+        "promote": rule != "none",
+        "rule": rule,
+        "reason": reason,
+        "checks": [asdict(check) for check in checks],
+        "challenger": challenger,
+        "champion": champion,
+        "override": asdict(override) if override else None,
+    }
+    inputs = {"report": report, "comparison": comparison, "params": params.model_dump()}
+    return Decision(
+        verdict=verdict,
+        promote=rule != "none",
+        rule=rule,
+        reason=reason,
+        checks=checks,
+        challenger=challenger,
+        champion=champion,
+        override=override,
+        digest=canonical_digest({"inputs": inputs, "decision": content}),
+    )
+
+
+def _absolute_checks(report: Mapping[str, Any], params: GateParams) -> tuple[Check, ...]:
+    metrics = report.get("models", {}).get(report.get("ranker", "rosa"), {})
+    auc, error = "test_full_click_auc", "test_full_click_ece"
+    leaks = report.get("suspected_leak")
+    return (
+        at_least(
+            auc,
+            metrics.get(auc),
+            params.min_click_auc,
+            metrics.get(f"{auc}_low"),
+            metrics.get(f"{auc}_high"),
+        ),
+        at_most(error, metrics.get(error), params.max_ece),
+        Check(
+            "suspected_leak",
+            None if leaks is None else float(len(leaks)),
+            None,
+            None,
+            0.0,
+            "fail" if leaks is None else "inconclusive" if leaks else "pass",
+            "no value" if leaks is None else "; ".join(leaks),
+        ),
+    )
+
+
+def _lift_check(
+    report: Mapping[str, Any], comparison: Mapping[str, Any] | None, params: GateParams
+) -> Check:
+    over = "logged" if comparison is None else "champion"
+    name = f"roi_lift_over_{over}_{PRIMARY}"
+    if not report.get("propensities_logged", False):
+        threshold = params.min_roi_lift
+        return Check(name, None, None, None, threshold, "inconclusive", NO_PROPENSITIES)
+    estimates = report.get("roi", {}) if comparison is None else comparison
+    estimate = estimates.get(PRIMARY, {}).get("lift")
+    return roi_lift(name, estimate, params.min_roi_lift, params.max_roi_loss)
+
+
+def _worst(checks: tuple[Check, ...]) -> Verdict:
+    order: tuple[Verdict, ...] = ("pass", "inconclusive", "fail")
+    return max((check.verdict for check in checks), key=order.index)
+
+
+def canonical_digest(content: Mapping[str, Any]) -> str:
+    """sha256 of the JSON with sorted keys and no spaces; NaN is refused."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,194 @@
+"""The truth table of the gate."""
+
+from typing import Any
+
+import pytest
+
+from roiflow.errors import GateError
+from roiflow.evaluation.gate import Decision, Override, at_least, at_most, decide, roi_lift
+from roiflow.params import GateParams
+
+PARAMS = GateParams(
+    seed=7,
+    resamples=100,
+    confidence=0.95,
+    min_click_auc=0.6,
+    max_ece=0.05,
+    min_roi_lift=0.0,
+    max_roi_loss=0.05,
+    first_model="allow",
+)
+NEEDS_OVERRIDE = PARAMS.model_copy(update={"first_model": "override"})
+SIGNED = Override("Ada", "the holiday catalogue is new")
+
+
+def _lift(value: float, low: float, high: float, **more: Any) -> dict[str, Any]:
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "verdict": "conclusive",
+        "reason": "",
+        **more,
+    }
+
+
+GOOD = _lift(0.1, 0.02, 0.2)
+DOUBTFUL = _lift(0.1, -0.2, 0.4)
+WORSE = _lift(-0.2, -0.3, -0.1)
+
+
+def _report(lift: dict[str, Any] | None = GOOD, **more: Any) -> dict[str, Any]:
+    return {
+        "ranker": "rosa",
+        "models": {
+            "rosa": {
+                "test_full_click_auc": 0.7,
+                "test_full_click_auc_low": 0.68,
+                "test_full_click_auc_high": 0.72,
+                "test_full_click_ece": 0.01,
+            }
+        },
+        "propensities_logged": True,
+        "suspected_leak": [],
+        "roi": {"dr": {"lift": lift}},
+        **more,
+    }
+
+
+def _decide(
+    report: dict[str, Any],
+    champion: str | None = None,
+    comparison: dict[str, Any] | None = None,
+    override: Override | None = None,
+    params: GateParams = PARAMS,
+) -> Decision:
+    return decide(
+        report,
+        params,
+        challenger="a" * 64,
+        champion=champion,
+        comparison=comparison,
+        override=override,
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "verdict"),
+    [
+        (0.7, 0.65, 0.75, "pass"),
+        (0.61, 0.55, 0.67, "inconclusive"),
+        (0.5, 0.45, 0.55, "fail"),
+        (0.7, None, None, "pass"),
+        (0.5, None, None, "fail"),
+        (None, None, None, "fail"),
+    ],
+)
+def test_at_least(value: float | None, low: float | None, high: float | None, verdict: str) -> None:
+    assert at_least("auc", value, 0.6, low, high).verdict == verdict
+
+
+def test_a_missing_threshold_fails() -> None:
+    assert at_least("auc", 0.9, None).reason == "no threshold"
+    assert at_most("ece", 0.0, None).verdict == "fail"
+    assert roi_lift("lift", GOOD, None, 0.05).verdict == "fail"
+
+
+def test_at_most() -> None:
+    assert at_most("ece", 0.05, 0.05).verdict == "pass"
+    assert at_most("ece", 0.06, 0.05).verdict == "fail"
+    assert at_most("ece", None, 0.05).reason == "no value"
+
+
+@pytest.mark.parametrize(
+    ("estimate", "verdict"),
+    [
+        (GOOD, "pass"),
+        (_lift(0.01, -0.04, 0.06), "pass"),
+        (_lift(-0.01, -0.04, 0.02), "inconclusive"),
+        (DOUBTFUL, "inconclusive"),
+        (WORSE, "fail"),
+        (_lift(0.9, 0.8, 1.0, verdict="inconclusive", reason="support"), "inconclusive"),
+        (_lift(0.9, 0.8, 1.0) | {"low": None}, "fail"),
+        (None, "fail"),
+        ({}, "fail"),
+    ],
+)
+def test_roi_lift(estimate: dict[str, Any] | None, verdict: str) -> None:
+    assert roi_lift("lift", estimate, 0.0, 0.05).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("report", "champion", "override", "params", "verdict", "promote", "rule"),
+    [
+        (_report(), None, None, PARAMS, "pass", True, "checks"),
+        (_report(), None, None, NEEDS_OVERRIDE, "pass", False, "none"),
+        (_report(), None, SIGNED, NEEDS_OVERRIDE, "pass", True, "override"),
+        (_report(DOUBTFUL), None, None, PARAMS, "inconclusive", True, "first model"),
+        (_report(DOUBTFUL), None, None, NEEDS_OVERRIDE, "inconclusive", False, "none"),
+        (_report(DOUBTFUL), None, SIGNED, NEEDS_OVERRIDE, "inconclusive", True, "override"),
+        (_report(WORSE), None, None, PARAMS, "fail", False, "none"),
+        (_report(WORSE), None, SIGNED, PARAMS, "fail", True, "override"),
+        (_report(models={}), None, None, PARAMS, "fail", False, "none"),
+        (_report(suspected_leak=["AUC"]), None, None, PARAMS, "inconclusive", False, "none"),
+        (_report(None), None, None, PARAMS, "fail", False, "none"),
+    ],
+)
+def test_first_model(  # noqa: PLR0917
+    report: dict[str, Any],
+    champion: str | None,
+    override: Override | None,
+    params: GateParams,
+    verdict: str,
+    promote: bool,
+    rule: str,
+) -> None:
+    decision = _decide(report, champion, None, override, params)
+    assert (decision.verdict, decision.promote, decision.rule) == (verdict, promote, rule)
+
+
+@pytest.mark.parametrize(
+    ("lift", "verdict", "promote"),
+    [(GOOD, "pass", True), (DOUBTFUL, "inconclusive", False), (WORSE, "fail", False)],
+)
+def test_with_a_champion_its_comparison_decides(
+    lift: dict[str, Any], verdict: str, promote: bool
+) -> None:
+    decision = _decide(_report(GOOD), "b" * 64, {"dr": {"lift": lift}})
+    assert (decision.verdict, decision.promote) == (verdict, promote)
+    assert decision.checks[-1].name == "roi_lift_over_champion_dr"
+
+
+def test_without_propensities() -> None:
+    report = _report(propensities_logged=False, roi={})
+    first = _decide(report)
+    assert (first.verdict, first.reason) == ("inconclusive", "no logged propensities")
+    assert (first.promote, first.rule) == (True, "first model")
+    later = _decide(report, "b" * 64, {})
+    assert (later.verdict, later.promote) == ("inconclusive", False)
+    signed = _decide(report, "b" * 64, {}, SIGNED)
+    assert (signed.promote, signed.rule, signed.override) == (True, "override", SIGNED)
+
+
+def test_the_champion_cannot_challenge_itself() -> None:
+    with pytest.raises(GateError, match="same digest aaaa"):
+        _decide(_report(), "a" * 64, {"dr": {"lift": GOOD}})
+
+
+def test_a_champion_must_be_compared() -> None:
+    with pytest.raises(GateError, match="no comparison"):
+        _decide(_report(), "b" * 64)
+
+
+@pytest.mark.parametrize("unsigned", [Override("", "why"), Override("who", "  ")])
+def test_an_override_names_who_and_why(unsigned: Override) -> None:
+    with pytest.raises(GateError, match="who and why"):
+        _decide(_report(), override=unsigned)
+
+
+def test_the_digest_holds_inputs_and_decision() -> None:
+    digest = _decide(_report()).digest
+    assert _decide(_report()).digest == digest
+    assert _decide(_report(_lift(0.1, 0.02, 0.21))).digest != digest
+    assert _decide(_report(), params=NEEDS_OVERRIDE).digest != digest
+    assert _decide(_report(), override=SIGNED).digest != digest
