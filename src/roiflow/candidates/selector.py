@@ -1,0 +1,260 @@
+"""Pre-selection: score every ad of a request by expected value and keep the best K."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from roiflow.candidates import logistic, trees
+from roiflow.candidates.design import Design, SideTables, shown_at
+from roiflow.errors import PackageError
+from roiflow.features.table import (
+    TRAIN,
+    VALIDATION,
+    Features,
+    Floats,
+    Ints,
+    Longs,
+    Requests,
+    Singles,
+)
+from roiflow.files import write_directory
+from roiflow.params import CandidatesParams
+from roiflow.ranking.protocol import Predictions
+from roiflow.ranking.value import CostShares, expected_cost, expected_revenue, fit_cost_shares
+
+FORMAT = 1
+FILE, TABLES = "selector.json", "tables.npz"
+Kind = Literal["logistic", "xgboost"]
+KINDS: tuple[Kind, ...] = ("logistic", "xgboost")
+
+
+class Model(Protocol):
+    """What a kind of pre-selection does."""
+
+    def probabilities(
+        self, numbers: Singles, codes: Longs, position: Longs | None
+    ) -> tuple[Singles, Singles]:
+        """(n, F) raw, (n, C), (n,) or None for position 1 -> click (n,), conversion (n,)."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write plain files."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The side tables a selector was trained beside."""
+
+    attributes: Ints  # (ads, 5)
+    profile: Ints  # (users, P)
+
+
+@dataclass(frozen=True)
+class RevenueModel:
+    """E[revenue | conversion] = per_price x price + constant, micros; one of the two is 0."""
+
+    per_price: float
+    constant: float
+
+    def revenue(self, price: Longs) -> Floats:
+        """Micros, in the shape of `price`."""
+        return self.per_price * price.astype(np.float64) + self.constant
+
+
+@dataclass(frozen=True)
+class Selector:
+    """A trained pre-selection model; also a ranking.protocol.Ranker."""
+
+    kind: Kind
+    model: Model
+    design: Design
+    shares: CostShares
+    revenue: RevenueModel
+    price: Longs  # (ads,) micros, the newest known
+    tables: Tables
+
+    @property
+    def name(self) -> str:
+        """As in the leaderboard."""
+        return self.kind
+
+    def predict(
+        self, features: Features, rows: Longs, *, logged_position: bool = False
+    ) -> Predictions:
+        """Logged impressions `rows` (n,) -> predictions (n,); see Ranker."""
+        numbers, codes = self.design.impressions(features, rows)
+        position = shown_at(features, rows) if logged_position else None
+        click, conversion = self.model.probabilities(numbers, codes, position)
+        ad = features.impressions.ad[rows]
+        price = self.price[np.where(ad < self.price.size, ad, 0)]
+        return Predictions(
+            click, np.minimum(conversion, click), self.revenue.revenue(price).astype(np.float32)
+        )
+
+    def score(self, features: SideTables, requests: Requests) -> Predictions:
+        """Candidate ads (B, K) -> predictions (B, K) at position 1; rows with ad -1 hold 0."""
+        shape, candidate = requests.ad.shape, requests.ad >= 0
+        click, conversion = self.model.probabilities(
+            *self.design.requests(features, requests), None
+        )
+        zero = np.float32(0)
+        click = np.where(candidate, click.reshape(shape), zero)
+        revenue = self.revenue.revenue(requests.price).astype(np.float32)
+        return Predictions(
+            click,
+            np.where(candidate, np.minimum(conversion.reshape(shape), click), zero),
+            np.where(candidate, revenue, zero),
+        )
+
+    def scores(self, features: SideTables, requests: Requests) -> Floats:
+        """Expected revenue minus expected cost, micros (B, K); -inf where ad is -1."""
+        predictions = self.score(features, requests)
+        value = expected_revenue(predictions) - expected_cost(
+            predictions, requests.bid, self.shares
+        )
+        return np.where(requests.ad >= 0, value, -np.inf)
+
+    def top_k(self, requests: Requests, k: int, tables: SideTables | None = None) -> Requests:
+        """Keep the `k` best candidates of each request, best first; ties by column.
+
+        `tables` replaces the side tables of training, where there are newer ones.
+        """
+        return narrow(requests, self.scores(tables or self.tables, requests), k)
+
+    def save(self, folder: Path) -> None:
+        """Write everything `load` needs."""
+        with write_directory(folder) as aside:
+            self.write(aside)
+
+    def write(self, folder: Path) -> None:
+        """Write into a folder that exists."""
+        content = {
+            "format": FORMAT,
+            "kind": self.kind,
+            "design": asdict(self.design),
+            "shares": asdict(self.shares),
+            "revenue": asdict(self.revenue),
+        }
+        (folder / FILE).write_text(json.dumps(content, indent=1) + "\n")
+        np.savez(
+            folder / TABLES,
+            price=self.price,
+            attributes=self.tables.attributes,
+            profile=self.tables.profile,
+        )
+        self.model.save(folder)
+
+
+def narrow(requests: Requests, scores: Floats, k: int) -> Requests:
+    """Columns of the `k` highest scores (B, K) of each request, highest first; ties by column."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+
+    def take(values: Any) -> Any:
+        index = best if values.ndim == 2 else best[:, :, None]
+        return np.take_along_axis(values, index, axis=1)
+
+    narrowed = {name: take(getattr(requests, name)) for name in ("ad", "price", "bid", "dense")}
+    kept = {field.name: getattr(requests, field.name) for field in fields(Requests)}
+    return Requests(**(kept | narrowed))
+
+
+def fit(features: Features, params: CandidatesParams, kind: Kind) -> Selector:
+    """Train on the TRAIN rows; trees stop early on the VALIDATION rows."""
+    log, design = features.impressions, Design.of(features)
+    train = features.rows(TRAIN)
+    rows = np.concatenate([train, features.rows(VALIDATION)])
+    numbers, codes = design.impressions(features, rows)
+    position, clicked = shown_at(features, rows), log.clicked[rows]
+    converted = clicked & log.converted[rows]
+    model: Model
+    if kind == "logistic":
+        some = slice(train.size)
+        model = logistic.fit(
+            design,
+            features.statistics,
+            numbers=numbers[some],
+            codes=codes[some],
+            position=position[some],
+            clicked=clicked[some],
+            converted=converted[some],
+            params=params.logistic,
+        )
+    else:
+        model = trees.fit(
+            data=trees.matrix(numbers, codes, position),
+            clicked=clicked,
+            converted=converted,
+            held_out=np.arange(rows.size) >= train.size,
+            params=params.xgboost,
+            seed=params.seed,
+        )
+    price = newest_price(features)
+    return Selector(
+        kind,
+        model,
+        design,
+        fit_cost_shares(features, train),
+        fit_revenue(features, train, price),
+        price,
+        Tables(np.array(features.attributes), np.array(features.profile)),
+    )
+
+
+def newest_price(features: Features) -> Longs:
+    """Price of each ad in the newest catalogue that holds it, micros (ads,); 0 where none does."""
+    price = np.zeros(features.attributes.shape[0], np.int64)
+    for catalogue in features.catalogues:
+        price[catalogue.ad] = catalogue.price
+    return price
+
+
+def fit_revenue(features: Features, rows: Longs, price: Longs) -> RevenueModel:
+    """Revenue in proportion to the price, or the same for all: the one with less squared error.
+
+    A log without revenue counts every conversion as one unit of the currency.
+    """
+    log = features.impressions
+    sold = rows[log.converted[rows] & (log.revenue[rows] > 0)]
+    if sold.size == 0:
+        return RevenueModel(0.0, 1e6)
+    paid, listed = log.revenue[sold].astype(np.float64), price[log.ad[sold]].astype(np.float64)
+    mean = float(paid.mean())
+    share = float(paid.sum() / listed.sum()) if listed.sum() > 0 else 0.0
+    closer = np.sum((paid - share * listed) ** 2) < np.sum((paid - mean) ** 2)
+    return RevenueModel(share, 0.0) if closer else RevenueModel(0.0, mean)
+
+
+def load_selector(folder: Path) -> Selector:
+    """Read what `Selector.save` wrote; raises PackageError, naming the file."""
+    path = folder / FILE
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT or content["kind"] not in KINDS:
+            raise PackageError(
+                f"{path}: kind {content['kind']!r} of format {content['format']}, "
+                f"expected one of {KINDS} of format {FORMAT}"
+            )
+        design = {name: tuple(value) for name, value in content["design"].items()}
+        kind = content["kind"]
+        with np.load(folder / TABLES) as arrays:
+            price, tables = arrays["price"], Tables(arrays["attributes"], arrays["profile"])
+        model: Model = (
+            logistic.Logistic.load(folder) if kind == "logistic" else trees.Trees.load(folder)
+        )
+        return Selector(
+            kind,
+            model,
+            Design(**design),
+            CostShares(**content["shares"]),
+            RevenueModel(**content["revenue"]),
+            price,
+            tables,
+        )
+    except OSError as error:
+        raise PackageError(f"{error.filename or folder}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise PackageError(f"{folder}: not a saved selector: {error}") from None

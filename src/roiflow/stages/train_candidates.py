@@ -1,0 +1,29 @@
+"""Train both kinds of pre-selection; params.yaml says which one is used."""
+
+import json
+from pathlib import Path
+
+from roiflow import candidates as preselection
+from roiflow import features as feature_store
+from roiflow.files import write_directory, write_file
+from roiflow.params import load_params
+from roiflow.ranking.report import metrics as measure
+from roiflow.stages.command import run
+
+
+def main(features: Path, candidates: Path, metrics: Path, params: Path) -> None:
+    """features -> both selectors, the choice between them and their AUCs."""
+    config = load_params(params).train_candidates
+    table = feature_store.read(features)
+    selectors = {kind: preselection.fit(table, config, kind) for kind in preselection.KINDS}
+    with write_directory(candidates) as folder:
+        for kind, selector in selectors.items():
+            selector.save(folder / kind)
+        (folder / preselection.CHOICE).write_text(config.kind + "\n")
+    figures = {kind: measure(table, selector) for kind, selector in selectors.items()}
+    with write_file(metrics) as path:
+        path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)
