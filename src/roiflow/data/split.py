@@ -1,29 +1,27 @@
-"""Splits by global time only: what the model is tested on became known after all it saw."""
+"""Splits by global time only: what a model is tested on happened after all that it saw."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.data.weeks import MICROS_PER_DAY, Week
-from roiflow.errors import ParamsError
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
-def split(
-    known_time: NDArray[np.int64], test_week: Week, validation_days: int
-) -> NDArray[np.uint8]:
-    """TRAIN, VALIDATION or TEST of each row, (n,), by when it became known (micros).
+def boundaries(weeks: Sequence[Week], validation_days: int) -> tuple[int, int]:
+    """First microsecond of VALIDATION and of TEST in a window of weeks, oldest first.
 
-    TEST is what became known in the test week, VALIDATION what did in the `validation_days` days
-    before it. By known_time, not event_time: a label that arrived in the test week must not train.
-
-    Raises ParamsError where no row would train.
+    TEST is the last week (in a window of one week: its last `validation_days`), VALIDATION the
+    `validation_days` before it. A label that became known from TEST on must not train: the caller
+    leaves out conversions with a known_time of TEST.
     """
-    first = test_week.start - validation_days * MICROS_PER_DAY
-    parts = np.searchsorted([first, test_week.start], known_time, side="right").astype(np.uint8)
-    if not (parts == TRAIN).any():
-        raise ParamsError(
-            f"build_features.validation_days: {validation_days} days before {test_week} leave no "
-            "earlier row to train on"
-        )
-    return parts
+    length = validation_days * MICROS_PER_DAY
+    test = weeks[-1].start if len(weeks) > 1 else weeks[-1].end - length
+    return test - length, test
+
+
+def split(time: NDArray[np.int64], validation: int, test: int) -> NDArray[np.uint8]:
+    """TRAIN, VALIDATION or TEST of each row by its event_time, (n,) micros."""
+    return np.searchsorted([validation, test], time, side="right").astype(np.uint8)

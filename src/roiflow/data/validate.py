@@ -41,10 +41,9 @@ class Scope:
     as_of: int  # microseconds, UTC
     catalogue: pa.ChunkedArray  # ids of the ads of this week and of the one before
     propensities_logged: bool  # anywhere in the window
-    impression_ids: pa.ChunkedArray  # clean impressions of the window so far
+    impressions: Longs  # keys of the clean impressions of the window so far, see text_keys
     impression_times: Longs  # their event_time, micros
-    request_ids: pa.ChunkedArray  # theirs
-    positions: Longs  # theirs
+    slots: Longs  # keys of their request and position
 
 
 Rule = Callable[[pa.Table, Scope], Flags]
@@ -143,58 +142,71 @@ def _not_in_catalogue(rows: pa.Table, scope: Scope) -> Flags:
     return ~pc.is_in(rows[c.AD], value_set=scope.catalogue.combine_chunks()).to_numpy()
 
 
-def _later(codes: Longs, first: Longs) -> Flags:
-    """True where a code came before, in the order `first` of the rows."""
-    found = np.empty(codes.size, bool)
-    ordered = codes[first]
-    # Codes are numbered by first appearance in `ordered`, so a new one exceeds all before it.
-    codes = pa.array(ordered).dictionary_encode().indices.to_numpy()
-    top = np.maximum.accumulate(codes)
-    found[first[0:1]] = False
-    found[first[1:]] = codes[1:] <= top[:-1]
-    return found
+def text_keys(column: pa.ChunkedArray) -> Longs:
+    """64-bit keys of strings of at most MAX_ID_BYTES bytes, (n,); equal strings have equal keys.
+
+    Multilinear hashing, sum of r_i (byte_i + 1) mod 2^64 with fixed random odd r_i (Carter &
+    Wegman, 1979): among 10 million ids two would share a key with a probability of 3e-6.
+    """
+    factors = np.random.default_rng(0).integers(0, 2**63, MAX_ID_BYTES, np.uint64) * 2 + 1
+    keys = [np.zeros(0, np.uint64)]
+    for chunk in column.chunks:
+        for start in range(0, len(chunk), 65_536):
+            part = chunk.slice(start, 65_536)
+            offsets = np.frombuffer(part.buffers()[1], np.int32)[part.offset :][: len(part) + 1]
+            offsets = offsets.astype(np.int64)
+            length, ends = np.diff(offsets), offsets[1:] - offsets[0]
+            text = np.frombuffer(part.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+            place = np.arange(text.size) - np.repeat(ends - length, length)
+            terms = factors[place] * (text.astype(np.uint64) + 1)
+            sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms)])
+            keys.append(sums[ends] - sums[ends - length])
+    return np.concatenate(keys).view(np.int64)
 
 
-def _order(rows: pa.Table, before: int) -> Longs:
-    """`before` earlier rows, then these by known_time and place: what was known first stays."""
+def _later(earlier: Longs, keys: Longs, rows: pa.Table) -> Flags:
+    """True where a key is among the earlier ones, or in a row known before or listed before."""
+    ordered = np.sort(np.concatenate([earlier, keys]))
+    if (ordered[1:] != ordered[:-1]).all():
+        return np.zeros(keys.size, bool)
     known = np.argsort(_micros(rows[c.KNOWN_TIME]), kind="stable")
-    return np.concatenate([np.arange(before), before + known])
+    _, first = np.unique(keys[known], return_index=True)
+    again = np.ones(keys.size, bool)
+    again[known[first]] = False
+    return again | np.isin(keys, earlier)
 
 
-def _codes(earlier: pa.ChunkedArray, column: pa.ChunkedArray) -> Longs:
-    """Whole numbers that stand for the strings of both, (earlier + rows,)."""
-    both = pa.chunked_array([*earlier.chunks, *column.chunks], pa.string()).combine_chunks()
-    return both.dictionary_encode().indices.to_numpy().astype(np.int64)
+def _slot_keys(rows: pa.Table) -> Longs:
+    """Keys of (request, position): the request's key, moved by an odd multiple of position."""
+    moved = rows[c.POSITION].to_numpy().astype(np.int64) * np.int64(0x1E3779B97F4A7C15)
+    return text_keys(rows[c.REQUEST]) + moved
 
 
 def _duplicate_impression(rows: pa.Table, scope: Scope) -> Flags:
-    before = len(scope.impression_ids)
-    codes = _codes(scope.impression_ids, rows[c.IMPRESSION])
-    return _later(codes, _order(rows, before))[before:]
+    return _later(scope.impressions, text_keys(rows[c.IMPRESSION]), rows)
 
 
 def _duplicate_slot(rows: pa.Table, scope: Scope) -> Flags:
-    before = len(scope.request_ids)
-    codes = _codes(scope.request_ids, rows[c.REQUEST])
-    position = np.concatenate([scope.positions, rows[c.POSITION].to_numpy().astype(np.int64)])
-    keys = codes * (int(position.max(initial=0)) + 1) + position
-    return _later(keys, _order(rows, before))[before:]
+    return _later(scope.slots, _slot_keys(rows), rows)
 
 
 def _duplicate(name: str) -> Rule:
     def rule(rows: pa.Table, _: Scope) -> Flags:
-        return _later(_codes(pa.chunked_array([], pa.string()), rows[name]), _order(rows, 0))
+        return _later(np.zeros(0, np.int64), text_keys(rows[name]), rows)
 
     return rule
 
 
 def _impression_time(rows: pa.Table, scope: Scope) -> tuple[Flags, Longs]:
     """(has an impression in the window, its event_time or 0), per conversion."""
-    place = pc.index_in(rows[c.IMPRESSION], value_set=scope.impression_ids.combine_chunks())
-    found = place.is_valid().to_numpy()
-    times = np.zeros(rows.num_rows, np.int64)
-    times[found] = scope.impression_times[pc.drop_null(place).to_numpy()]
-    return found, times
+    wanted, place = np.unique(text_keys(rows[c.IMPRESSION]), return_inverse=True)
+    # The few conversions are the table that is searched, the many impressions pass by.
+    match = pc.index_in(pa.array(scope.impressions), value_set=pa.array(wanted))
+    seen = match.is_valid().to_numpy(zero_copy_only=False)
+    of = pc.drop_null(match).to_numpy()
+    found, times = np.zeros(wanted.size, bool), np.zeros(wanted.size, np.int64)
+    found[of], times[of] = True, scope.impression_times[seen]
+    return found[place], times[place]
 
 
 def _before_impression(rows: pa.Table, scope: Scope) -> Flags:
@@ -346,37 +358,33 @@ def check_limit(checked: Checked, max_fraction: float, file: Path) -> None:
 class _Window:
     """What checked weeks leave behind for the following ones."""
 
-    catalogue: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], pa.string()))
-    ids: list[pa.Array] = field(default_factory=list)
-    requests: list[pa.Array] = field(default_factory=list)
-    positions: list[Longs] = field(default_factory=list)
-    times: list[Longs] = field(default_factory=list)
-    earlier_ads: list[pa.Array] = field(default_factory=list)
+    catalogue: list[pa.Array] = field(default_factory=list)
+    earlier_catalogue: list[pa.Array] = field(default_factory=list)
+    impressions: Longs = field(default_factory=lambda: np.zeros(0, np.int64))
+    times: Longs = field(default_factory=lambda: np.zeros(0, np.int64))
+    slots: Longs = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def scope(self, week: Week, as_of: int, propensities_logged: bool) -> Scope:
-        empty = np.zeros(0, np.int64)
+        catalogue = pa.chunked_array([*self.earlier_catalogue, *self.catalogue], pa.string())
         return Scope(
             week,
             as_of,
-            self.catalogue,
+            catalogue,
             propensities_logged,
-            pa.chunked_array(self.ids, pa.string()),
-            np.concatenate([empty, *self.times]),
-            pa.chunked_array(self.requests, pa.string()),
-            np.concatenate([empty, *self.positions]),
+            self.impressions,
+            self.times,
+            self.slots,
         )
 
     def see(self, checked: Checked) -> None:
         clean = checked.clean
         if checked.table == "ads":
-            now = clean[c.AD].chunks
-            self.catalogue = pa.chunked_array([*self.earlier_ads, *now], pa.string())
-            self.earlier_ads = now
+            self.earlier_catalogue, self.catalogue = self.catalogue, clean[c.AD].chunks
         if checked.table == "impressions":
-            self.ids += clean[c.IMPRESSION].chunks
-            self.requests += clean[c.REQUEST].chunks
-            self.positions.append(clean[c.POSITION].to_numpy().astype(np.int64))
-            self.times.append(_micros(clean[c.EVENT_TIME]))
+            keys = text_keys(clean[c.IMPRESSION])
+            self.impressions = np.concatenate([self.impressions, keys])
+            self.times = np.concatenate([self.times, _micros(clean[c.EVENT_TIME])])
+            self.slots = np.concatenate([self.slots, _slot_keys(clean)])
 
 
 def validate(

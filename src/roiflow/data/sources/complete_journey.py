@@ -352,10 +352,11 @@ def _exposures(now: pa.Table, before: pa.Table, promotions: pa.Table, type_: Lon
     promotion, of_visit = order[found], pair_visit[of_pair]
 
     line_product = now["product"].to_numpy()
-    engaged = np.isin(
-        pair_visit * types + pair_type,
-        (line_visit * types + type_[line_product])[type_[line_product] >= 0],
-    )
+    line_type = type_[line_product]
+    engaged = pc.is_in(
+        pa.array(pair_visit * types + pair_type),
+        value_set=pa.array((line_visit * types + line_type)[line_type >= 0]),
+    ).to_numpy(zero_copy_only=False)
     bought, first_line, line_bought = np.unique(
         line_visit * products + line_product, return_index=True, return_inverse=True
     )
@@ -398,8 +399,7 @@ def _expand(starts: Longs, ends: Longs) -> tuple[Longs, Longs]:
 
 
 def _totals(group: Longs, values: pa.ChunkedArray) -> Floats:
-    totals: Floats = np.bincount(group, values.to_numpy())
-    return totals
+    return np.bincount(group, values.to_numpy()).astype(np.float64)
 
 
 def _micros(dollars: Floats) -> Longs:

@@ -128,7 +128,6 @@ class KuaiRand:
         play = log["play_time_ms"].to_numpy().astype(np.int64) * 1_000
         event = log["time_ms"].to_numpy() * 1_000 + BEIJING
         known = np.maximum(event + play, _filed(log))
-        # The last hour of the file is the last of the second week: nothing is known later.
         return (
             log.append_column("row", pa.array(np.arange(log.num_rows)))
             .append_column(c.EVENT_TIME, pa.array(event))
@@ -189,49 +188,54 @@ class KuaiRand:
         # Interactions are spread evenly over HISTORY_START..last.
         step = (last - HISTORY_START) // np.maximum(file["history_len"].to_numpy(), 1)
         seen_user, seen = _flatten(file["watch_seq"])
+        long_user, viewed = _flatten(file["long_watch_seq"])
+        like_user, liked = _flatten(file["like_seq"])
         lengths = np.bincount(seen_user, minlength=file.num_rows)
         age = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(seen.size)
         seen_time = last[seen_user] - age * step[seen_user]
 
-        long_user, long_video = _flatten(file["long_watch_seq"])
-        like_user, like_video = _flatten(file["like_seq"])
-        width = int(max(seen.max(), long_video.max(initial=0), like_video.max(initial=0))) + 1
-        seen_key = seen_user * width + seen
-        long_key = long_user * width + long_video
-        like_key = like_user * width + like_video
+        videos = len(self._category)
+        seen_key, like_key = seen_user * videos + seen, like_user * videos + liked
+        long_key = long_user * videos + viewed
         # Long views among the last 50 seen are marked there; older ones precede all that was seen.
-        viewed = np.isin(seen_key, long_key)
-        older = ~np.isin(long_key, seen_key)
-        earliest = np.full(file.num_rows, HISTORY_START)
-
-        users = np.concatenate([long_user[older], seen_user, like_user])
-        videos = np.concatenate([long_video[older], seen, like_video])
-        times = np.concatenate(
-            [
-                earliest[long_user[older]],
-                seen_time,
+        older = ~_among(long_key, seen_key)
+        parts = [
+            (np.where(_among(seen_key, long_key), 0, 1), seen_user, seen, seen_time),
+            (
+                np.full(int(older.sum()), 0),
+                long_user[older],
+                viewed[older],
+                np.full(int(older.sum()), HISTORY_START),
+            ),
+            (
+                np.full(liked.size, 2),
+                like_user,
+                liked,
                 _time_of_last(like_key, seen_key, seen_time, HISTORY_START),
-            ]
-        )
-        names = np.repeat([0, 1, 2], [int(older.sum()), seen.size, like_video.size])
-        names[int(older.sum()) : int(older.sum()) + seen.size][~viewed] = 1
-        names[int(older.sum()) : int(older.sum()) + seen.size][viewed] = 0
-        actions = pa.array(["long_view", "watch", "like"]).take(pa.array(names))
-        order = pa.array(np.lexsort((times, users)))
-        known = np.full(users.size, FIRST.start)
-        user_text = _text(file["user_id"])
+            ),
+        ]
+        action, user, video, time = map(np.concatenate, zip(*parts, strict=True))
+        order = np.lexsort((time, user))
+        video = pa.array(video[order])
         return pa.table(
             [
-                pa.array(times).cast(TIME),
-                pa.array(known).cast(TIME),
-                user_text.take(pa.array(users)),
-                _text(pa.array(videos)),
-                self._category.take(pa.array(videos)),
-                actions,
-                pa.nulls(users.size, pa.int64()),
+                pa.array(time[order]).cast(TIME),
+                pa.array(np.full(order.size, FIRST.start)).cast(TIME),
+                _text(file["user_id"]).take(pa.array(user[order])),
+                _text(video),
+                self._category.take(video),
+                pa.array(["long_view", "watch", "like"]).take(pa.array(action[order])),
+                pa.nulls(order.size, pa.int64()),
             ],
             schema=SCHEMAS["behaviours"],
-        ).take(order)
+        )
+
+
+def _among(keys: Longs, others: Longs) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = pc.is_in(pa.array(keys), value_set=pa.array(others)).to_numpy(
+        zero_copy_only=False
+    )
+    return found
 
 
 def _filed(log: pa.Table) -> Longs:
