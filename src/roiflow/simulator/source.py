@@ -87,7 +87,11 @@ class SimulatorSource:
     def serve_week(
         self, week: Week, chooser: SlateChooser, progress: Progress | None = None
     ) -> Tables:
-        """Let `chooser` serve a week and keep it in the lake; serving it again replaces it."""
+        """Let `chooser` serve a week and keep it in the lake; serving it again replaces it.
+
+        Weeks are served in order: a later week keeps what it carried over when it was served.
+        Raises UnknownWeek before the first week.
+        """
         self._require(week)
         run = run_week(self.world, week, chooser, self.carried(week), progress=progress)
         write_week(self._lake, week, run)

@@ -9,7 +9,7 @@ from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError, PropensityError
 from roiflow.simulator.noise import Floats, Longs
-from roiflow.simulator.policies import PlackettLuce, logging_policy
+from roiflow.simulator.policies import Oracle, PlackettLuce, logging_policy
 from roiflow.simulator.population import Ints
 from roiflow.simulator.run import DELAYED, nothing, run_week
 from roiflow.simulator.world import World, WorldRequests
@@ -143,3 +143,15 @@ def test_progress_ends_at_one(make: Make) -> None:
         progress=lambda fraction, what: done.append(fraction),
     )
     assert done == pytest.approx(np.arange(1, 8) / 7)
+
+
+def test_the_smallest_world_runs(make: Make) -> None:
+    """Hours without a request, one ad, nobody behaves."""
+    smallest = {"users": 1, "ads": 1, "categories": 1, "slate_size": 1}
+    world = World(make(**smallest, behaviours_per_user_day=0.0))
+    for policy in (logging_policy(world), Oracle(world)):
+        run = run_week(world, WEEK, policy, nothing())
+        shown = run.tables["impressions"].num_rows + run.pending["impressions"].num_rows
+        assert shown == world.requests(WEEK).number.size
+        assert run.tables["behaviours"].num_rows == 0
+        assert set(run.tables["impressions"]["propensity"].to_pylist()) <= {1.0}
