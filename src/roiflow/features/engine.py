@@ -1,0 +1,172 @@
+"""As-known dense features offline: of every logged impression, and of any candidates.
+
+Both go through the same two compiled passes over the same logs, so a logged pair and the same pair
+among a request's candidates have equal features to the bit.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roiflow.data.weeks import MICROS_PER_HOUR
+from roiflow.features import kernels
+from roiflow.features.folder import read_arrays, write_arrays
+from roiflow.features.history import sort_rows
+from roiflow.features.plan import CONTEXT_PLACEMENT, Plan, frozen
+from roiflow.features.table import Catalogue, Events, Features, Ints, Longs, Requests, Singles
+
+COUNTERS = "counters"
+PLAN = "plan.parquet"
+
+
+@dataclass(frozen=True)
+class UserLog:
+    """Counted rows, CSR by user, each user's ordered by known_time."""
+
+    offsets: Longs  # (users + 1,)
+    known_time: Longs  # (m,)
+    ad: Ints  # (m,)
+    category: Ints  # (m,)
+    kind: NDArray[np.uint8]  # (m,) kernels.IMPRESSION, ...
+
+
+@dataclass(frozen=True)
+class ItemLog:
+    """Counted impressions and conversions, ordered by the hour in which they became known."""
+
+    hour: Ints  # (m,) hours since the epoch
+    ad: Ints  # (m,)
+    placement: Ints  # (m,)
+    kind: NDArray[np.uint8]  # (m,)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The plan and the logs that it counts."""
+
+    plan: Plan
+    user_log: UserLog
+    item_log: ItemLog
+
+    def dense(
+        self,
+        user: Ints,
+        event_time: Longs,
+        placement: Ints,
+        last_time: Longs,
+        *,
+        ad: Ints,
+        price: Longs,
+        bid: Longs,
+    ) -> Singles:
+        """Features as known at event_time; (B,), ... and ad, price, bid (B, K) -> (B, K, F).
+
+        `last_time` (B,) is the event_time of the last behaviour known, -1 without one. Where `ad`
+        is -1 the features are 0.
+        """
+        plan, log, items = self.plan, self.user_log, self.item_log
+        out = np.zeros((*ad.shape, len(plan.specs)), np.float32)
+        time, ad = frozen(event_time), frozen(ad)
+        hour = frozen((event_time // MICROS_PER_HOUR).astype(np.int32))
+        by_user, _ = sort_rows(user, plan.sizes["user"], event_time)
+        kernels.user_pass(
+            by_user, frozen(user), time, ad, log.offsets, log.known_time, log.ad, log.category,
+            log.kind, plan.ad_attributes, plan.days, plan.user_base, int(plan.user_base[-1]),
+            plan.user_columns, plan.rates, kernels.LOGS, out,
+        )  # fmt: skip
+        kernels.item_pass(
+            np.argsort(hour, kind="stable"), hour, ad, frozen(placement), items.hour, items.ad,
+            items.placement, items.kind, plan.ad_attributes, 24 * plan.days, plan.item_base,
+            int(plan.item_base[-1]), plan.item_columns, plan.rates, kernels.LOGS, out,
+        )  # fmt: skip
+        plan.values(event_time, last_time, ad=ad, price=price, bid=bid, out=out)
+        return out
+
+    def requests(self, features: Features, first_rows: Longs, catalogue: Catalogue) -> Requests:
+        """Logged slates, one impression row of each (B,), with every ad of the catalogue.
+
+        Work through many requests in chunks: the result takes 4 F + 20 bytes per pair.
+        """
+        log = features.impressions
+        shape = (first_rows.size, catalogue.ad.size)
+        user, time = log.user[first_rows], log.event_time[first_rows]
+        start, end = log.history_start[first_rows], log.history_end[first_rows]
+        around = log.context[first_rows]
+        ad, price, bid = (
+            np.ascontiguousarray(np.broadcast_to(values, shape))
+            for values in (catalogue.ad, catalogue.price, catalogue.bid)
+        )
+        return Requests(
+            request=log.request[first_rows],
+            user=user,
+            event_time=time,
+            history_start=start,
+            history_end=end,
+            context=around,
+            ad=ad,
+            price=price,
+            bid=bid,
+            dense=self.dense(
+                user,
+                time,
+                around[:, CONTEXT_PLACEMENT],
+                last_times(features.events, start, end),
+                ad=ad,
+                price=price,
+                bid=bid,
+            ),
+        )
+
+
+def last_times(events: Events, start: Longs, end: Longs) -> Longs:
+    """event_time of the last behaviour of each history slice; (B,), -1 where it is empty."""
+    if not events.event_time.size:
+        return np.full(start.size, -1, np.int64)
+    return np.where(end > start, events.event_time[np.maximum(end - 1, 0)], -1)
+
+
+def item_log(hour: Ints, ad: Ints, placement: Ints, kind: NDArray[np.uint8]) -> ItemLog:
+    """Rows in any order (m,) -> the log."""
+    first = int(hour.min()) if hour.size else 0
+    order, _ = sort_rows(hour - first, int(hour.max()) - first + 1 if hour.size else 1, hour)
+    return ItemLog(
+        frozen(hour[order]), frozen(ad[order]), frozen(placement[order]), frozen(kind[order])
+    )
+
+
+def user_log(
+    users: int,
+    *,
+    user: Ints,
+    known_time: Longs,
+    ad: Ints,
+    category: Ints,
+    kind: NDArray[np.uint8],
+) -> UserLog:
+    """Rows in any order (m,) -> the log."""
+    order, offsets = sort_rows(user, users, known_time)
+    return UserLog(
+        frozen(offsets),
+        frozen(known_time[order]),
+        frozen(ad[order]),
+        frozen(category[order]),
+        frozen(kind[order]),
+    )
+
+
+def write_engine(folder: Path, engine: Engine) -> None:
+    """Into the features folder, beside the features."""
+    engine.plan.write(folder / PLAN)
+    write_arrays(folder / COUNTERS / "user", engine.user_log)
+    write_arrays(folder / COUNTERS / "item", engine.item_log)
+
+
+def open_engine(folder: Path) -> Engine:
+    """The engine of a features folder; its logs are memory-mapped. Raises ContractError."""
+    return Engine(
+        Plan.read(folder / PLAN),
+        read_arrays(folder / COUNTERS / "user", UserLog),
+        read_arrays(folder / COUNTERS / "item", ItemLog),
+    )

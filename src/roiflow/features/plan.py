@@ -1,0 +1,189 @@
+"""The feature specs with all that fixes their values: windows, priors, sizes, ads' attributes.
+
+Written with the features and shipped with a model, so that the online path computes what the
+offline engine did.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
+from roiflow.errors import ContractError
+from roiflow.features import kernels
+from roiflow.features.spec import (
+    COUNTS,
+    ITEM_ENTITIES,
+    RATES,
+    RECENCY_CAP_HOURS,
+    USER_ENTITIES,
+    FeatureSpec,
+    specs,
+)
+from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, Ints, Longs, Singles
+from roiflow.files import write_file
+
+FORMAT = 1
+_VALUES = 7
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+def _circle(steps: int) -> Singles:
+    angle = 2 * np.pi * np.arange(steps) / steps
+    return np.column_stack([np.sin(angle), np.cos(angle)]).astype(np.float32)
+
+
+_HOURS, _WEEKDAYS = _circle(24), _circle(7)
+
+
+def frozen(array: NDArray[Scalar]) -> NDArray[Scalar]:
+    """A read-only, contiguous view: every compiled pass then sees one type."""
+    view = np.ascontiguousarray(array).view(np.ndarray)
+    view.flags.writeable = False
+    return view
+
+
+def clock(event_time: Longs) -> tuple[Ints, Ints]:
+    """Times (n,) -> hour 0-23 (n,) and weekday 0-6 (n,), Monday 0, in UTC."""
+    day = event_time // MICROS_PER_DAY
+    hour = (event_time - day * MICROS_PER_DAY) // MICROS_PER_HOUR
+    return hour.astype(np.int32), ((day + 3) % 7).astype(np.int32)
+
+
+def context(placement: Ints, device: Ints, event_time: Longs) -> Ints:
+    """Dense indices (n,), times (n,) -> (n, len(CONTEXT))."""
+    return np.column_stack([placement, device, *clock(event_time)]).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What turns counts into dense features."""
+
+    windows_days: tuple[int, ...]
+    prior_strength: float
+    ctr: float
+    """Clicks by impressions before validation."""
+    cvr: float
+    """Conversions by clicks before validation."""
+    history_length: int
+    sizes: dict[str, int]
+    profile_names: tuple[str, ...]
+    known_before_test: dict[str, int]
+    """Rows of each vocabulary, out-of-vocabulary row included, of ids known before the test
+    period: a model trained before it has learnt nothing of later rows."""
+    attributes: Ints = field(repr=False)  # (ads, len(AD_ATTRIBUTES))
+
+    @cached_property
+    def specs(self) -> tuple[FeatureSpec, ...]:
+        """One per dense feature, in column order."""
+        return specs(self.windows_days)
+
+    @cached_property
+    def dense_names(self) -> tuple[str, ...]:
+        """Names of the dense features, in column order."""
+        return tuple(spec.name for spec in self.specs)
+
+    def _columns(self, entities: Sequence[str]) -> NDArray[np.int64]:
+        aggregates = (*COUNTS, *RATES)
+        rows = [
+            (
+                column,
+                entities.index(spec.entity),
+                aggregates.index(spec.aggregate),
+                self.windows_days.index(spec.window_days or 0),
+            )
+            for column, spec in enumerate(self.specs)
+            if spec.entity in entities
+        ]
+        return np.array(rows, np.int64).reshape(-1, 4)
+
+    @cached_property
+    def user_columns(self) -> NDArray[np.int64]:
+        """(f, 4): see kernels.Columns."""
+        return self._columns(USER_ENTITIES)
+
+    @cached_property
+    def item_columns(self) -> NDArray[np.int64]:
+        """(f, 4): see kernels.Columns."""
+        return self._columns(ITEM_ENTITIES)
+
+    @cached_property
+    def days(self) -> Longs:
+        """(windows,)"""
+        return np.array(self.windows_days, np.int64)
+
+    @property
+    def max_days(self) -> int:
+        """The longest window."""
+        return max(self.windows_days)
+
+    @cached_property
+    def user_base(self) -> Longs:
+        """(5,): first key of each of USER_ENTITIES, then the number of keys."""
+        widths = [1, *(self.sizes[name] for name in ("category", "advertiser", "ad"))]
+        return np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
+
+    @cached_property
+    def item_base(self) -> Longs:
+        """(6,): first key of each of ITEM_ENTITIES, then the number of keys."""
+        widths = [self.sizes[name] for name in ITEM_ENTITIES]
+        return np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
+
+    @cached_property
+    def rates(self) -> NDArray[np.float64]:
+        """(3,): prior strength, ctr, cvr."""
+        return np.array([self.prior_strength, self.ctr, self.cvr])
+
+    @cached_property
+    def ad_attributes(self) -> Ints:
+        """`attributes` in the form that the compiled passes take."""
+        return frozen(self.attributes)
+
+    def values(
+        self, time: Longs, last_time: Longs, *, ad: Ints, price: Longs, bid: Longs, out: Singles
+    ) -> None:
+        """Fill the columns of `out` (B, K, F) that are no aggregates.
+
+        `last_time` (B,) is the event_time of the last behaviour known, -1 without one; ad, price
+        and bid are (B, K).
+        """
+        kernels.value_pass(
+            frozen(time), frozen(last_time), frozen(ad), frozen(price), frozen(bid), _HOURS,
+            _WEEKDAYS, RECENCY_CAP_HOURS, len(self.specs) - _VALUES, out,
+        )  # fmt: skip
+
+    def write(self, path: Path) -> None:
+        """One Parquet file: the attributes, and the rest as metadata."""
+        rest = {key: value for key, value in asdict(self).items() if key != "attributes"}
+        table = pa.table(
+            {name: pa.array(self.attributes[:, i]) for i, name in enumerate(AD_ATTRIBUTES)}
+        ).replace_schema_metadata({"plan": json.dumps({"format": FORMAT, **rest}, sort_keys=True)})
+        with write_file(path) as aside:
+            pq.write_table(table, aside, compression="zstd", use_dictionary=False)
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Raises ContractError, naming the file, where it is missing or of another format."""
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ContractError(f"{path}: cannot read the feature plan: {error}") from None
+        content = json.loads((table.schema.metadata or {}).get(b"plan", b"{}"))
+        if content.pop("format", None) != FORMAT:
+            raise ContractError(f"{path}: not a feature plan of format {FORMAT}")
+        for name in ("windows_days", "profile_names"):
+            content[name] = tuple(content[name])
+        attributes = np.column_stack([np.asarray(table[name]) for name in AD_ATTRIBUTES])
+        return cls(**content, attributes=attributes.astype(np.int32))
+
+
+CONTEXT_PLACEMENT = CONTEXT.index("placement")

@@ -1,0 +1,149 @@
+"""Ids to dense indices, append-only: week t + 1 never re-numbers what week t numbered.
+
+Index 0 of every kind is the out-of-vocabulary row. New ids follow the published ones, ordered by
+the time they first became known, then by id: ids known before a time t are a prefix.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from roiflow.errors import ContractError
+from roiflow.features.table import Ints
+from roiflow.files import write_file
+
+SCHEMA = pa.schema(
+    [
+        pa.field("kind", pa.string(), False),
+        pa.field("id", pa.string(), False),
+        pa.field("index", pa.int32(), False),
+    ]
+)
+
+
+class Vocabulary:
+    """The ids of each kind (user, ad, action, ...) in the order of their indices 1, 2, ..."""
+
+    def __init__(self, ids: Mapping[str, pa.StringArray]) -> None:
+        self._ids = dict(ids)
+        self._lookups: dict[str, dict[str, int]] = {}
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Every kind, sorted."""
+        return tuple(sorted(self._ids))
+
+    def ids(self, kind: str) -> pa.StringArray:
+        """(size - 1,): the id with index i is at i - 1."""
+        return self._ids.get(kind, pa.array([], pa.string()))
+
+    def size(self, kind: str) -> int:
+        """Rows, the out-of-vocabulary row included."""
+        return len(self.ids(kind)) + 1
+
+    def index(self, kind: str, values: pa.Array | pa.ChunkedArray) -> Ints:
+        """Ids (n,) -> dense indices (n,); 0 where unknown or null. For whole columns."""
+        found = pc.index_in(values, value_set=self.ids(kind), skip_nulls=True)
+        if isinstance(found, pa.ChunkedArray):
+            found = found.combine_chunks()
+        return np.asarray(pc.fill_null(found, -1)) + np.int32(1)
+
+    def lookup(self, kind: str) -> dict[str, int]:
+        """id -> dense index, as a dictionary made once. For a few ids at a time."""
+        if kind not in self._lookups:
+            self._lookups[kind] = {
+                name: index for index, name in enumerate(self.ids(kind).to_pylist(), 1)
+            }
+        return self._lookups[kind]
+
+    def extended(self, kind: str, seen: Iterable[pa.Table], min_count: int) -> "Vocabulary":
+        """With the new ids of `seen`, tables of columns `id` and `known_time` (any number of rows).
+
+        Ids in fewer than `min_count` rows stay out of the vocabulary.
+        """
+        counted = [
+            table.group_by("id").aggregate([("known_time", "min"), ("known_time", "count")])
+            for table in seen
+            if table.num_rows
+        ]
+        known = self.ids(kind)
+        if not counted:
+            return Vocabulary({**self._ids, kind: known})
+        total = (
+            pa.concat_tables(counted)
+            .group_by("id")
+            .aggregate([("known_time_min", "min"), ("known_time_count", "sum")])
+        )
+        new = total.filter(
+            pc.and_(
+                pc.is_null(pc.index_in(total["id"], value_set=known)),
+                pc.and_(
+                    pc.is_valid(total["id"]),
+                    pc.greater_equal(total["known_time_count_sum"], min_count),
+                ),
+            )
+        ).sort_by([("known_time_min_min", "ascending"), ("id", "ascending")])
+        added = new["id"].combine_chunks().cast(pa.string())
+        return Vocabulary({**self._ids, kind: pa.concat_arrays([known, added])})
+
+    def table(self) -> pa.Table:
+        """Columns kind, id, index; ordered by kind, then index."""
+        return pa.concat_tables(
+            [SCHEMA.empty_table()]
+            + [
+                pa.table(
+                    [
+                        pa.repeat(pa.scalar(kind, pa.string()), len(self.ids(kind))),
+                        self.ids(kind),
+                        pa.array(np.arange(1, self.size(kind), dtype=np.int32)),
+                    ],
+                    schema=SCHEMA,
+                )
+                for kind in self.kinds
+            ]
+        )
+
+    def write(self, path: Path) -> None:
+        """Atomically, as Parquet."""
+        with write_file(path) as aside:
+            pq.write_table(self.table(), aside, compression="zstd", use_dictionary=False)
+
+    @classmethod
+    def read(cls, path: Path) -> "Vocabulary":
+        """Raises ContractError, naming file, kind and value, where it is not dense from 1."""
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ContractError(f"{path}: cannot read the vocabulary: {error}") from None
+        missing = [name for name in SCHEMA.names if name not in table.column_names]
+        if missing:
+            raise ContractError(f"{path}: the vocabulary has no column {', '.join(missing)}")
+        try:
+            table = table.select(SCHEMA.names).cast(SCHEMA)
+        except (ValueError, pa.ArrowInvalid) as error:
+            raise ContractError(f"{path}: {error}") from None
+        table = table.sort_by([("kind", "ascending"), ("index", "ascending")])
+        kinds: list[str] = pc.unique(table["kind"]).to_pylist()
+        return cls({kind: _dense(path, kind, table) for kind in kinds})
+
+
+def _dense(path: Path, kind: str, table: pa.Table) -> pa.StringArray:
+    rows = table.filter(pc.equal(table["kind"], kind))
+    index = rows["index"].to_numpy()
+    wrong = np.flatnonzero(index != np.arange(1, index.size + 1))
+    if wrong.size:
+        first = int(wrong[0])
+        raise ContractError(
+            f"{path}: vocabulary of {kind!r}: index {index[first]} of id "
+            f"{rows['id'][first].as_py()!r} where {first + 1} was expected"
+        )
+    counts = pc.value_counts(rows["id"])
+    twice = [count["values"] for count in counts.to_pylist() if count["counts"] > 1]
+    if twice:
+        raise ContractError(f"{path}: vocabulary of {kind!r}: id {twice[0]!r} has two indices")
+    ids = rows["id"].combine_chunks()
+    return ids if isinstance(ids, pa.Array) else pa.concat_arrays(ids.chunks)

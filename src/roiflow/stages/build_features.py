@@ -1,0 +1,31 @@
+"""Validated weeks -> indexed, as-known features, the vocabulary and the online snapshot."""
+
+from pathlib import Path
+
+from rich.progress import Progress
+
+from roiflow.features.build import Window, build, write_built
+from roiflow.features.vocabulary import Vocabulary
+from roiflow.files import write_directory
+from roiflow.params import load_params
+from roiflow.stages.command import run
+
+
+def main(raw: Path, validated: Path, features: Path, params: Path) -> None:
+    """`raw` gives the vocabulary published before; `features` is replaced as a whole."""
+    config = load_params(params).build_features
+    published = Vocabulary.read(raw / "vocabulary.parquet")
+    with Progress(transient=True) as bar:
+        task = bar.add_task("features", total=1.0)
+        built = build(
+            Window(validated),
+            published,
+            config,
+            lambda done, what: bar.update(task, completed=done, description=what),
+        )
+        with write_directory(features) as folder:
+            write_built(folder, built)
+
+
+if __name__ == "__main__":
+    run(main)
