@@ -7,6 +7,7 @@
     candidates/...      the pre-selection
     ads.parquet         the last week's catalogue with attributes, price and bid
     vocabulary.parquet  ids to dense indices
+    plan.parquet        what turns counts into dense features (features.plan)
     statistics.json     normalisation of the dense features
 
 The digest covers the files and the manifest's own values, but no time and no path: equal content,
@@ -39,10 +40,11 @@ USER_ENCODER = "user_encoder.onnx"
 SCORER = "scorer.onnx"
 ADS = "ads.parquet"
 VOCABULARY = "vocabulary.parquet"
+PLAN = "plan.parquet"
 POLICY = network.FILE
 STATISTICS = "statistics.json"
 CANDIDATES = "candidates"
-REQUIRED = (USER_ENCODER, SCORER, POLICY, ADS, VOCABULARY, STATISTICS)
+REQUIRED = (USER_ENCODER, SCORER, POLICY, ADS, VOCABULARY, PLAN, STATISTICS)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def files() -> dict[str, bytes]:
         package.POLICY: POLICY.to_bytes(),
         package.ADS: package.ads_table(ATTRIBUTES, CATALOGUE, ("ad-a", "ad-b")),
         package.VOCABULARY: b"vocabulary",
+        package.PLAN: b"plan",
         package.STATISTICS: package.statistics_json(
             np.array([0.1, 0.2], np.float32), np.array([1, 1 / 3], np.float32)
         ),
