@@ -2,7 +2,7 @@
 
 A week's rows that become known after it (its last hour, and delayed conversions) reach the next
 week whichever policy serves that one. For a logged week they are drawn again from the seed; for a
-served week they lie beside it, in <lake>/pending/<table>/week=YYYY-Www/part-0.parquet.
+served week they lie beside it, in <lake>/simulator/pending/<table>/week=YYYY-Www/part-0.parquet.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ def partition(lake: Path, table: str, week: Week) -> Path:
 
 
 def write_week(lake: Path, week: Week, run: WeekRun) -> None:
-    """Keep a served week; a week that was half written counts as not served."""
+    """Keep a served week in the simulator's folder; a half written one counts as not served."""
     partition(lake, MARKER, week).unlink(missing_ok=True)
     for name, table in run.pending.items():
         _write(table, partition(lake / "pending", name, week))
@@ -64,9 +64,12 @@ class SimulatorSource:
     name = "simulator"
 
     def __init__(self, params: SimulatorParams, lake: Path) -> None:
-        """`lake` is the folder of served weeks. Raises ParamsError on an impossible world."""
+        """`lake` holds every source's weeks; ours are in its folder `simulator`.
+
+        Raises ParamsError, naming key and value, on an impossible world.
+        """
         self.world = World(params)
-        self._lake = lake
+        self._lake = lake / self.name
         self._runs: dict[Week, WeekRun] = {}
 
     def pull(self, week: Week, as_of: int) -> Tables:

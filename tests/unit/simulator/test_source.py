@@ -137,7 +137,7 @@ def test_a_half_written_week_is_not_served(
 
 def test_a_corrupt_lake_file_is_named(source: SimulatorSource, tmp_path: Path) -> None:
     source.serve_week(SECOND, Oracle(source.world))
-    path = partition(tmp_path, "conversions", SECOND)
+    path = partition(tmp_path / "simulator", "conversions", SECOND)
     path.write_bytes(b"not parquet")
     with pytest.raises(SourceError, match=str(path)):
         source.pull(SECOND, SECOND.end)
