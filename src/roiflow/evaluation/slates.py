@@ -155,8 +155,9 @@ def target_on_log(
     revenue = _Reward(np.zeros(logits.shape, np.float64), sets.expected_revenue)
     at_impression = shares.impression * sets.bid.astype(np.float64)
     cost = _Reward(at_impression, sets.expected_cost - at_impression)
-    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
-    chances = chances / chances.sum(axis=1, keepdims=True)
+    top = logits.max(axis=1, keepdims=True)
+    chances = np.exp(logits - np.where(np.isfinite(top), top, 0.0))
+    chances = chances / np.maximum(chances.sum(axis=1, keepdims=True), 1e-300)
     own_revenue, own_cost = _own_slates(
         (revenue, cost), logits, slates.present, examination, draws=draws, rng=rng
     )

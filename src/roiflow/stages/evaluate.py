@@ -1,0 +1,109 @@
+"""Measure the week's models and policy on the test week."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from roiflow import candidates as preselection
+from roiflow import features as feature_store
+from roiflow import policy as slate_policy
+from roiflow import ranking
+from roiflow.evaluation.weekly import Evaluation, evaluate_week
+from roiflow.features.engine import open_engine
+from roiflow.files import write_directory, write_file
+from roiflow.params import load_params
+from roiflow.ranking.value import CostShares
+from roiflow.stages.command import run
+
+REPORT = "report.json"
+
+
+def main(
+    features: Path,
+    candidates: Path,
+    ranker: Path,
+    policy: Path,
+    evaluation: Path,
+    metrics: Path,
+    calibration: Path,
+    roi: Path,
+    params: Path,
+) -> None:
+    """features, candidates, ranker, policy -> report, metrics, calibration and ROI plots."""
+    config = load_params(params).evaluate
+    with Progress() as bar:
+        task = bar.add_task("evaluate", total=1.0)
+        result = evaluate_week(
+            feature_store.read(features),
+            open_engine(features),
+            preselection.load(candidates),
+            ranking.load(ranker),
+            {kind: preselection.load(candidates, kind) for kind in preselection.KINDS},
+            slate_policy.load(policy),
+            CostShares(**json.loads((ranker / "cost_shares.json").read_text())),
+            config,
+            progress=lambda done, text: bar.update(task, completed=done, description=text),
+        )
+    with write_directory(evaluation) as folder:
+        (folder / REPORT).write_text(_json(result.report))
+    with write_file(calibration) as path:
+        path.write_text("\n".join(calibration_lines(result)) + "\n")
+    with write_file(roi) as path:
+        path.write_text("\n".join(roi_lines(result.report)) + "\n")
+    with write_file(metrics) as path:
+        path.write_text(_json(headline(result.report)))
+
+
+def headline(report: dict[str, Any]) -> dict[str, Any]:
+    """The numbers that `dvc metrics diff` compares; those that are undefined are left out."""
+    models = {
+        name: {metric: value for metric, value in values.items() if value is not None}
+        for name, values in report["models"].items()
+    }
+    roi = {
+        name: {
+            key: value
+            for key, value in (
+                ("roi", estimate["roi"]["value"]),
+                ("roi_low", estimate["roi"]["low"]),
+                ("roi_high", estimate["roi"]["high"]),
+                ("lift", estimate["lift"]["value"]),
+            )
+            if value is not None
+        }
+        for name, estimate in report["roi"].items()
+    }
+    return {
+        "models": models,
+        "roi": roi,
+        "policy": report["policy"],
+        "suspected_leak": len(report["suspected_leak"]),
+    }
+
+
+def calibration_lines(result: Evaluation) -> list[str]:
+    """The calibration plot as CSV."""
+    curve = result.calibration
+    rows = zip(curve.predicted.tolist(), curve.observed.tolist(), curve.count.tolist(), strict=True)
+    return ["predicted,observed,count", *(",".join(map(str, row)) for row in rows)]
+
+
+def roi_lines(report: dict[str, Any]) -> list[str]:
+    """The ROI plot as CSV; estimators without a value are left out."""
+    lines = ["estimator,roi,low,high"]
+    for name, estimate in report["roi"].items():
+        roi = estimate["roi"]
+        if roi["value"] is not None:
+            low, high = ("" if roi[end] is None else roi[end] for end in ("low", "high"))
+            lines.append(f"{name},{roi['value']},{low},{high}")
+    return lines
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+if __name__ == "__main__":
+    run(main)
