@@ -251,7 +251,7 @@ class Scorer(nn.Module):
         self.net = net
         self.calibrator = calibrator
 
-    def forward(  # noqa: PLR0917 - the exported graph takes its inputs by place
+    def forward(
         self,
         memory: Tensor,
         history_ad: Tensor,

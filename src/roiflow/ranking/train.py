@@ -15,6 +15,7 @@ from roiflow.params import RankerParams
 from roiflow.ranking import calibrate, packing
 from roiflow.ranking.metrics import auc
 from roiflow.ranking.network import (
+    DenseEncoding,
     Logits,
     PositionBias,
     log_click_and_conversion,
@@ -146,7 +147,8 @@ def start(kind: type[RankerType], features: Features, params: RankerParams) -> R
     statistics = features.statistics
     net = ranker.net
     net.heads_out.start(*training_moments(features, rows))  # type: ignore[operator, union-attr]
-    net.dense.fit(features.impressions.dense[rows], statistics.mean, statistics.std)  # type: ignore[operator, union-attr]
+    if isinstance(getattr(net, "dense", None), DenseEncoding):
+        net.dense.fit(features.impressions.dense[rows], statistics.mean, statistics.std)  # type: ignore[operator, union-attr]
     return ranker
 
 

@@ -1,0 +1,128 @@
+"""Every model on one split: trained on TRAIN, stopped on VALIDATION, compared on TEST.
+
+Intervals are over users (cluster bootstrap of each AUC's linear part, all models on the same
+draws), so the lead of one model over another has an interval of its own, narrower than the two
+models' intervals suggest.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from roiflow import candidates
+from roiflow.evaluation.ranking import auc_influence
+from roiflow.evaluation.statistics import cluster_sums, percentile_interval, resampled_totals
+from roiflow.features.table import TEST, Features, Flags, Ints, Singles
+from roiflow.params import Params
+from roiflow.ranking.metrics import auc
+from roiflow.ranking.protocol import Predictions, Ranker
+
+LEADER = "rosa"
+OUTCOMES = ("click", "conversion")
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """An AUC on all logged impressions of the test week, and the leader's lead over it."""
+
+    auc: float
+    low: float
+    high: float
+    lead: float
+    lead_low: float
+    lead_high: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model of the leaderboard; an outcome that the week lacks is None."""
+
+    model: str
+    click: Score | None
+    conversion: Score | None
+    train_seconds: float  # CPU
+
+
+def trainers(features: Features, params: Params) -> dict[str, Callable[[], Ranker]]:
+    """Name -> train; in the order of the table."""
+    from roiflow.ranking.baselines import popularity
+    from roiflow.ranking.baselines.din import DinRanker
+    from roiflow.ranking.baselines.sasrec import SasRecRanker
+    from roiflow.ranking.rosa import RosaRanker
+    from roiflow.ranking.train import fit
+
+    return {
+        "popularity": lambda: popularity.fit(features),
+        "logistic": lambda: candidates.fit(features, params.train_candidates, "logistic"),
+        "xgboost": lambda: candidates.fit(features, params.train_candidates, "xgboost"),
+        "sasrec": lambda: fit(SasRecRanker, features, params.train_ranker)[0],
+        "din": lambda: fit(DinRanker, features, params.train_ranker)[0],
+        LEADER: lambda: fit(RosaRanker, features, params.train_ranker)[0],
+    }
+
+
+def leaderboard(features: Features, params: Params, progress: Progress | None = None) -> list[Line]:
+    """Train all models and compare their click and conversion AUCs on the TEST rows."""
+    rows = features.rows(TEST)
+    predictions: dict[str, Predictions] = {}
+    seconds: dict[str, float] = {}
+    models = trainers(features, params)
+    for name, ranker, spent in _train(models, progress):
+        predictions[name], seconds[name] = ranker.predict(features, rows), spent
+    log = features.impressions
+    labels = {"click": log.clicked[rows], "conversion": log.converted[rows]}
+    scores = {
+        outcome: compare(
+            {name: getattr(found, outcome) for name, found in predictions.items()},
+            labels[outcome],
+            log.user[rows],
+            params,
+        )
+        for outcome in OUTCOMES
+    }
+    return [
+        Line(name, scores["click"].get(name), scores["conversion"].get(name), seconds[name])
+        for name in models
+    ]
+
+
+def _train(
+    models: dict[str, Callable[[], Ranker]], progress: Progress | None
+) -> Iterator[tuple[str, Ranker, float]]:
+    for done, (name, train) in enumerate(models.items()):
+        if progress:
+            progress(done / len(models), f"train {name}")
+        start = time.process_time()
+        ranker = train()
+        yield name, ranker, time.process_time() - start
+    if progress:
+        progress(1.0, "trained")
+
+
+def compare(
+    scores: dict[str, Singles], label: Flags, user: Ints, params: Params
+) -> dict[str, Score]:
+    """Scores (n,) by model -> AUCs with intervals; nothing where a class is absent."""
+    if not 0 < label.sum() < label.size:
+        return {}
+    names = list(scores)
+    value = np.array([auc(scores[name], label) for name in names])
+    influence = np.column_stack(
+        [auc_influence(scores[name].astype(np.float64), label) for name in names]
+    )
+    rng = np.random.default_rng(params.evaluate.seed)
+    draws = value + resampled_totals(cluster_sums(user, influence), params.evaluate.resamples, rng)
+    first = names.index(LEADER)
+    confidence = params.evaluate.confidence
+    return {
+        name: Score(
+            float(value[at]),
+            *percentile_interval(draws[:, at], confidence),
+            float(value[first] - value[at]),
+            *percentile_interval(draws[:, first] - draws[:, at], confidence),
+        )
+        for at, name in enumerate(names)
+    }

@@ -1,0 +1,89 @@
+"""Popularity: an ad's smoothed rates in the training log, the same for every user."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from roiflow.errors import PackageError
+from roiflow.features.table import TRAIN, Features, Flags, Floats, Ints, Longs, Requests
+from roiflow.files import write_directory
+from roiflow.ranking.protocol import Predictions
+
+STRENGTH = 20.0
+"""Impressions (or clicks) of the global rate that every ad is given."""
+FILE = "popularity.json"
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """Rates by ad index; an ad without training impressions has the global rates."""
+
+    name: ClassVar[str] = "popularity"
+    click: tuple[float, ...]  # (ads,)
+    conversion: tuple[float, ...]  # (ads,) click and conversion
+    revenue: float  # micros per conversion
+
+    def _of(self, ad: Ints) -> Predictions:
+        candidate = ad >= 0
+        at = np.where(candidate & (ad < len(self.click)), ad, 0)
+        return Predictions(
+            np.where(candidate, np.array(self.click)[at], 0).astype(np.float32),
+            np.where(candidate, np.array(self.conversion)[at], 0).astype(np.float32),
+            np.where(candidate, self.revenue, 0).astype(np.float32),
+        )
+
+    def predict(
+        self, features: Features, rows: Longs, *, logged_position: bool = False
+    ) -> Predictions:
+        """Logged impressions `rows` (n,) -> predictions (n,), the same at every position."""
+        del logged_position
+        return self._of(features.impressions.ad[rows])
+
+    def score(self, features: Features, requests: Requests) -> Predictions:
+        """Candidate ads (B, K) -> predictions (B, K); rows with ad -1 hold 0."""
+        del features
+        return self._of(requests.ad)
+
+    def save(self, folder: Path) -> None:
+        """Write popularity.json."""
+        with write_directory(folder) as aside:
+            (aside / FILE).write_text(json.dumps(asdict(self)) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Popularity":
+        """Read what `save` wrote; raises PackageError, naming the file."""
+        path = folder / FILE
+        try:
+            content = json.loads(path.read_text())
+            return cls(
+                tuple(content["click"]), tuple(content["conversion"]), float(content["revenue"])
+            )
+        except OSError as error:
+            raise PackageError(f"{path}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise PackageError(f"{path}: not a saved popularity ranker: {error}") from None
+
+
+def smoothed(hits: Floats, tries: Floats) -> Floats:
+    """(hits + s m) / (tries + s) with m the overall rate and s = STRENGTH."""
+    mean = hits.sum() / max(tries.sum(), 1.0)
+    return np.asarray((hits + STRENGTH * mean) / (tries + STRENGTH))
+
+
+def fit(features: Features) -> Popularity:
+    """Count the TRAIN rows; conversion is click rate times conversions per click."""
+    log, rows = features.impressions, features.rows(TRAIN)
+    ads = features.attributes.shape[0]
+
+    def count(chosen: Flags) -> Floats:
+        return np.bincount(log.ad[rows], weights=chosen, minlength=ads).astype(np.float64)
+
+    clicked = log.clicked[rows]
+    converted = clicked & log.converted[rows]
+    click = smoothed(count(clicked), count(np.ones(rows.size, np.bool_)))
+    conversion = click * smoothed(count(converted), count(clicked))
+    revenue = float(log.revenue[rows][converted].sum()) / max(int(converted.sum()), 1)
+    return Popularity(tuple(click.tolist()), tuple(conversion.tolist()), revenue)
