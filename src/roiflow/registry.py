@@ -109,9 +109,12 @@ class Registry:
     def _create(
         self, name: str, package: Path, tags: dict[str, str], evidence: Evidence
     ) -> Registered:
+        import mlflow
         from mlflow.entities import LoggedModelStatus
 
         client = self._client
+        # The registry looks the logged model up in the global store, whatever the client's is.
+        mlflow.set_tracking_uri(self._uri)
         run = self._run(name, tags, evidence)
         model = client.create_logged_model(
             run.info.experiment_id,

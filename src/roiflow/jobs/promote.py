@@ -1,0 +1,72 @@
+"""Move the alias `champion` to the registered version where the gate's decision says so."""
+
+import json
+import time
+from pathlib import Path
+
+from roiflow.errors import RegistryError
+from roiflow.files import write_file
+from roiflow.jobs.register import read_decision
+from roiflow.registry import Registered, Registry
+from roiflow.settings import Settings
+from roiflow.stages.command import run
+
+GATE = "gate"
+
+
+def main(gate: Path, registered: Path, promoted: Path) -> None:
+    """Promote, or leave the champion; write which of the two and why to `promoted`.
+
+    The same decision twice changes nothing. Raises RegistryError where the decision is about
+    another package, or where the champion it was compared with no longer is the champion.
+    """
+    settings = Settings()
+    decision = read_decision(gate)
+    version = Registered(**json.loads(registered.read_text()))
+    if decision["challenger"] != version.digest:
+        raise RegistryError(
+            f"{gate}: decides on {decision['challenger']}, {registered} is {version.digest}"
+        )
+    registry = Registry(settings.registry_uri, settings.home)
+    if decision["promote"] and not _done(registry, version):
+        _still(registry, version, decision["champion"])
+        override = decision.get("override") or {}
+        registry.promote(
+            version,
+            verdict=decision["verdict"],
+            by=override.get("who", GATE),
+            why=override.get("why", f"rule: {decision['rule']}"),
+            now=time.time(),
+        )
+    with write_file(promoted) as aside:
+        aside.write_text(
+            json.dumps(
+                {
+                    "version": version.version,
+                    "promoted": decision["promote"],
+                    "rule": decision["rule"],
+                    "reason": decision["reason"],
+                },
+                indent=1,
+            )
+            + "\n"
+        )
+
+
+def _done(registry: Registry, version: Registered) -> bool:
+    """Whether this version was promoted before; a later champion then stays."""
+    return any(line.version == version.version for line in registry.promotions(version.name))
+
+
+def _still(registry: Registry, version: Registered, champion: str | None) -> None:
+    found = registry.by_alias(version.name, "champion")
+    now = None if found is None else found.digest
+    if now not in (champion, version.digest):
+        raise RegistryError(
+            f"{version.name}: version {version.version} was compared with {champion}, "
+            f"but the champion now is {now}: run the gate again"
+        )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,118 @@
+"""Register the run's model package with its lineage, and publish the week's vocabulary."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from roiflow.errors import RegistryError
+from roiflow.files import write_file
+from roiflow.registry import CHALLENGER, Evidence, Registry, flatten, model_name, read_digest
+from roiflow.run import Lineage
+from roiflow.settings import Settings
+from roiflow.stages.command import run
+
+
+def main(
+    package: Path,
+    features: Path,
+    evaluation: Path,
+    metrics: Path,
+    plots: Path,
+    gate: Path,
+    lineage: Path,
+    params: Path,
+    registered: Path,
+) -> None:
+    """Register once by digest; a challenger is what the gate did not refuse."""
+    settings = Settings()
+    made = Lineage.read(lineage)
+    decision = read_decision(gate)
+    if decision["challenger"] != read_digest(package):
+        raise RegistryError(
+            f"{gate}: decides on {decision['challenger']}, {package} is {read_digest(package)}"
+        )
+    registry = Registry(settings.registry_uri, settings.home)
+    evidence = Evidence(
+        params={key: str(value) for key, value in flatten(yaml.safe_load(params.read_text()))},
+        metrics=dict(numbers(metrics)),
+        files=(evaluation, plots, gate, lineage, params),
+        description=describe(made, decision),
+    )
+    tags = {
+        **asdict(made),
+        "verdict": decision["verdict"],
+        "rule": decision["rule"],
+        "decision": decision["digest"],
+        "champion_then": decision["champion"] or "none",
+    }
+    version = registry.register(model_name(made.source), package, tags, evidence)
+    if decision["verdict"] != "fail":
+        registry.set_alias(version, CHALLENGER)
+    publish_vocabulary(features / "vocabulary.parquet", settings.lake, made)
+    with write_file(registered) as aside:
+        aside.write_text(json.dumps(asdict(version), indent=1) + "\n")
+
+
+def read_decision(path: Path) -> dict[str, Any]:
+    """The gate's decision. Raises RegistryError, naming the file, where it is missing or broken."""
+    try:
+        decision: dict[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise RegistryError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise RegistryError(f"{path}: not JSON: {error}") from None
+    wanted = ("verdict", "promote", "rule", "reason", "challenger", "champion", "digest")
+    if missing := [key for key in wanted if key not in decision]:
+        raise RegistryError(f"{path}: no key {missing[0]!r}")
+    return decision
+
+
+def numbers(metrics: Path) -> Iterator[tuple[str, float]]:
+    """Every finite number of metrics/*.json as `stage.key`."""
+    for path in sorted(metrics.glob("*.json")):
+        for key, value in flatten(json.loads(path.read_text()), f"{path.stem}."):
+            if isinstance(value, bool | int | float) and math.isfinite(value):
+                yield key, float(value)
+
+
+def describe(lineage: Lineage, decision: dict[str, Any]) -> str:
+    """The version's page, in Markdown."""
+    lines = [
+        f"**{lineage.source}, test week {lineage.week}** from commit `{lineage.commit[:12]}`",
+        "",
+        f"Gate: **{decision['verdict']}**"
+        + (f", {decision['reason']}" if decision["reason"] else "")
+        + (f" (rule: {decision['rule']})" if decision["promote"] else ""),
+        "",
+        "| check | value | interval | threshold | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for check in decision["checks"]:
+        low, high = check["low"], check["high"]
+        interval = "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+        lines.append(
+            f"| {check['name']} | {_number(check['value'])} | {interval} "
+            f"| {_number(check['threshold'])} | {check['verdict']} |"
+        )
+    return "\n".join([*lines, "", f"Prove the decision: `roiflow prove {lineage.source} VERSION`"])
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def publish_vocabulary(vocabulary: Path, lake: Path, lineage: Lineage) -> None:
+    """Copy the week's vocabulary to where the next week's ingest finds it, atomically."""
+    target = lake / lineage.source / "vocabulary" / f"week={lineage.week}.parquet"
+    with write_file(target) as aside:
+        shutil.copyfile(vocabulary, aside)
+
+
+if __name__ == "__main__":
+    run(main)
