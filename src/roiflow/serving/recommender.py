@@ -1,0 +1,311 @@
+"""Requests to slates: the one path behind HTTP, the simulated weeks and offline replay.
+
+A slate costs one round trip to the online store, one pass over the catalogue for pre-selection, one
+run of the user encoder and one of the scorer for the top K; the policy samples from those. Nothing
+here imports torch, MLflow, scikit-learn or pandas.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from roiflow import candidates
+from roiflow.data.weeks import MICROS_PER_HOUR
+from roiflow.errors import PackageError
+from roiflow.features import online
+from roiflow.features.layout import UserStates
+from roiflow.features.online import AdStates, MemoryStore, OnlineStore
+from roiflow.features.plan import CONTEXT_PLACEMENT, Plan, context
+from roiflow.features.table import Floats, Ints, Longs, Requests, Singles
+from roiflow.features.vocabulary import Vocabulary
+from roiflow.policy import plackett_luce
+from roiflow.policy.candidate_sets import CandidateSets
+from roiflow.ranking import serving_form
+from roiflow.ranking.protocol import Predictions
+from roiflow.ranking.serving_form import Histories
+from roiflow.ranking.value import expected_cost
+from roiflow.serving.package import CANDIDATES, PLAN, VOCABULARY, Package
+from roiflow.serving.slates import RequestContexts, Slates
+
+CHUNK_PAIRS = 1 << 16
+"""Request-ad pairs that pre-selection works on at a time."""
+
+
+@dataclass(frozen=True)
+class People:
+    """What is known of B users, in the form the models take."""
+
+    user: Ints  # (B,) dense index
+    profile: Ints  # (B, P)
+    history: Histories  # (B, encode_length)
+
+
+@dataclass(frozen=True)
+class _SideTables:
+    """Side tables of one batch: `profile` is by row of the batch, not by user."""
+
+    attributes: Ints
+    profile: Ints
+
+
+class Models:
+    """The four models of a package, as functions of requests with features."""
+
+    def __init__(self, package: Package) -> None:
+        """Raises PackageError where parts of the package do not fit each other."""
+        about = package.description
+        self.about, self.plan = about, Plan.read(package.folder / PLAN)
+        self.vocabulary = Vocabulary.read(package.folder / VOCABULARY)
+        self.ads = package.ads
+        self.sizes = serving_form.Sizes.of(about.sizes, about.profile_names)
+        self._selector = candidates.load(package.folder / CANDIDATES)
+        self._encoder, self._scorer = package.user_encoder, package.scorer
+        self._policy = package.policy
+        self._check(package)
+
+    def _check(self, package: Package) -> None:
+        about = self.about
+        pairs: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
+            ("dense features", self.plan.dense_names, about.dense_names),
+            ("profile attributes", self.plan.profile_names, about.profile_names),
+            (
+                "pre-selection's dense features",
+                self._selector.design.dense_names,
+                about.dense_names,
+            ),
+        )
+        for what, found, expected in pairs:
+            if tuple(found) != tuple(expected):
+                wrong = f"{what} are {list(found)}, the manifest says {list(expected)}"
+                raise PackageError(f"{package.folder}: {wrong}")
+
+    def select(self, requests: Requests, people: People, attributes: Ints) -> Longs:
+        """Columns (B, k) of the top k candidates of `requests` (B, A), best first.
+
+        `attributes` (ads, 5) are by dense index.
+        """
+        rows = replace(requests, user=np.arange(requests.user.size, dtype=np.int32))
+        scores = self._selector.scores(_SideTables(attributes, people.profile), rows)
+        best: Longs = np.argsort(-scores, axis=1, kind="stable")[:, : self.about.top_k]
+        return best
+
+    def predict(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
+        """Calibrated predictions (B, K); `attributes` (B, K, 5) of the candidates."""
+        (memory,) = self._encoder.run(
+            [serving_form.ENCODER_OUTPUT], serving_form.encoder_inputs(people.history, self.sizes)
+        )
+        feed = serving_form.scorer_inputs(
+            memory=memory,
+            history=people.history,
+            sizes=self.sizes,
+            event_time=requests.event_time,
+            user=people.user,
+            profile=people.profile,
+            context=requests.context,
+            ad=requests.ad,
+            attributes=attributes,
+            dense=requests.dense,
+        )
+        (output,) = self._scorer.run([serving_form.SCORER_OUTPUT], feed)
+        return serving_form.predictions(output, requests.ad >= 0)
+
+    def candidate_sets(self, requests: Requests, predictions: Predictions) -> CandidateSets:
+        """What is expected of each candidate (B, K)."""
+        present = requests.ad >= 0
+        cost = expected_cost(predictions, requests.bid, self.about.cost_shares)
+        return CandidateSets(
+            request=requests.request,
+            user=requests.user,
+            ad=requests.ad,
+            click=predictions.click.astype(np.float64),
+            conversion=predictions.conversion.astype(np.float64),
+            revenue=predictions.revenue.astype(np.float64),
+            expected_cost=np.where(present, cost, 0.0),
+            bid=np.where(present, requests.bid, 0),
+            price=np.where(present, requests.price, 0),
+        )
+
+    def logits(self, sets: CandidateSets) -> Floats:
+        """Plackett-Luce logits (B, K)."""
+        return self._policy.logits(sets)
+
+
+def narrow(requests: Requests, columns: Longs) -> Requests:
+    """Candidates `columns` (B, k) of requests (B, A)."""
+    rows = np.arange(columns.shape[0])[:, None]
+    taken = {
+        name: getattr(requests, name)[rows, columns] for name in ("ad", "price", "bid", "dense")
+    }
+    kept = {field.name: getattr(requests, field.name) for field in fields(Requests)}
+    return Requests(**(kept | taken))
+
+
+class Recommender:
+    """Slates over the package's catalogue, from an online store."""
+
+    def __init__(self, package: Package) -> None:
+        """Raises PackageError where parts of the package do not fit each other."""
+        self.models = Models(package)
+        self.policy_version = package.digest[:12]
+        self.slate_size = package.description.slate_size
+        self._names = np.array([*package.ads.ad_id, ""], dtype=object)
+
+    @property
+    def history(self) -> int:
+        """Behaviours that must be read of each user."""
+        return self.models.about.encode_length
+
+    def memory_store(self) -> MemoryStore:
+        """A store in this process that fits the package."""
+        return MemoryStore(self.models.plan, self.models.vocabulary, self.history)
+
+    def recommend(
+        self, batch: RequestContexts, store: OnlineStore, rng: np.random.Generator
+    ) -> tuple[Slates, bool]:
+        """Slates of B requests, and whether they were made without online features.
+
+        Requests of different hours are read apart, since item counters stand still in an hour.
+        """
+        hours = batch.event_time // MICROS_PER_HOUR
+        if hours.size and (hours != hours[0]).any():
+            order = np.argsort(hours, kind="stable")
+            by_hour = np.split(order, np.flatnonzero(np.diff(hours[order])) + 1)
+            parts = [self.recommend(_take(batch, rows), store, rng) for rows in by_hour]
+            back = np.argsort(order, kind="stable")
+            return _stack([slates for slates, _ in parts], back), any(bad for _, bad in parts)
+        chunk = max(1, CHUNK_PAIRS // max(1, self.models.ads.ad.size))
+        if hours.size <= chunk:
+            return self._recommend(batch, store, rng)
+        parts = [
+            self._recommend(_take(batch, np.arange(at, min(at + chunk, hours.size))), store, rng)
+            for at in range(0, hours.size, chunk)
+        ]
+        every = np.arange(hours.size)
+        return _stack([slates for slates, _ in parts], every), any(bad for _, bad in parts)
+
+    def _recommend(
+        self, batch: RequestContexts, store: OnlineStore, rng: np.random.Generator
+    ) -> tuple[Slates, bool]:
+        """Requests of one hour, few enough to be worked on at once."""
+        if not batch.event_time.size:
+            return self._empty(), False
+        as_of = int(batch.event_time[-1])
+        users = within(store.read(batch.user_ids, as_of), self.models.plan)
+        items = store.ad_states(as_of)
+        requests = self.requests(batch, users, items)
+        people = People(users.user, users.profile, _history(users))
+        columns = self.models.select(requests, people, self.models.plan.attributes)
+        requests = narrow(requests, columns)
+        predictions = self.models.predict(requests, people, self.models.ads.attributes[columns])
+        sets = self.models.candidate_sets(requests, predictions)
+        choices, propensity = plackett_luce.sample(self.models.logits(sets), self.slate_size, rng)
+        return self._slates(columns, sets, choices, propensity), users.degraded or items.degraded
+
+    def requests(self, batch: RequestContexts, users: UserStates, items: AdStates) -> Requests:
+        """Requests of one hour with every ad of the catalogue and its features."""
+        plan, ads = self.models.plan, self.models.ads
+        around = context(
+            self._index("placement", batch.placement),
+            self._index("device", batch.device),
+            batch.event_time,
+        )
+        shape = (batch.event_time.size, ads.ad.size)
+        ad: Ints = np.broadcast_to(ads.ad, shape)
+        price: Longs = np.broadcast_to(ads.price, shape)
+        bid: Longs = np.broadcast_to(ads.bid, shape)
+        dense: Singles = online.dense(
+            plan,
+            users,
+            items,
+            event_time=batch.event_time,
+            placement=around[:, CONTEXT_PLACEMENT],
+            ad=ad,
+            price=price,
+            bid=bid,
+        )
+        nothing = np.zeros(shape[0], np.int64)
+        return Requests(
+            request=np.arange(shape[0]),
+            user=users.user,
+            event_time=batch.event_time,
+            history_start=nothing,
+            history_end=nothing,
+            context=around,
+            ad=ad,
+            price=price,
+            bid=bid,
+            dense=dense,
+        )
+
+    def _index(self, kind: str, names: Sequence[str]) -> Ints:
+        lookup = self.models.vocabulary.lookup(kind)
+        return np.array([lookup.get(name, 0) for name in names], np.int32)
+
+    def _slates(
+        self, columns: Longs, sets: CandidateSets, choices: Longs, propensity: Floats
+    ) -> Slates:
+        shown = choices >= 0
+        at = np.where(shown, choices, 0)
+
+        def take(values: Any) -> Any:
+            return np.where(shown, np.take_along_axis(values, at, axis=1), 0)
+
+        row = np.where(shown, np.take_along_axis(columns, at, axis=1), -1)
+        return Slates(
+            row=row,
+            ad_ids=self._names[row],
+            propensity=propensity,
+            click=take(sets.click),
+            conversion=take(sets.conversion),
+            revenue=take(sets.revenue),
+            value=take(sets.value(self.models.about.cost_weight)),
+            bid=take(sets.bid),
+        )
+
+    def _empty(self) -> Slates:
+        none = np.zeros((0, self.slate_size))
+        rows = none.astype(np.int64)
+        return Slates(rows, self._names[rows], none, none, none, none, none, rows)
+
+
+def within(users: UserStates, plan: Plan) -> UserStates:
+    """States whose ads and categories are newer than the plan count as out of vocabulary."""
+    return replace(
+        users,
+        bucket_ad=_inside(users.bucket_ad, plan.sizes["ad"]),
+        bucket_category=_inside(users.bucket_category, plan.sizes["category"]),
+    )
+
+
+def _inside(index: Ints, size: int) -> Ints:
+    return np.where(index < size, index, 0).astype(np.int32)
+
+
+def _history(users: UserStates) -> Histories:
+    return Histories(
+        users.history_ad,
+        users.history_category,
+        users.history_action,
+        users.history_time,
+        users.history_length.astype(np.int64),
+    )
+
+
+def _take(batch: RequestContexts, rows: Longs) -> RequestContexts:
+    return RequestContexts(
+        [batch.user_ids[row] for row in rows],
+        batch.event_time[rows],
+        [batch.placement[row] for row in rows],
+        [batch.device[row] for row in rows],
+    )
+
+
+def _stack(parts: Sequence[Slates], order: Longs) -> Slates:
+    return Slates(
+        **{
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])[order]
+            for field in fields(Slates)
+        }
+    )

@@ -1,0 +1,226 @@
+"""A tiny ad world with real features and pre-selection, and a package whose networks are known.
+
+The networks are written node by node, so their answers are closed forms:
+memory = action + 1 of each behaviour, z = 0.1 x mean(dense) + 0.01 x ad + 0.02 x sum(memory),
+click = sigmoid(z - 2), conversion = click / 10, revenue = 5 currency units.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from roiflow import candidates
+from roiflow.data import lake
+from roiflow.data.weeks import Week
+from roiflow.features.build import Built, Window, build, write_built
+from roiflow.features.vocabulary import Vocabulary
+from roiflow.params import FeaturesParams, SimulatorParams, load_params
+from roiflow.policy import network
+from roiflow.policy.candidate_sets import CandidateSets
+from roiflow.ranking import serving_form
+from roiflow.ranking.value import CostShares
+from roiflow.serving import package
+from roiflow.serving.package import Description, Package
+from roiflow.simulator.source import SimulatorSource
+
+ROOT = Path(__file__).parents[3]
+WEEKS = ("2026-W01", "2026-W02")
+SLATE, TOP_K, HISTORY = 3, 6, 5
+SHARES = CostShares(0.0, 0.8, 0.1)
+FEATURES = FeaturesParams(
+    history_length=HISTORY,
+    windows_days=[1, 7],
+    prior_strength=20.0,
+    validation_days=2,
+    min_count=1,
+)
+
+
+@dataclass(frozen=True)
+class TinyWorld:
+    """A built window of the simulator."""
+
+    params: SimulatorParams
+    source: SimulatorSource
+    built: Built
+    features: Path
+    validated: Path
+
+
+def tiny_world(folder: Path, weeks: tuple[str, ...] = WEEKS, **keys: object) -> TinyWorld:
+    """Weeks of a world of 60 users and 12 ads, with features."""
+    shipped = load_params(ROOT / "params.yaml").ingest.simulator.model_dump()
+    small = {"users": 60, "ads": 12, "categories": 3, "seed": 3, "click_rate": 0.2}
+    params = SimulatorParams.model_validate(shipped | small | {"conversion_rate": 0.3} | keys)
+    source = SimulatorSource(params, folder / "lake")
+    for name in weeks:
+        week = Week.parse(name)
+        for table, rows in source.pull(week, week.end).items():
+            lake.write(folder / "validated", table, week, rows)
+    built = build(Window(folder / "validated"), Vocabulary({}), FEATURES)
+    (folder / "features").mkdir()
+    write_built(folder / "features", built)
+    return TinyWorld(params, source, built, folder / "features", folder / "validated")
+
+
+def write_package(
+    folder: Path, world: TinyWorld, layers: int = 2, temperature: float = 1.0
+) -> Package:
+    """The world's package."""
+    built = world.built
+    features = built.features
+    params = load_params(ROOT / "params.yaml").train_candidates
+    selector = folder.parent / f"{folder.name}-candidates"
+    candidates.fit(features, params, "logistic").save(selector)
+    catalogue = features.catalogues[-1]
+    names = built.vocabulary.ids("ad").to_pylist()
+    slates = network.start(
+        _any_candidates(),
+        slate_size=SLATE,
+        top_k=TOP_K,
+        cost_weight=1.0,
+        temperature=temperature,
+        residual_bound=1.0,
+        network=network.Network.start(4, np.random.default_rng(1)),
+    )
+    about = Description(
+        source="simulator",
+        week=str(Week.parse(catalogue.week)),
+        dense_names=features.dense_names,
+        profile_names=features.profile_names,
+        sizes=features.sizes,
+        history_length=HISTORY,
+        encode_length=serving_form.encode_length(layers, HISTORY),
+        slate_size=SLATE,
+        top_k=TOP_K,
+        temperature=temperature,
+        cost_weight=1.0,
+        cost_shares=SHARES,
+    )
+    encode, dense = about.encode_length, len(features.dense_names)
+    files = {
+        package.USER_ENCODER: encoder(encode),
+        package.SCORER: scorer(encode, len(features.profile_names), dense),
+        package.POLICY: slates.to_bytes(),
+        package.ADS: package.ads_table(
+            features.attributes, catalogue, [names[ad - 1] for ad in catalogue.ad]
+        ),
+        package.VOCABULARY: (world.features / "vocabulary.parquet").read_bytes(),
+        package.PLAN: (world.features / "plan.parquet").read_bytes(),
+        package.STATISTICS: package.statistics_json(
+            features.statistics.mean, features.statistics.std
+        ),
+    } | {
+        f"{package.CANDIDATES}/{path.relative_to(selector)}": path.read_bytes()
+        for path in sorted(selector.rglob("*"))
+        if path.is_file()
+    }
+    return Package.write(folder, about, files)
+
+
+def _any_candidates() -> CandidateSets:
+    rng = np.random.default_rng(0)
+    shape = (50, TOP_K)
+    click = rng.uniform(0.05, 0.3, shape)
+    cost = rng.uniform(1e5, 1e6, shape)
+    return CandidateSets(
+        request=np.arange(50),
+        user=np.zeros(50, np.int32),
+        ad=np.ones(shape, np.int32),
+        click=click,
+        conversion=click / 10,
+        revenue=np.full(shape, 5e6),
+        expected_cost=cost,
+        bid=cost.astype(np.int64),
+        price=cost.astype(np.int64),
+    )
+
+
+LONG, REAL = TensorProto.INT64, TensorProto.FLOAT
+
+
+def encoder(width: int) -> bytes:
+    """memory (B, L, 1) = action + 1 where there is a behaviour, else 0."""
+    kinds = dict.fromkeys(serving_form.ENCODER_INPUTS, LONG) | {"history_hours": REAL}
+    inputs = [
+        helper.make_tensor_value_info(name, kind, ["B"] if name == "length" else ["B", width])
+        for name, kind in kinds.items()
+    ]
+    nodes = [
+        helper.make_node("Cast", ["history_action"], ["action"], to=REAL),
+        helper.make_node("Add", ["action", "one"], ["more"]),
+        helper.make_node("Greater", ["history_ad", "zero"], ["there"]),
+        helper.make_node("Cast", ["there"], ["mask"], to=REAL),
+        helper.make_node("Mul", ["more", "mask"], ["kept"]),
+        helper.make_node("Unsqueeze", ["kept", "last"], [serving_form.ENCODER_OUTPUT]),
+    ]
+    constants = [
+        helper.make_tensor("one", REAL, [], [1.0]),
+        helper.make_tensor("zero", LONG, [], [0]),
+        helper.make_tensor("last", LONG, [1], [2]),
+    ]
+    output = helper.make_tensor_value_info(serving_form.ENCODER_OUTPUT, REAL, ["B", width, 1])
+    return _model(nodes, inputs, [output], constants)
+
+
+def scorer(width: int, profile: int, dense: int) -> bytes:
+    """predictions (B, K, 3) as in this file's first lines."""
+    shapes = {
+        "memory": (REAL, ["B", width, 1]),
+        "history_ad": (LONG, ["B", width]),
+        "history_category": (LONG, ["B", width]),
+        "elapsed_hours": (REAL, ["B", width]),
+        "length": (LONG, ["B"]),
+        "user": (LONG, ["B"]),
+        "profile": (LONG, ["B", profile]),
+        "context": (LONG, ["B", 4]),
+        "ad": (LONG, ["B", "K"]),
+        "attributes": (LONG, ["B", "K", 5]),
+        "dense": (REAL, ["B", "K", dense]),
+    }
+    inputs = [
+        helper.make_tensor_value_info(name, *shapes[name]) for name in serving_form.SCORER_INPUTS
+    ]
+    nodes = [
+        helper.make_node("ReduceMean", ["dense", "last"], ["mean"], keepdims=1),
+        helper.make_node("Mul", ["mean", "tenth"], ["from_dense"]),
+        helper.make_node("Cast", ["ad"], ["ad_real"], to=REAL),
+        helper.make_node("Unsqueeze", ["ad_real", "last"], ["ad_column"]),
+        helper.make_node("Mul", ["ad_column", "hundredth"], ["from_ad"]),
+        helper.make_node("ReduceSum", ["memory", "middle"], ["sum"], keepdims=1),
+        helper.make_node("Mul", ["sum", "fiftieth"], ["from_memory"]),
+        helper.make_node("Sum", ["from_dense", "from_ad", "from_memory", "shift"], ["z"]),
+        helper.make_node("Sigmoid", ["z"], ["click"]),
+        helper.make_node("Mul", ["click", "tenth"], ["conversion"]),
+        helper.make_node("Mul", ["click", "nothing"], ["blank"]),
+        helper.make_node("Add", ["blank", "five"], ["revenue"]),
+        helper.make_node(
+            "Concat", ["click", "conversion", "revenue"], [serving_form.SCORER_OUTPUT], axis=2
+        ),
+    ]
+    values = {
+        "tenth": 0.1, "hundredth": 0.01, "fiftieth": 0.02, "shift": -2.0, "nothing": 0.0,
+        "five": 5.0,
+    }  # fmt: skip
+    constants = [helper.make_tensor(name, REAL, [], [value]) for name, value in values.items()]
+    constants += [helper.make_tensor("last", LONG, [1], [2])]
+    constants += [helper.make_tensor("middle", LONG, [1], [1])]
+    output = helper.make_tensor_value_info(serving_form.SCORER_OUTPUT, REAL, ["B", "K", 3])
+    return _model(nodes, inputs, [output], constants)
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    constants: list[onnx.TensorProto],
+) -> bytes:
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 10
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString()
+    return content
