@@ -131,6 +131,12 @@ def _missing(name: str, value: float | None, threshold: float | None) -> Check:
     return Check(name, value, None, None, threshold, "fail", f"no {what}")
 
 
+def check_distinct(challenger: str, champion: str | None) -> None:
+    """Raises GateError where the challenger's digest is the champion's."""
+    if challenger == champion:
+        raise GateError(f"challenger and champion have the same digest {challenger}")
+
+
 def decide(
     report: Mapping[str, Any],
     params: GateParams,
@@ -146,8 +152,7 @@ def decide(
     the champion on the same slates, None without a champion. Raises GateError where the challenger
     is the champion, where a champion was not compared, or where an override names no one.
     """
-    if challenger == champion:
-        raise GateError(f"challenger and champion have the same digest {challenger}")
+    check_distinct(challenger, champion)
     if champion is not None and comparison is None:
         raise GateError(f"no comparison with the champion {champion}")
     if override is not None and not (override.who.strip() and override.why.strip()):

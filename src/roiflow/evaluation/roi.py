@@ -144,9 +144,10 @@ def estimate_roi(
             where=1 + base_roi > 0,
         )
         faults = _faults(each, limits)
+        of_base = [] if name == LOGGED else [f"base: {fault}" for fault in _faults(base, limits)]
         estimates[name] = RoiEstimate(
             roi=_estimate(name, values, confidence, faults, each),
-            lift=_estimate(name, lift - 1, confidence, faults, each),
+            lift=_estimate(name, lift - 1, confidence, faults + of_base, each),
             revenue_per_slate=float(revenue[0]) / user.size,
             cost_per_slate=float(cost[0]) / user.size,
         )
