@@ -4,6 +4,7 @@ Pre-selection sees every ad of the week's catalogue, so requests are worked thro
 bounded memory; what is kept is only the top K.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -14,6 +15,8 @@ from roiflow.errors import ContractError
 from roiflow.features.table import Catalogue, Features, Flags, Floats, Ints, Longs, Requests
 from roiflow.ranking.protocol import Ranker
 from roiflow.ranking.value import CostShares, expected_cost
+
+Progress = Callable[[float, str], None]
 
 CHUNK_BYTES = 64 * 2**20
 """Upper bound of one chunk's dense features over the whole catalogue, in bytes."""
@@ -130,20 +133,37 @@ def score_requests(
     *,
     rows: Longs,
     k: int,
+    progress: Progress = lambda _fraction, _text: None,
 ) -> CandidateSets:
     """The top k of the catalogue of each slate's own week, with the ranker's expectations.
 
-    `rows` (B,) holds one impression row of each slate; the answer is in its order. A slate from
-    just before the window, that became known in it, takes the first catalogue. Raises
+    `rows` (B,) holds one impression row of each slate; the answer is in its order. Raises
     ContractError where `rows` is empty.
     """
     if rows.size == 0:
         raise ContractError("no slate to score: the features hold no impression of this split")
+    parts: list[CandidateSets] = []
+    positions: list[Longs] = []
+    done = 0
+    for here, requests in top_requests(features, engine, selector, rows, k=k):
+        parts.append(from_requests(features, requests, ranker, shares))
+        positions.append(here)
+        done += here.size
+        progress(done / rows.size, "score candidates")
+    back = np.argsort(np.concatenate(positions), kind="stable")
+    return stack(parts).take(back)
+
+
+def top_requests(
+    features: Features, engine: Engine, selector: Selector, rows: Longs, *, k: int
+) -> Iterator[tuple[Longs, Requests]]:
+    """Positions in `rows` (B,) and their requests with the top k, in chunks of bounded memory.
+
+    A slate from just before the window, that became known in it, takes the first catalogue.
+    """
     weeks = [Week.parse(catalogue.week).start for catalogue in features.catalogues]
     times = features.impressions.event_time[rows]
     of_row = np.maximum(np.searchsorted(weeks, times, side="right") - 1, 0)
-    parts: list[CandidateSets] = []
-    positions: list[Longs] = []
     for number in np.unique(of_row):
         catalogue = features.catalogues[number]
         row_bytes = catalogue.ad.size * max(1, len(features.dense_names)) * 4
@@ -151,8 +171,4 @@ def score_requests(
         mine = np.flatnonzero(of_row == number)
         for start in range(0, mine.size, chunk):
             here = mine[start : start + chunk]
-            requests = selector.top_k(engine.requests(features, rows[here], catalogue), k)
-            parts.append(from_requests(features, requests, ranker, shares))
-            positions.append(here)
-    back = np.argsort(np.concatenate(positions), kind="stable")
-    return stack(parts).take(back)
+            yield here, selector.top_k(engine.requests(features, rows[here], catalogue), k)

@@ -9,7 +9,6 @@ import hashlib
 import json
 import pickle
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from roiflow.features.table import Floats, Longs
 from roiflow.files import write_file
 from roiflow.params import PolicyParams
 from roiflow.policy import plackett_luce, ppo
-from roiflow.policy.candidate_sets import CandidateSets
+from roiflow.policy.candidate_sets import CandidateSets, Progress
 from roiflow.policy.environment import slate_rewards
 from roiflow.policy.network import Network, SlatePolicy, start
 
@@ -64,7 +63,7 @@ def finetune(
     *,
     top_k: int,
     checkpoints: Path | None = None,
-    progress: Callable[[float, str], None] = lambda _fraction, _text: None,
+    progress: Progress = lambda _fraction, _text: None,
 ) -> Finetuned:
     """Train the policy on the requests of `candidates`.
 
@@ -91,7 +90,7 @@ def _finetune(
     params: PolicyParams,
     top_k: int,
     checkpoints: Path | None,
-    progress: Callable[[float, str], None],
+    progress: Progress,
 ) -> Finetuned:
     training, held_out = _split(candidates, params.seed)
     first = start(

@@ -4,13 +4,18 @@ The cost model is the same for every source: what an advertiser pays is a share 
 impression, at the click, at the conversion. The three shares are fitted to the training log.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from roiflow.errors import PackageError
 from roiflow.features.table import Features, Floats, Longs
 from roiflow.ranking.protocol import Predictions
+
+FILE = "cost_shares.json"
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,17 @@ class CostShares:
     impression: float
     click: float
     conversion: float
+
+
+def load_cost_shares(folder: Path) -> CostShares:
+    """What the train_ranker stage wrote beside the ranker; raises PackageError, naming the file."""
+    path = folder / FILE
+    try:
+        return CostShares(**json.loads(path.read_text()))
+    except OSError as error:
+        raise PackageError(f"{path}: {error.strerror}") from None
+    except (ValueError, TypeError) as error:
+        raise PackageError(f"{path}: not cost shares: {error}") from None
 
 
 def fit_cost_shares(features: Features, rows: Longs) -> CostShares:

@@ -1,0 +1,160 @@
+"""One package of all that serving needs, if what is exported predicts what was trained."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from rich.progress import Progress
+
+from roiflow import candidates as preselection
+from roiflow import features as feature_store
+from roiflow import policy as slate_policy
+from roiflow import ranking
+from roiflow.errors import ParityError
+from roiflow.features import engine as counters
+from roiflow.features.table import TEST, Catalogue, Features, Requests
+from roiflow.features.vocabulary import Vocabulary
+from roiflow.files import write_file
+from roiflow.params import load_params
+from roiflow.policy import SlatePolicy
+from roiflow.policy.candidate_sets import first_rows, top_requests
+from roiflow.ranking.onnx import export
+from roiflow.ranking.rosa import RosaRanker
+from roiflow.ranking.value import load_cost_shares
+from roiflow.serving import package as packages
+from roiflow.serving.package import Description, Package
+from roiflow.serving.parity import compare, latency_ms, served
+from roiflow.serving.recommender import Models
+from roiflow.stages.command import run
+
+
+def main(
+    features: Path,
+    candidates: Path,
+    ranker: Path,
+    policy: Path,
+    package: Path,
+    metrics: Path,
+    params: Path,
+) -> None:
+    """features, candidates, ranker, policy -> package, and how far its models are from torch's.
+
+    Raises ParityError where they are further apart than params.yaml allows; then nothing is
+    written.
+    """
+    config = load_params(params)
+    table = feature_store.read(features)
+    model, slates = ranking.load(ranker), slate_policy.load(policy)
+    with Progress() as bar, TemporaryDirectory() as aside:
+        task = bar.add_task("export to ONNX", total=3)
+        encoder, scorer = export(model)
+        files = {
+            packages.USER_ENCODER: encoder,
+            packages.SCORER: scorer,
+            packages.POLICY: slates.to_bytes(),
+            **feature_files(features, table),
+            **candidate_files(candidates),
+        }
+        about = describe(config.ingest.source, table, model, slates, ranker)
+        draft = Package.write(Path(aside) / "package", about, files)
+        bar.update(task, advance=1, description="compare with torch")
+        models = Models(draft)
+        requests = sample(features, candidates, table, slates.top_k, config.export.parity_rows)
+        differences = compare(
+            model.score(table, requests),
+            served(models, table, requests),
+            requests.ad >= 0,
+            config.export.parity_rows,
+            config.export.parity_tolerance,
+        )
+        bar.update(task, advance=1, description="measure latency")
+        latency = latency_ms(models, table, requests)
+        bar.update(task, advance=1)
+    with write_file(metrics) as path:
+        content = {
+            "parity_rows": differences.rows,
+            "max_difference": {
+                name: getattr(differences, name) for name in ("click", "conversion", "revenue")
+            },
+            "latency_p50_ms_200_candidates": latency,
+            "bytes": sum(map(len, files.values())),
+            "digest": draft.digest,
+        }
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    Package.write(package, about, files)
+
+
+def describe(
+    source: str, features: Features, model: RosaRanker, policy: SlatePolicy, ranker: Path
+) -> Description:
+    """The manifest's values."""
+    return Description(
+        source=source,
+        week=features.catalogues[-1].week,
+        dense_names=features.dense_names,
+        profile_names=features.profile_names,
+        sizes=model.shape.sizes,
+        history_length=features.history_length,
+        encode_length=model.encode_length,
+        slate_size=policy.slate_size,
+        top_k=policy.top_k,
+        temperature=policy.temperature,
+        cost_weight=policy.cost_weight,
+        cost_shares=load_cost_shares(ranker),
+    )
+
+
+def feature_files(folder: Path, features: Features) -> dict[str, bytes]:
+    """Vocabulary, plan, statistics and the last week's ads."""
+    vocabulary = Vocabulary.read(folder / packages.VOCABULARY)
+    catalogue = named(features.catalogues[-1])
+    names = vocabulary.ids("ad").take(catalogue.ad - 1).to_pylist()
+    return {
+        packages.VOCABULARY: (folder / packages.VOCABULARY).read_bytes(),
+        packages.PLAN: (folder / counters.PLAN).read_bytes(),
+        packages.STATISTICS: packages.statistics_json(
+            features.statistics.mean, features.statistics.std
+        ),
+        packages.ADS: packages.ads_table(features.attributes, catalogue, names),
+    }
+
+
+def named(catalogue: Catalogue) -> Catalogue:
+    """Without the ads that share the out-of-vocabulary row: they have no name to be served by."""
+    known = catalogue.ad > 0
+    return Catalogue(
+        catalogue.week, catalogue.ad[known], catalogue.price[known], catalogue.bid[known]
+    )
+
+
+def candidate_files(folder: Path) -> dict[str, bytes]:
+    """Everything of the kind of pre-selection that is used, under `candidates/`."""
+    choice = folder / preselection.CHOICE
+    kind = folder / choice.read_text().strip()
+    paths = [choice, *sorted(path for path in kind.rglob("*") if path.is_file())]
+    return {
+        f"{packages.CANDIDATES}/{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for path in paths
+    }
+
+
+def sample(features: Path, candidates: Path, table: Features, k: int, rows: int) -> Requests:
+    """The test week's first slates with their top k, at least `rows` candidates if there are."""
+    per_slate = min(k, table.catalogues[-1].ad.size)
+    first = first_rows(table, table.rows(TEST))[: -(-rows // per_slate)]
+    if first.size == 0:
+        raise ParityError(f"{features}: no impression in the test week to compare on")
+    engine, selector = counters.open_engine(features), preselection.load(candidates)
+    parts = [part for _, part in top_requests(table, engine, selector, first, k=k)]
+    return Requests(
+        **{
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(Requests)
+        }
+    )
+
+
+if __name__ == "__main__":
+    run(main)
