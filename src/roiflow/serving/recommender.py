@@ -194,14 +194,21 @@ class Recommender:
         as_of = int(batch.event_time[-1])
         users = within(store.read(batch.user_ids, as_of), self.models.plan)
         items = store.ad_states(as_of)
+        columns, sets = self.expect(batch, users, items)
+        logits = self.models.logits(sets)
+        choices, propensity = plackett_luce.sample(logits, self.slate_size, rng)
+        return self._slates(columns, sets, choices, propensity), users.degraded or items.degraded
+
+    def expect(
+        self, batch: RequestContexts, users: UserStates, items: AdStates
+    ) -> tuple[Longs, CandidateSets]:
+        """Rows of the catalogue (B, k) that requests of one hour may show, and what to expect."""
         requests = self.requests(batch, users, items)
         people = People(users.user, users.profile, _history(users))
         columns = self.models.select(requests, people, self.models.plan.attributes)
         requests = narrow(requests, columns)
         predictions = self.models.predict(requests, people, self.models.ads.attributes[columns])
-        sets = self.models.candidate_sets(requests, predictions)
-        choices, propensity = plackett_luce.sample(self.models.logits(sets), self.slate_size, rng)
-        return self._slates(columns, sets, choices, propensity), users.degraded or items.degraded
+        return columns, self.models.candidate_sets(requests, predictions)
 
     def requests(self, batch: RequestContexts, users: UserStates, items: AdStates) -> Requests:
         """Requests of one hour with every ad of the catalogue and its features."""

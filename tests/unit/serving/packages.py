@@ -168,7 +168,7 @@ def encoder(width: int) -> bytes:
 
 def scorer(width: int, profile: int, dense: int) -> bytes:
     """predictions (B, K, 3) as in this file's first lines."""
-    shapes = {
+    shapes: dict[str, tuple[int, list[str | int | None]]] = {
         "memory": (REAL, ["B", width, 1]),
         "history_ad": (LONG, ["B", width]),
         "history_category": (LONG, ["B", width]),
@@ -182,7 +182,8 @@ def scorer(width: int, profile: int, dense: int) -> bytes:
         "dense": (REAL, ["B", "K", dense]),
     }
     inputs = [
-        helper.make_tensor_value_info(name, *shapes[name]) for name in serving_form.SCORER_INPUTS
+        helper.make_tensor_value_info(name, shapes[name][0], shapes[name][1])
+        for name in serving_form.SCORER_INPUTS
     ]
     nodes = [
         helper.make_node("ReduceMean", ["dense", "last"], ["mean"], keepdims=1),

@@ -82,7 +82,7 @@ def test_a_torn_line_is_not_a_row(tmp_path: Path) -> None:
     path = segments(tmp_path)[0]
     whole = path.read_bytes()
     last = whole.rstrip(b"\n").rfind(b"\n") + 1
-    for cut in range(last, len(whole)):
+    for cut in range(last, len(whole), 7):
         path.write_bytes(whole[:cut])
         assert len(read(tmp_path, 0, FOREVER)["impressions"]) == 0
     path.write_bytes(whole)
