@@ -311,6 +311,8 @@ def check(name: str, rows: pa.Table, scope: Scope) -> Checked:
     left = np.arange(rows.num_rows)
     remaining = rows
     for number, (_, rule) in enumerate(RULES[name]):
+        if not left.size:
+            break
         bad = rule(remaining, scope)
         if bad.any():
             reasons[left[bad]] = number

@@ -1,0 +1,342 @@
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roiflow import columns as c
+from roiflow.data import lake
+from roiflow.data.schemas import SCHEMAS
+from roiflow.data.validate import Checked, Scope, check, check_types, text_keys, validate
+from roiflow.data.weeks import MICROS_PER_WEEK
+from roiflow.errors import ContractError, QuarantineLimit, SourceError
+from tests.unit.data import worlds
+from tests.unit.data.worlds import FIRST, SECOND, WEEKS
+
+AS_OF = SECOND.end
+FILE = Path("raw/table.parquet")
+
+
+def checked(root: Path, limit: float = 1.0) -> dict[tuple[str, str], Checked]:
+    parts = validate(root, WEEKS, AS_OF, limit)
+    return {(part.table, str(part.week)): part for part in parts}
+
+
+def spoiled(tmp_path: Path, name: str, row: int, changes: dict[str, Any]) -> Checked:
+    """The second week of table `name`, checked with one of its rows changed."""
+    rows = worlds.week_rows(name, SECOND)
+    rows[row] |= changes
+    root = worlds.write(tmp_path, {(name, SECOND): worlds.table(name, rows)})
+    return checked(root)[name, str(SECOND)]
+
+
+def test_a_sound_window_passes_whole_and_in_order(tmp_path: Path) -> None:
+    root = worlds.write(tmp_path)
+    for (name, week), part in checked(root, limit=0.0).items():
+        assert part.quarantined.num_rows == 0
+        expected = lake.read_parquet(root / name / f"week={week}" / "part-0.parquet")
+        assert part.clean.to_pylist() == expected.to_pylist()
+        assert part.clean.schema == worlds.schema(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "changes", "reason"),
+    [
+        ("ads", 1, {c.PRICE: -1}, "negative price, bid or budget"),
+        ("ads", 1, {c.BID: -1}, "negative price, bid or budget"),
+        ("ads", 1, {c.DAILY_BUDGET: -1}, "negative price, bid or budget"),
+        ("ads", 1, {c.AD: "a0"}, "duplicate ad_id"),
+        ("ads", 1, {c.KNOWN_TIME: SECOND.end}, "known after as_of"),
+        ("users", 2, {c.USER: "u0"}, "duplicate user_id"),
+        ("users", 2, {c.USER: ""}, "id empty or too long"),
+        ("users", 2, {c.USER: "é" * 129}, "id empty or too long"),
+        ("impressions", 4, {c.USER: None}, "null"),
+        ("impressions", 4, {c.CLICKED: None}, "null"),
+        ("impressions", 4, {c.USER: ""}, "id empty or too long"),
+        ("impressions", 4, {c.USER: "u" * 257}, "id empty or too long"),
+        ("impressions", 4, {c.KNOWN_TIME: SECOND.start}, "known_time before event_time"),
+        ("impressions", 4, {c.KNOWN_TIME: SECOND.end}, "known after as_of"),
+        (
+            "impressions",
+            4,
+            {c.EVENT_TIME: FIRST.start, c.KNOWN_TIME: SECOND.start - 1},
+            "known outside its week",
+        ),
+        ("impressions", 4, {c.BID: -1}, "negative bid or cost"),
+        ("impressions", 4, {c.COST: -1}, "negative bid or cost"),
+        ("impressions", 4, {c.PROPENSITY: 0.0}, "propensity outside (0, 1]"),
+        ("impressions", 4, {c.PROPENSITY: -0.1}, "propensity outside (0, 1]"),
+        ("impressions", 4, {c.PROPENSITY: 1.001}, "propensity outside (0, 1]"),
+        ("impressions", 4, {c.PROPENSITY: float("nan")}, "propensity outside (0, 1]"),
+        ("impressions", 4, {c.PROPENSITY: None}, "propensity missing where others are logged"),
+        ("impressions", 4, {c.POSITION: 0}, "position outside 1 to slate_size"),
+        ("impressions", 4, {c.POSITION: 3}, "position outside 1 to slate_size"),
+        ("impressions", 4, {c.AD: "a9"}, "ad not in the catalogue"),
+        ("impressions", 4, {c.IMPRESSION: "2026-W04-i3"}, "duplicate impression_id"),
+        ("impressions", 4, {c.IMPRESSION: "2026-W03-i3"}, "duplicate impression_id"),
+        (
+            "impressions",
+            4,
+            {c.REQUEST: "2026-W04-r1"},
+            "duplicate request_id and position",
+        ),
+        ("behaviours", 1, {c.DWELL_MS: -5}, "negative dwell"),
+        ("behaviours", 1, {c.AD: None}, "null"),
+        (
+            "conversions",
+            1,
+            {c.EVENT_TIME: SECOND.start + 1},
+            "conversion before its impression",
+        ),
+    ],
+)
+def test_one_bad_row_is_set_aside_with_its_reason(
+    tmp_path: Path, name: str, row: int, changes: dict[str, Any], reason: str
+) -> None:
+    part = spoiled(tmp_path, name, row, changes)
+    assert part.reasons == {reason: 1}
+    bad = part.quarantined.to_pylist()[0]
+    wanted = worlds.table(name, [worlds.week_rows(name, SECOND)[row] | changes]).to_pylist()[0]
+    assert str(bad) == str(wanted | {c.REASON: reason})
+    assert part.clean.num_rows == len(worlds.week_rows(name, SECOND)) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "changes"),
+    [
+        ("impressions", 4, {c.PROPENSITY: 1.0}),
+        ("impressions", 4, {c.PROPENSITY: 5e-324}),
+        ("impressions", 4, {c.USER: "u" * 256}),
+        ("impressions", 4, {c.COST: 0}),
+        ("conversions", 1, {c.REVENUE: -2_000_000}),  # a return
+        ("conversions", 1, {c.EVENT_TIME: SECOND.start + 3_600_000_000}),  # at its impression
+        ("behaviours", 1, {c.DWELL_MS: 0}),
+    ],
+)
+def test_the_bounds_themselves_are_allowed(
+    tmp_path: Path, name: str, row: int, changes: dict[str, Any]
+) -> None:
+    assert spoiled(tmp_path, name, row, changes).reasons == {}
+
+
+def test_propensities_may_be_null_everywhere(tmp_path: Path) -> None:
+    changed = {
+        ("impressions", week): worlds.table(
+            "impressions",
+            [row | {c.PROPENSITY: None} for row in worlds.week_rows("impressions", week)],
+        )
+        for week in WEEKS
+    }
+    root = worlds.write(tmp_path, changed)
+    assert all(not part.reasons for part in checked(root).values())
+
+
+def test_the_ads_of_the_week_before_are_in_the_catalogue(tmp_path: Path) -> None:
+    ads = worlds.table("ads", [worlds.ad(SECOND, 0)])
+    root = worlds.write(tmp_path, {("ads", SECOND): ads})
+    assert checked(root)["impressions", str(SECOND)].reasons == {}
+
+
+def test_of_two_impressions_the_sound_one_stays_then_the_first_known(tmp_path: Path) -> None:
+    rows = worlds.week_rows("impressions", SECOND)
+    same = {c.IMPRESSION: "twice"}
+    rows[0] |= same | {c.COST: -1}
+    rows[5] |= same
+    rows[8] |= same
+    rows = [*rows[:5], rows[8], *rows[5:8], rows[9]]  # row 5 is known before row 8, listed after
+    root = worlds.write(tmp_path, {("impressions", SECOND): worlds.table("impressions", rows)})
+    part = checked(root)["impressions", str(SECOND)]
+    assert part.reasons == {"negative bid or cost": 1, "duplicate impression_id": 1}
+    kept = part.clean.filter(pc.equal(part.clean[c.IMPRESSION], "twice")).to_pylist()
+    assert [row[c.USER] for row in kept] == ["u2"]
+
+
+def test_a_conversion_of_an_earlier_window_is_kept_and_counted(tmp_path: Path) -> None:
+    part = spoiled(tmp_path, "conversions", 2, {c.IMPRESSION: "long ago"})
+    assert (part.reasons, part.orphans, part.clean.num_rows) == ({}, 1, 4)
+
+
+def test_a_conversion_may_follow_an_impression_of_the_week_before(tmp_path: Path) -> None:
+    part = spoiled(tmp_path, "conversions", 2, {c.IMPRESSION: f"{FIRST}-i9"})
+    assert (part.reasons, part.orphans) == ({}, 0)
+
+
+def test_the_limit_names_table_week_share_reason_and_row(tmp_path: Path) -> None:
+    rows = worlds.week_rows("impressions", FIRST)
+    rows[3][c.PROPENSITY] = 1.5
+    rows[7][c.COST] = -8
+    root = worlds.write(tmp_path, {("impressions", FIRST): worlds.table("impressions", rows)})
+    checked(root, limit=0.2)
+    with pytest.raises(QuarantineLimit) as caught:
+        checked(root, limit=0.19)
+    text = str(caught.value)
+    for part in (
+        f"{root}/impressions/week=2026-W03/part-0.parquet: 2 of 10 rows of impressions",
+        "(20.00%)",
+        "allowed 19.00%",
+        "1 propensity outside (0, 1], 1 negative bid or cost",
+        "first: propensity outside (0, 1]",
+        "impression_id=2026-W03-i3",
+        "propensity=1.5",
+    ):
+        assert part in text
+
+
+def test_text_where_a_number_belongs_stops_and_names_the_column(tmp_path: Path) -> None:
+    rows = worlds.tables(SECOND)["impressions"]
+    place = rows.column_names.index(c.BID)
+    wrong = rows.set_column(place, c.BID, rows[c.BID].cast(pa.string()))
+    root = worlds.write(tmp_path, {("impressions", SECOND): wrong})
+    with pytest.raises(ContractError, match=r"part-0.parquet: column 'bid_micros' is of type str"):
+        checked(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (c.POSITION, pa.array([2**40], pa.int64()), "does not fit int32.*1099511627776"),
+        (c.BID, pa.array([1.5]), "of type double, expected int64"),
+        (c.CLICKED, pa.array([1], pa.int8()), "of type int8, expected bool"),
+        (c.USER, pa.array([7], pa.int64()), "of type int64, expected string"),
+        (c.EVENT_TIME, pa.array([7], pa.int64()), "expected timestamp"),
+        (c.EVENT_TIME, pa.array([1], pa.timestamp("ns")), "does not fit timestamp"),
+    ],
+)
+def test_a_type_that_does_not_fit_stops(name: str, values: pa.Array, message: str) -> None:
+    rows = worlds.table("impressions", [worlds.impression(FIRST, 0)])
+    wrong = rows.set_column(rows.column_names.index(name), name, values)
+    with pytest.raises(ContractError, match=message):
+        check_types("impressions", wrong, FILE)
+
+
+def test_a_missing_column_stops() -> None:
+    rows = worlds.table("ads", [worlds.ad(FIRST, 0)]).drop_columns([c.BID])
+    with pytest.raises(ContractError, match=r"raw/table.parquet: no column 'bid_micros'"):
+        check_types("ads", rows, FILE)
+
+
+def test_kinds_are_brought_to_the_contracts_types() -> None:
+    rows = worlds.table("impressions", [worlds.impression(FIRST, 0)])
+    loose = rows.cast(
+        pa.schema(
+            [
+                pa.field(c.EVENT_TIME, pa.timestamp("ns", "Asia/Tokyo")),
+                pa.field(c.KNOWN_TIME, pa.timestamp("ms")),
+                *(field for field in rows.schema if field.name not in (c.EVENT_TIME, c.KNOWN_TIME)),
+            ]
+        ),
+        safe=False,
+    )
+    place = rows.column_names.index(c.USER)
+    loose = loose.set_column(place, c.USER, rows[c.USER].dictionary_encode())
+    place = rows.column_names.index(c.POSITION)
+    loose = loose.set_column(place, c.POSITION, rows[c.POSITION].cast(pa.int8()))
+    fixed = check_types("impressions", loose.append_column("more", rows[c.USER]), FILE)
+    wanted = check_types("impressions", rows, FILE)
+    assert fixed.schema == SCHEMAS["impressions"]
+    assert fixed.drop_columns([c.KNOWN_TIME]) == wanted.drop_columns([c.KNOWN_TIME])
+
+
+def test_profile_attributes_become_text_without_nulls() -> None:
+    rows = worlds.table("users", [worlds.user(FIRST, 0), worlds.user(FIRST, 1, age=None)])
+    rows = rows.append_column("plan", pa.array(["free", "paid"]).dictionary_encode())
+    fixed = check_types("users", rows, FILE)
+    assert fixed["age"].to_pylist() == ["30-39", "unknown"]
+    assert fixed.schema.field("plan").type == pa.string()
+    with pytest.raises(ContractError, match="column 'score' is of type int64"):
+        check_types("users", rows.append_column("score", pa.array([1, 2])), FILE)
+
+
+def test_a_missing_or_corrupt_partition_is_named(tmp_path: Path) -> None:
+    root = worlds.write(tmp_path)
+    path = root / "conversions" / "week=2026-W04" / "part-0.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(SourceError, match=r"conversions/week=2026-W04/part-0.*: not readable"):
+        checked(root)
+    path.unlink()
+    with pytest.raises(SourceError, match=r"conversions/week=2026-W04/part-0.*: no such file"):
+        checked(root)
+
+
+def test_text_keys_are_equal_only_for_equal_text() -> None:
+    texts = ["", "a", "b", "ab", "ba", "a\0", "\0a", "\0", "é" * 128, "x" * 256, "a"]
+    keys = text_keys(pa.chunked_array([texts[:4], [], texts[4:]], pa.string()))
+    assert keys.size == len(texts)
+    assert keys[1] == keys[10]
+    assert len(set(keys.tolist())) == len(texts) - 1
+    sliced = pa.chunked_array([pa.array(["skipped", *texts]).slice(1)])
+    np.testing.assert_array_equal(text_keys(sliced), keys)
+
+
+FAULTS: list[dict[str, Any]] = [
+    {c.COST: -1},
+    {c.PROPENSITY: 0.0},
+    {c.PROPENSITY: None},
+    {c.USER: ""},
+    {c.AD: "nobody's"},
+    {c.POSITION: 9},
+    {c.KNOWN_TIME: FIRST.start - 1},
+    {c.EVENT_TIME: None},
+    {c.KNOWN_TIME: FIRST.start + MICROS_PER_WEEK},
+    {c.IMPRESSION: "the same"},
+    {c.REQUEST: "the same", c.POSITION: 1},
+]
+
+
+@st.composite
+def spoiled_weeks(draw: st.DrawFn) -> list[dict[str, Any]]:
+    count = draw(st.integers(2, 30))
+    rows = [worlds.impression(FIRST, number) for number in range(count)]
+    faults = draw(st.lists(st.tuples(st.integers(0, count - 1), st.sampled_from(FAULTS))))
+    for row, fault in faults:
+        rows[row] |= fault
+    return rows
+
+
+def first_week(rows: pa.Table) -> Checked:
+    """Impressions held against a scope of their own."""
+    none = np.zeros(0, np.int64)
+    catalogue = pa.chunked_array([["a0", "a1"]])
+    logged = rows[c.PROPENSITY].null_count < rows.num_rows
+    scope = Scope(FIRST, AS_OF, catalogue, logged, none, none, none)
+    return check("impressions", check_types("impressions", rows, FILE), scope)
+
+
+def multiset(rows: list[dict[str, Any]]) -> Counter[str]:
+    return Counter(map(str, rows))
+
+
+BRIEF = settings(max_examples=100, deadline=None)
+
+
+@BRIEF
+@given(rows=spoiled_weeks())
+def test_clean_and_quarantined_rows_are_the_input(rows: list[dict[str, Any]]) -> None:
+    table = worlds.table("impressions", rows)
+    part = first_week(table)
+    together = part.clean.to_pylist() + part.quarantined.drop_columns([c.REASON]).to_pylist()
+    assert multiset(together) == multiset(table.to_pylist())
+    untouched = [worlds.impression(FIRST, number) for number in range(len(rows))]
+    assert part.clean.num_rows >= sum(map(dict.__eq__, rows, untouched))
+
+
+@BRIEF
+@given(rows=spoiled_weeks())
+def test_clean_rows_are_clean_when_checked_again(rows: list[dict[str, Any]]) -> None:
+    clean = first_week(worlds.table("impressions", rows)).clean
+    assert first_week(clean).quarantined.num_rows == 0
+
+
+@BRIEF
+@given(rows=spoiled_weeks(), seed=st.integers(0, 2**32 - 1))
+def test_the_order_of_rows_does_not_matter(rows: list[dict[str, Any]], seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(len(rows))
+    straight = first_week(worlds.table("impressions", rows))
+    shuffled = first_week(worlds.table("impressions", [rows[row] for row in order]))
+    assert multiset(straight.clean.to_pylist()) == multiset(shuffled.clean.to_pylist())
+    assert straight.reasons == shuffled.reasons
