@@ -12,16 +12,38 @@ from _dvc import read_stages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INGEST = yaml.safe_load((REPOSITORY / "params.yaml").read_text())["ingest"]
-EFFECTS = {
-    "commit": "Commit params.yaml and dvc.lock of the run: the lineage key of its model.",
-    "gate": "Compare the challenger with the champion: pass, fail or inconclusive.",
-    "register": "Register the model package in MLflow with its lineage; publish the vocabulary.",
-    "promote": "Move the alias `champion` where the gate allows it.",
-    "bundle": "Build the Bento from the registered champion.",
-    "deploy": "Load the online features and serve the Bento.",
-    "report_drift": "Compare the week's data with the training reference (Evidently).",
-    "report": "Write the weekly report.",
-}
+EFFECTS = (
+    (
+        "commit",
+        "commit params.yaml data/lineage.json",
+        "Commit params.yaml and dvc.lock of the run: the lineage key of its model.",
+    ),
+    (
+        "gate",
+        "decide data/package params.yaml data/gate/decision.json",
+        "Compare the challenger with the champion: pass, fail or inconclusive.",
+    ),
+    (
+        "register",
+        "register data/package data/features data/evaluation metrics plots "
+        "data/gate/decision.json data/lineage.json params.yaml data/registered.json",
+        "Register the package in MLflow with its lineage; publish the vocabulary.",
+    ),
+    (
+        "promote",
+        "promote data/gate/decision.json data/registered.json data/promoted.json",
+        "Move the alias `champion` where the gate allows it.",
+    ),
+    ("bundle", "bundle", "Build the Bento from the registered champion."),
+    ("deploy", "deploy", "Load the online features and serve the Bento."),
+    (
+        "report_drift",
+        "report_drift data/features monitoring/drift.yaml data/drift params.yaml",
+        "Compare the week's data with the training reference (Evidently).",
+    ),
+    ("report", "report", "Write the weekly report."),
+)
+"""Task, the job it calls with its arguments, and what it is for."""
 
 
 def week_of(params: dict[str, Any], run_after: datetime) -> str:
@@ -36,7 +58,7 @@ def in_run(work: Callable[[Path, Path], None]) -> None:
     from roiflow.settings import Settings
 
     context = get_current_context()
-    home = Settings().home
+    home = REPOSITORY / Settings().home
     week = week_of(context["params"], context["dag_run"].run_after)
     work(checkout_of(home, context["params"]["source"], week), home)
 
@@ -83,32 +105,34 @@ def weekly_training() -> None:
         from roiflow.settings import Settings
 
         context = get_current_context()
+        home = REPOSITORY / Settings().home
         week = week_of(context["params"], context["dag_run"].run_after)
-        return str(prepare_run(REPOSITORY, Settings().home, context["params"]["source"], week))
+        return str(prepare_run(REPOSITORY, home, context["params"]["source"], week))
 
+    @task
     def reproduce(stage: str) -> None:
         from roiflow.run import repro
 
         in_run(lambda checkout, home: repro(checkout, home, [stage], print))
 
-    def effect(name: str) -> None:
+    @task
+    def effect(command: str) -> None:
         from roiflow.run import job
 
-        in_run(lambda checkout, home: job(checkout, home, name, [], print))
+        name, *arguments = command.split()
+        in_run(lambda checkout, home: job(checkout, home, name, arguments, print))
 
     first = prepare()
     done: dict[str, Any] = {}
     for stage in read_stages(REPOSITORY / "dvc.yaml"):
-        done[stage.name] = task(reproduce, task_id=stage.name, doc_md=f"`{stage.command}`")(
-            stage.name
-        )
-        upstream = [done[name] for name in stage.after] or [first]
-        upstream >> done[stage.name]
-    last = list(done.values())
-    for name, doc in EFFECTS.items():
-        made = task(effect, task_id=name, doc_md=doc)(name)
-        last >> made
-        last = [made]
+        step = reproduce.override(task_id=stage.name, doc_md=f"`{stage.command}`")(stage.name)
+        step.set_upstream([done[name] for name in stage.after] or first)
+        done[stage.name] = step
+    last: Any = list(done.values())
+    for name, command, doc in EFFECTS:
+        step = effect.override(task_id=name, doc_md=f"{doc}\n\n`{command}`")(command)
+        step.set_upstream(last)
+        last = step
 
 
 weekly_training()

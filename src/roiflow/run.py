@@ -84,6 +84,11 @@ def recreate(repository: Path, folder: Path, commit: str) -> None:
     _place(repository, folder, commit)
 
 
+def remove(repository: Path, folder: Path) -> None:
+    """Remove a checkout and everything in it."""
+    _git(repository, "worktree", "remove", "--force", "--force", str(folder))
+
+
 def _place(repository: Path, folder: Path, commit: str) -> bytes | None:
     """Put `commit` into the worktree `folder`; returns the dvc.lock that was there."""
     lock = folder / "dvc.lock"
@@ -230,6 +235,14 @@ def repro(
         if not busy or time.monotonic() > deadline:
             raise RunError(f"stage {' '.join(stages)} of {checkout.name}: {reason(tail, code)}")
         time.sleep(2.0)
+
+
+def fetch(checkout: Path, home: Path, outs: Sequence[str], show: Show) -> None:
+    """Put outputs named by the checkout's dvc.lock in place, from the shared cache."""
+    command = [sys.executable, "-m", "dvc", "checkout", "--force", *outs]
+    code, tail = _stream(command, checkout, environment(checkout, home), show)
+    if code != 0:
+        raise RunError(f"data of {checkout.name}: {reason(tail, code)}")
 
 
 def job(checkout: Path, home: Path, name: str, arguments: Sequence[str], show: Show) -> None:

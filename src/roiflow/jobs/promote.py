@@ -3,11 +3,12 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from roiflow.errors import RegistryError
 from roiflow.files import write_file
 from roiflow.jobs.register import read_decision
-from roiflow.registry import Registered, Registry
+from roiflow.registry import CHAMPION, Registered, Registry
 from roiflow.settings import Settings
 from roiflow.stages.command import run
 
@@ -27,17 +28,7 @@ def main(gate: Path, registered: Path, promoted: Path) -> None:
         raise RegistryError(
             f"{gate}: decides on {decision['challenger']}, {registered} is {version.digest}"
         )
-    registry = Registry(settings.registry_uri, settings.home)
-    if decision["promote"] and not _done(registry, version):
-        _still(registry, version, decision["champion"])
-        override = decision.get("override") or {}
-        registry.promote(
-            version,
-            verdict=decision["verdict"],
-            by=override.get("who", GATE),
-            why=override.get("why", f"rule: {decision['rule']}"),
-            now=time.time(),
-        )
+    promote(Registry(settings.registry_uri, settings.home), version, decision)
     with write_file(promoted) as aside:
         aside.write_text(
             json.dumps(
@@ -53,13 +44,27 @@ def main(gate: Path, registered: Path, promoted: Path) -> None:
         )
 
 
+def promote(registry: Registry, version: Registered, decision: dict[str, Any]) -> None:
+    """Make `version` the champion where the decision says so and it never was."""
+    if decision["promote"] and not _done(registry, version):
+        _still(registry, version, decision["champion"])
+        override = decision.get("override") if decision["rule"] == "override" else None
+        registry.promote(
+            version,
+            verdict=decision["verdict"],
+            by=override["who"] if override else GATE,
+            why=override["why"] if override else f"rule: {decision['rule']}",
+            now=time.time(),
+        )
+
+
 def _done(registry: Registry, version: Registered) -> bool:
     """Whether this version was promoted before; a later champion then stays."""
     return any(line.version == version.version for line in registry.promotions(version.name))
 
 
 def _still(registry: Registry, version: Registered, champion: str | None) -> None:
-    found = registry.by_alias(version.name, "champion")
+    found = registry.by_alias(version.name, CHAMPION)
     now = None if found is None else found.digest
     if now not in (champion, version.digest):
         raise RegistryError(

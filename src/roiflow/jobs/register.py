@@ -12,6 +12,7 @@ import yaml
 
 from roiflow.errors import RegistryError
 from roiflow.files import write_file
+from roiflow.jobs.decide import NONE
 from roiflow.registry import CHALLENGER, Evidence, Registry, flatten, model_name, read_digest
 from roiflow.run import Lineage
 from roiflow.settings import Settings
@@ -44,19 +45,26 @@ def main(
         files=(evaluation, plots, gate, lineage, params),
         description=describe(made, decision),
     )
-    tags = {
-        **asdict(made),
-        "verdict": decision["verdict"],
-        "rule": decision["rule"],
-        "decision": decision["digest"],
-        "champion_then": decision["champion"] or "none",
-    }
+    tags = {**asdict(made), **decision_tags(decision)}
     version = registry.register(model_name(made.source), package, tags, evidence)
     if decision["verdict"] != "fail":
         registry.set_alias(version, CHALLENGER)
     publish_vocabulary(features / "vocabulary.parquet", settings.lake, made)
     with write_file(registered) as aside:
         aside.write_text(json.dumps(asdict(version), indent=1) + "\n")
+
+
+def decision_tags(decision: dict[str, Any]) -> dict[str, str]:
+    """What a version's tags say of its decision; enough to take it again."""
+    tags = {
+        "verdict": decision["verdict"],
+        "rule": decision["rule"],
+        "decision": decision["digest"],
+        "champion_then": decision["champion"] or NONE,
+    }
+    if override := decision.get("override"):
+        tags |= {"override_who": override["who"], "override_why": override["why"]}
+    return tags
 
 
 def read_decision(path: Path) -> dict[str, Any]:

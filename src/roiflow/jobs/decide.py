@@ -1,0 +1,69 @@
+"""Let the gate judge the run's package against the champion, once.
+
+A package that was judged before is judged against the champion of then, so a second attempt and a
+proof come to the same decision.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from roiflow.errors import GateError
+from roiflow.evaluation.gate import Override
+from roiflow.jobs.gate import gate
+from roiflow.params import load_params
+from roiflow.registry import CHAMPION, Registered, Registry, model_name, read_digest
+from roiflow.settings import Settings
+from roiflow.stages.command import run
+
+NONE = "none"
+"""Value of the tag `champion_then` where there was no champion."""
+
+
+def main(package: Path, params: Path, decision: Path) -> None:
+    """Write `decision`, or leave the one that is there where it is the registered one."""
+    settings = Settings()
+    registry = Registry(settings.registry_uri, settings.home)
+    config = load_params(params)
+    name = model_name(config.ingest.source)
+    known = registry.find(name, read_digest(package))
+    if known and digest_of(decision) == known.tags["decision"]:
+        return
+    champion = champion_then(registry, known) if known else registry.by_alias(name, CHAMPION)
+    folder = registry.package(champion) if champion else None
+    gate(params.absolute().parent, folder, config, signed(known) if known else None)
+
+
+def champion_then(registry: Registry, known: Registered) -> Registered | None:
+    """The champion that a registered version was compared with.
+
+    Raises GateError where the registry no longer holds it.
+    """
+    digest = known.tags["champion_then"]
+    if digest == NONE:
+        return None
+    found = registry.find(known.name, digest)
+    if found is None:
+        raise GateError(
+            f"{known.name} version {known.version} was compared with {digest}, "
+            "which the registry does not hold"
+        )
+    return found
+
+
+def signed(known: Registered) -> Override | None:
+    """The override under which a version was registered or approved."""
+    who = known.tags.get("override_who")
+    return Override(who, known.tags["override_why"]) if who else None
+
+
+def digest_of(decision: Path) -> str | None:
+    """The digest of a decision that was written, or None."""
+    if not decision.exists():
+        return None
+    content: dict[str, Any] = json.loads(decision.read_text())
+    return str(content["digest"])
+
+
+if __name__ == "__main__":
+    run(main)
