@@ -9,7 +9,6 @@ inside the stack.
 from collections.abc import Awaitable, Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import bentoml
 from schemas import Slate, SlateRequest
@@ -51,6 +50,11 @@ class AdRanker:
     def __init__(self) -> None:
         slate_app().start()
 
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """Seal the event log."""
+        slate_app().close()
+
     @bentoml.api(route="/slate")
     def slate(self, request: SlateRequest) -> Slate:
         """The slate route through BentoML's own validation; use /v1/slate where speed counts."""
@@ -61,9 +65,10 @@ def app() -> Asgi:
     """The slate app before BentoML's stack."""
     ours, stack = slate_app(), AdRanker.to_asgi()
 
-    async def dispatch(scope: Message, receive: Receive, send: Send) -> Any:
-        if scope["type"] == "http" and not scope["path"].startswith(OURS):
-            return await stack(scope, receive, send)
-        return await ours(scope, receive, send)
+    async def dispatch(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(OURS):
+            await ours(scope, receive, send)
+        else:  # the lifespan too: it makes the AdRanker, which starts the slate app
+            await stack(scope, receive, send)
 
     return dispatch

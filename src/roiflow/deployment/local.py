@@ -73,7 +73,7 @@ def ranker(name: str, bento: Path, port: int, environment: dict[str, str]) -> Se
     quiet = ["--no-access-log", "--log-level", "warning", "--lifespan", "on"]
     return Server(
         name=name,
-        command=(sys.executable, "-m", "uvicorn", "service:app", *options, *quiet),
+        command=(sys.executable, "-m", "uvicorn", "--factory", "service:app", *options, *quiet),
         address=f"http://{HOST}:{port}",
         ready=http_ready(f"http://{HOST}:{port}/readyz"),
         environment=environment | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"},

@@ -169,7 +169,7 @@ class SlateApp:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        if self._flusher is None:
+        if self._flusher is None and self._ready:
             self._flusher = asyncio.create_task(self._flush_regularly())
         path, method = scope["path"], scope["method"]
         try:
@@ -281,12 +281,10 @@ class SlateApp:
     def close(self) -> None:
         """Seal the event log."""
         self._ready = False
-        if self._flusher:
-            self._flusher.cancel()
         self._log.close()
 
     async def _flush_regularly(self) -> None:
-        while True:
+        while self._ready:
             await asyncio.sleep(FLUSH_SECONDS)
             with suppress(ServiceError):  # it stays in the buffer; the next slate is refused
                 self._log.flush()
