@@ -6,7 +6,7 @@ windows as time moves on, so a pass is linear in rows however long the windows a
 turns counts into a feature's value everywhere, so offline and online agree to the bit.
 """
 
-# ruff: noqa: C901, PLR0917 - compiled passes take arrays, many of them, by position.
+# ruff: noqa: C901 - compiled passes take arrays, many of them, by position.
 
 import math
 from collections.abc import Callable
@@ -71,12 +71,19 @@ def _add(counts: Counts, key: int, kind: int, sign: int) -> None:
 
 @compiled
 def _add_user(
-    counts: Counts, ad: int, category: int, kind: int, sign: int, attributes: Ints, base: Longs
+    counts: Counts,
+    live: Ints,
+    ad: int,
+    category: int,
+    kind: int,
+    sign: int,
+    attributes: Ints,
+    base: Longs,
 ) -> None:
-    _add(counts, base[0], kind, sign)
-    _add(counts, base[1] + category, kind, sign)
-    _add(counts, base[2] + attributes[ad, ADVERTISER], kind, sign)
-    _add(counts, base[3] + ad, kind, sign)
+    keys = (base[0], base[1] + category, base[2] + attributes[ad, ADVERTISER], base[3] + ad)
+    for key in keys:
+        _add(counts, key, kind, sign)
+        live[key] += sign
 
 
 @compiled
@@ -84,26 +91,49 @@ def _fill_user(
     row: int,
     ad: Ints,
     counts: Counts,
+    live: Ints,
     attributes: Ints,
     base: Longs,
     columns: Columns,
     rates: NDArray[np.float64],
     logs: Singles,
+    unseen: Singles,
+    own: Singles,
     keys: Longs,
     out: Singles,
 ) -> None:
-    """Values of one row's candidates from the user's counts (windows, keys, 4)."""
+    """Values of one row's candidates from the user's counts (windows, keys, 4).
+
+    `live` (keys,) is 0 where all counts are: most ads were never shown to a user.
+    """
+    for f in range(columns.shape[0]):
+        if columns[f, 1] == 0:
+            own[f] = _value(counts[columns[f, 3], base[0]], columns[f, 2], rates, logs)
     for k in range(ad.shape[1]):
         shown = ad[row, k]
         if shown < 0:
             continue
-        keys[0] = base[0]
         keys[1] = base[1] + attributes[shown, CATEGORY]
         keys[2] = base[2] + attributes[shown, ADVERTISER]
         keys[3] = base[3] + shown
         for f in range(columns.shape[0]):
-            window, key = columns[f, 3], keys[columns[f, 1]]
-            out[row, k, columns[f, 0]] = _value(counts[window, key], columns[f, 2], rates, logs)
+            entity = columns[f, 1]
+            if entity == 0:
+                value = own[f]
+            elif live[keys[entity]] == 0:
+                value = unseen[f]
+            else:
+                counted = counts[columns[f, 3], keys[entity]]
+                value = _value(counted, columns[f, 2], rates, logs)
+            out[row, k, columns[f, 0]] = value
+
+
+@compiled
+def _unseen(columns: Columns, rates: NDArray[np.float64], logs: Singles) -> Singles:
+    values, none = np.empty(columns.shape[0], np.float32), np.zeros(4, np.int32)
+    for f in range(columns.shape[0]):
+        values[f] = _value(none, columns[f, 2], rates, logs)
+    return values
 
 
 @compiled
@@ -132,15 +162,24 @@ def user_pass(
     """
     windows = days.size
     counts = np.zeros((windows, total_keys, 4), np.int32)
+    live = np.zeros(total_keys, np.int32)
     lows = np.zeros(windows, np.int64)
-    keys = np.zeros(4, np.int64)
+    keys, own = np.zeros(4, np.int64), np.zeros(columns.shape[0], np.float32)
+    unseen = _unseen(columns, rates, logs)
     high, end, previous = 0, 0, -1
     for row in order:
         if user[row] != previous:
             for w in range(windows):
                 for at in range(lows[w], high):
                     _add_user(
-                        counts[w], log_ad[at], log_category[at], log_kind[at], -1, attributes, base
+                        counts[w],
+                        live,
+                        log_ad[at],
+                        log_category[at],
+                        log_kind[at],
+                        -1,
+                        attributes,
+                        base,
                     )
             previous = user[row]
             high, end = offsets[previous], offsets[previous + 1]
@@ -149,7 +188,14 @@ def user_pass(
         while high < end and log_known[high] < t:
             for w in range(windows):
                 _add_user(
-                    counts[w], log_ad[high], log_category[high], log_kind[high], 1, attributes, base
+                    counts[w],
+                    live,
+                    log_ad[high],
+                    log_category[high],
+                    log_kind[high],
+                    1,
+                    attributes,
+                    base,
                 )
             high += 1
         for w in range(windows):
@@ -157,11 +203,20 @@ def user_pass(
             at = lows[w]
             while at < high and log_known[at] < first:
                 _add_user(
-                    counts[w], log_ad[at], log_category[at], log_kind[at], -1, attributes, base
+                    counts[w],
+                    live,
+                    log_ad[at],
+                    log_category[at],
+                    log_kind[at],
+                    -1,
+                    attributes,
+                    base,
                 )
                 at += 1
             lows[w] = at
-        _fill_user(row, ad, counts, attributes, base, columns, rates, logs, keys, out)
+        _fill_user(
+            row, ad, counts, live, attributes, base, columns, rates, logs, unseen, own, keys, out
+        )
 
 
 @compiled
@@ -184,7 +239,9 @@ def user_states_pass(
 ) -> None:
     """User-side columns of `out` (B, K, F) from day buckets, CSR by row of the batch."""
     counts = np.zeros((days.size, total_keys, 4), np.int32)
-    keys = np.zeros(4, np.int64)
+    live = np.zeros(total_keys, np.int32)
+    keys, own = np.zeros(4, np.int64), np.zeros(columns.shape[0], np.float32)
+    unseen = _unseen(columns, rates, logs)
     for row in range(time.size):
         for sign in (1, -1):
             for at in range(offsets[row], offsets[row + 1]):
@@ -195,10 +252,25 @@ def user_states_pass(
                 for w in range(days.size):
                     if bucket_day[at] >= time[row] // _DAY - days[w]:
                         for key in keys:
+                            live[key] += sign
                             for kind in range(4):
                                 counts[w, key, kind] += sign * bucket_counts[at, kind]
             if sign == 1:
-                _fill_user(row, ad, counts, attributes, base, columns, rates, logs, keys, out)
+                _fill_user(
+                    row,
+                    ad,
+                    counts,
+                    live,
+                    attributes,
+                    base,
+                    columns,
+                    rates,
+                    logs,
+                    unseen,
+                    own,
+                    keys,
+                    out,
+                )
 
 
 @compiled
@@ -338,9 +410,7 @@ def item_states_pass(
 
 
 @compiled
-def item_counts(
-    counts: Counts, window: int, rows: Ints, sign: int, attributes: Ints, base: Longs
-) -> None:
+def item_counts(counts: Counts, window: int, rows: Ints, attributes: Ints, base: Longs) -> None:
     """Add one hour's rows (m, 5) of ad, placement, impressions, clicks, conversions to a window."""
     keys = np.zeros(5, np.int64)
     for row in range(rows.shape[0]):
@@ -352,7 +422,7 @@ def item_counts(
         keys[4] = base[4] + rows[row, 1]
         for key in keys:
             for kind in range(3):
-                counts[window, key, kind] += sign * rows[row, 2 + kind]
+                counts[window, key, kind] += rows[row, 2 + kind]
 
 
 @compiled
@@ -389,8 +459,13 @@ def value_pass(
         for k in range(ad.shape[1]):
             if ad[row, k] < 0:
                 continue
-            out[row, k, column] = _log1p(price[row, k] / 1e6)
-            out[row, k, column + 1] = _log1p(bid[row, k] / 1e6)
+            same = row > 0 and ad[row - 1, k] >= 0
+            if same and price[row, k] == price[row - 1, k] and bid[row, k] == bid[row - 1, k]:
+                out[row, k, column] = out[row - 1, k, column]
+                out[row, k, column + 1] = out[row - 1, k, column + 1]
+            else:
+                out[row, k, column] = _log1p(price[row, k] / 1e6)
+                out[row, k, column + 1] = _log1p(bid[row, k] / 1e6)
             out[row, k, column + 2] = recency
             out[row, k, column + 3] = hours[hour, 0]
             out[row, k, column + 4] = hours[hour, 1]

@@ -7,7 +7,7 @@ A day's bucket is what one user did with one ad on one day of known_time; so a v
 20 + 4 P + 20 n + 28 m bytes.
 """
 
-# ruff: noqa: C901, PLR0912, PLR0917 - compiled passes take arrays, many of them, by position.
+# ruff: noqa: C901, PLR0912 - compiled passes take arrays, many of them, by position.
 
 from dataclasses import dataclass
 from itertools import pairwise

@@ -150,7 +150,21 @@ class FeatureStore:
             raise ServiceError(
                 f"a user's value has layout {other}, this code reads {layout.LAYOUT}"
             )
-        return layout.unpack(states, self.history, len(self.plan.profile_names))
+        users = layout.unpack(states, self.history, len(self.plan.profile_names))
+        self._forget_newer(users)
+        return users
+
+    def _forget_newer(self, users: UserStates) -> None:
+        """A store may serve an older model beside a newer one: what is newer than the plan is 0."""
+        sizes = self.plan.sizes
+        _forget_newer(users.user, sizes["user"])
+        for column, name in enumerate(self.plan.profile_names):
+            _forget_newer(users.profile[:, column], sizes[f"profile:{name}"])
+        for indices in (users.history_ad, users.bucket_ad):
+            _forget_newer(indices, sizes["ad"])
+        for indices in (users.history_category, users.bucket_category):
+            _forget_newer(indices, sizes["category"])
+        _forget_newer(users.history_action, sizes["action"])
 
     def ad_states(self, as_of: int) -> AdStates:
         """See OnlineStore. Where the store cannot be reached: the last counters, degraded."""
@@ -168,14 +182,14 @@ class FeatureStore:
 
     def update(self, tables: Tables) -> None:
         """See OnlineStore. Raises ServiceError where the store cannot be reached."""
+        self._check(self.values.get([LAYOUT_KEY])[0])
         batch = _Batch.of(self, tables)
         if not batch.user_ids:
             return
         keys = [f"user:{name}" for name in batch.user_ids]
         hours = sorted(batch.hours)
-        found = self.values.get([LAYOUT_KEY, *keys, *_hour_keys(hours)])
-        self._check(found[0])
-        old = found[1 : 1 + len(keys)]
+        found = self.values.get([*keys, *_hour_keys(hours)])
+        old = found[: len(keys)]
         other = layout.other_layout(old)
         if other is not None:
             raise ServiceError(
@@ -195,7 +209,7 @@ class FeatureStore:
         self.values.put(
             {
                 f"hour:{hour}": _add_hour(value, batch.hours[hour])
-                for hour, value in zip(hours, found[1 + len(keys) :], strict=True)
+                for hour, value in zip(hours, found[len(keys) :], strict=True)
             },
             self.hour_seconds,
         )
@@ -271,11 +285,18 @@ class FeatureStore:
                 if hour - 24 * days <= past < hour and rows.size
             ]
             if recent:
+                rows = np.concatenate(recent)
+                for column, kind in enumerate(("ad", "placement")):
+                    _forget_newer(rows[:, column], self.plan.sizes[kind])
                 kernels.item_counts(
-                    counts, window, np.concatenate(recent), 1, self.plan.ad_attributes,
-                    self.plan.item_base,
-                )  # fmt: skip
+                    counts, window, rows, self.plan.ad_attributes, self.plan.item_base
+                )
         self._ads = AdStates(hour, counts)
+
+
+def _forget_newer(indices: Ints, size: int) -> None:
+    """In place: indices that a vocabulary of `size` rows does not have become 0."""
+    indices[indices >= size] = 0
 
 
 def _hour_keys(hours: Sequence[int]) -> list[str]:

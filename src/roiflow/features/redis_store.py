@@ -1,0 +1,82 @@
+"""The online store in Redis: one MGET for a request, SET with an expiry for what is new."""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import cast
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from roiflow.errors import ServiceError
+from roiflow.features.online import FeatureStore, Value
+from roiflow.features.plan import Plan
+from roiflow.features.vocabulary import Vocabulary
+
+PREFIX = "roiflow:"
+
+READ_SECONDS = 0.1
+"""A request waits so long for Redis, then it is answered from defaults."""
+
+WRITE_SECONDS = 30.0
+
+_PIPELINE = 2_000
+
+
+class RedisValues:
+    """Values (features/online.py) under `prefix` in a Redis server."""
+
+    def __init__(self, url: str, prefix: str = PREFIX) -> None:
+        def client(seconds: float) -> redis.Redis:
+            return redis.Redis.from_url(
+                url,
+                socket_timeout=seconds,
+                socket_connect_timeout=READ_SECONDS,
+                retry=Retry(NoBackoff(), 1),
+            )
+
+        place = urlsplit(url)
+        self._place = f"{place.hostname}:{place.port}"
+        self._prefix = prefix
+        self._reader, self._writer = client(READ_SECONDS), client(WRITE_SECONDS)
+
+    def get(self, keys: Sequence[str]) -> list[Value]:
+        """See Values; one MGET."""
+        prefix = self._prefix
+        try:
+            found = self._reader.mget([prefix + key for key in keys])
+        except redis.RedisError as error:
+            raise ServiceError(f"Redis at {self._place}: {error}") from None
+        return cast(list[Value], found)
+
+    def put(self, pairs: Mapping[str, bytes], seconds: int) -> None:
+        """See Values; pipelines of SET."""
+        try:
+            left = iter(pairs.items())
+            while some := list(islice(left, _PIPELINE)):
+                pipeline = self._writer.pipeline(transaction=False)
+                for key, value in some:
+                    pipeline.set(self._prefix + key, value, ex=seconds or None)
+                pipeline.execute()
+        except redis.RedisError as error:
+            raise ServiceError(f"Redis at {self._place}: {error}") from None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._reader.close()
+        self._writer.close()
+
+
+class RedisStore(FeatureStore):
+    """A store in Redis (`url`, such as redis://127.0.0.1:6379/0)."""
+
+    def __init__(
+        self, plan: Plan, vocabulary: Vocabulary, history: int, url: str, prefix: str = PREFIX
+    ) -> None:
+        self._redis = RedisValues(url, prefix)
+        super().__init__(plan, vocabulary, history, self._redis)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()

@@ -1,0 +1,329 @@
+"""What every online store does; each implementation's tests inherit it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.testing import assert_array_equal
+from tests.unit.features.world import (
+    ADS,
+    DAY,
+    FIRST,
+    HOUR,
+    LAST,
+    TEST_START,
+    World,
+    random_world,
+    table,
+)
+
+from roiflow.errors import ContractError, ServiceError
+from roiflow.features.build import Built, write_built
+from roiflow.features.online import LAYOUT_KEY, FeatureStore, Value, Values, dense, load_snapshot
+from roiflow.features.plan import Plan
+from roiflow.features.table import Ints, Longs, Singles
+from roiflow.features.vocabulary import Vocabulary
+
+Make = Callable[[Plan, Vocabulary, int], FeatureStore]
+
+AFTER = LAST.end + HOUR + 1
+"""A request after the snapshot."""
+
+
+class Counting:
+    """Values that count their round trips."""
+
+    def __init__(self, values: Values) -> None:
+        self.values, self.gets = values, 0
+
+    def get(self, keys: Sequence[str]) -> list[Value]:
+        self.gets += 1
+        return self.values.get(keys)
+
+    def put(self, pairs: Mapping[str, bytes], seconds: int) -> None:
+        self.values.put(pairs, seconds)
+
+
+def catalogue(built: Built, users: int) -> tuple[Ints, Longs, Longs]:
+    """Every ad of the test week for each of `users` requests."""
+    found = built.features.catalogues[-1]
+    return (
+        np.tile(found.ad, (users, 1)),
+        np.tile(found.price, (users, 1)),
+        np.tile(found.bid, (users, 1)),
+    )
+
+
+def online(built: Built, store: FeatureStore, users: Sequence[str], time: int) -> Singles:
+    """Dense features of every ad for users who ask at a time, from the store."""
+    ad, price, bid = catalogue(built, len(users))
+    states = store.read(users, time)
+    return dense(
+        built.engine.plan,
+        states,
+        store.ad_states(time),
+        event_time=np.full(len(users), time),
+        placement=np.ones(len(users), np.int32),
+        ad=ad,
+        price=price,
+        bid=bid,
+    )
+
+
+def offline(built: Built, users: Sequence[str], time: int) -> Singles:
+    """The same from the offline engine."""
+    ad, price, bid = catalogue(built, len(users))
+    index = np.array([built.vocabulary.lookup("user").get(name, 0) for name in users], np.int32)
+    last = [last_behaviour(built, user, time) for user in index]
+    return built.engine.dense(
+        index,
+        np.full(len(users), time),
+        np.ones(len(users), np.int32),
+        np.array(last),
+        ad=ad,
+        price=price,
+        bid=bid,
+    )
+
+
+def last_behaviour(built: Built, user: int, time: int) -> int:
+    events = built.features.events
+    rows = range(events.offsets[user], events.offsets[user + 1])
+    return max(
+        (
+            (int(events.known_time[row]), int(events.event_time[row]))
+            for row in rows
+            if events.known_time[row] < time
+        ),
+        default=(-1, -1),
+    )[1]
+
+
+@cache
+def _built(folder: Path) -> Built:
+    return random_world(11).built(folder / "contract" / "validated")
+
+
+@cache
+def _snapshot(folder: Path) -> Path:
+    write_built(folder / "contract", _built(folder))
+    return folder / "contract" / "online"
+
+
+class StoreContract:
+    """Inherit, and give the fixture `make`."""
+
+    @pytest.fixture
+    def make(self) -> Make:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def world(self) -> World:
+        return random_world(11)
+
+    @pytest.fixture
+    def built(self, tmp_path_factory: pytest.TempPathFactory) -> Built:
+        return _built(tmp_path_factory.getbasetemp())
+
+    @pytest.fixture
+    def snapshot(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return _snapshot(tmp_path_factory.getbasetemp())
+
+    @pytest.fixture
+    def store(self, make: Make, built: Built) -> FeatureStore:
+        return make(built.engine.plan, built.vocabulary, 3)
+
+    def test_replayed_events_give_the_offline_features(
+        self, world: World, built: Built, store: FeatureStore
+    ) -> None:
+        log, known = built.features.impressions, FIRST.start
+        times = np.unique(np.concatenate([log.event_time, FIRST.start + np.arange(1, 21) * DAY]))
+        events = built.features.events
+        for time in times.tolist():
+            store.update(world.tables(known, time))
+            known = time
+            assert_array_equal(
+                online(built, store, world.users, time), offline(built, world.users, time)
+            )
+            for row in np.flatnonzero(log.event_time == time):
+                user = built.vocabulary.ids("user")[log.user[row] - 1].as_py()
+                states = store.read([user], time)
+                slice_ = slice(log.history_start[row], log.history_end[row])
+                length = int(states.history_length[0])
+                assert length == slice_.stop - slice_.start
+                for name, values in (
+                    ("history_ad", events.ad),
+                    ("history_category", events.category),
+                    ("history_action", events.action),
+                    ("history_time", events.event_time),
+                ):
+                    assert_array_equal(getattr(states, name)[0, 3 - length :], values[slice_])
+                    assert not getattr(states, name)[0, : 3 - length].any()
+
+    def test_batches_of_any_size_give_the_same(
+        self, world: World, built: Built, store: FeatureStore, make: Make
+    ) -> None:
+        store.update(world.tables(FIRST.start, LAST.end))
+        assert_array_equal(
+            online(built, store, world.users, AFTER), offline(built, world.users, AFTER)
+        )
+
+    def test_the_snapshot_gives_the_offline_features(
+        self, world: World, built: Built, store: FeatureStore, snapshot: Path
+    ) -> None:
+        assert load_snapshot(store, snapshot)
+        assert_array_equal(
+            online(built, store, world.users, AFTER), offline(built, world.users, AFTER)
+        )
+        states = store.read(world.users, AFTER)
+        assert states.user.tolist() == [1, 2, 3]
+        assert states.profile.tolist() == [[1]] * 3
+        assert not states.degraded
+
+    def test_a_snapshot_is_loaded_once(
+        self, world: World, store: FeatureStore, snapshot: Path
+    ) -> None:
+        assert load_snapshot(store, snapshot)
+        assert not load_snapshot(store, snapshot)
+
+    def test_a_snapshot_does_not_replace_what_is_newer(
+        self, store: FeatureStore, snapshot: Path
+    ) -> None:
+        store.update(
+            {"behaviours": World().behave("u1", "a1", AFTER).tables(0, 2**60)["behaviours"]}
+        )
+        assert not load_snapshot(store, snapshot)
+        assert store.read(["u1"], AFTER + 1).history_length.tolist() == [1]
+
+    def test_a_conversion_counts_for_an_impression_before_the_snapshot(
+        self, built: Built, store: FeatureStore, snapshot: Path, world: World
+    ) -> None:
+        load_snapshot(store, snapshot)
+        row = max(world.impressions, key=lambda row: row["known_time"])
+        name = built.features.dense_names.index("user_conversions_7d")
+        before = online(built, store, [row["user_id"]], AFTER + 1)[0, 0, name]
+        late = World(impressions=[row]).convert(row["impression_id"], AFTER)
+        store.update({"conversions": late.tables(0, 2**60)["conversions"]})
+        after = online(built, store, [row["user_id"]], AFTER + 1)[0, 0, name]
+        assert np.expm1(after) == pytest.approx(np.expm1(before) + 1, abs=1e-5)
+
+    def test_conversions_too_late_or_of_unknown_impressions_are_no_counters(
+        self, built: Built, store: FeatureStore
+    ) -> None:
+        shown = World().show("u1", "a1", FIRST.start).convert("i0", FIRST.start + 7 * DAY + 1)
+        store.update(shown.convert("never", FIRST.start + DAY).tables(0, 2**60))
+        states = store.read(["u1"], FIRST.start + 8 * DAY)
+        assert states.bucket_counts[:, 2].sum() == 0
+
+    def test_a_user_never_seen_has_the_defaults(self, built: Built, store: FeatureStore) -> None:
+        store.update(World().behave("u1", "a1", TEST_START).tables(0, 2**60))
+        states = store.read(["nobody", "u1"], AFTER)
+        assert states.user.tolist() == [0, 1]
+        assert states.history_length.tolist() == [0, 1]
+        assert states.history_ad[0].tolist() == [0, 0, 0]
+        assert states.bucket_offsets.tolist() == [0, 0, 1]
+        assert not states.degraded
+
+    def test_a_user_after_the_vocabulary_is_remembered_by_id(self, store: FeatureStore) -> None:
+        store.update(World().behave("new", "a2", TEST_START).tables(0, 2**60))
+        states = store.read(["new"], AFTER)
+        assert (states.user[0], states.history_length[0], states.history_ad[0, -1]) == (0, 1, 2)
+
+    def test_profiles_are_updated(self, built: Built, store: FeatureStore) -> None:
+        age = built.vocabulary.ids("profile:age")[0].as_py()
+        times = {"event_time": TEST_START, "known_time": TEST_START}
+        rows = [times | {"user_id": "u2", "age": age}, times | {"user_id": "u3", "age": "unheard"}]
+        store.update({"users": table("users", rows)})
+        store.update(World().behave("u2", "a1", TEST_START + 1).tables(0, 2**60))
+        assert store.read(["u2", "u3"], AFTER).profile.tolist() == [[1], [0]]
+
+    def test_old_buckets_and_old_behaviours_are_dropped(self, store: FeatureStore) -> None:
+        world = World()
+        for day in range(20):
+            world = world.behave("u1", "a1", FIRST.start + day * DAY)
+        for day in range(20):
+            store.update(world.tables(FIRST.start + day * DAY, FIRST.start + (day + 1) * DAY))
+        states = store.read(["u1"], FIRST.start + 20 * DAY)
+        assert states.bucket_day.size == 8
+        (value,) = store.values.get(["user:u1"])
+        assert value is not None
+        assert len(value) == 20 + 4 + 12 * 20 + 8 * 28  # profile 1, 4 histories of 3, 8 days
+
+    def test_a_request_is_one_round_trip(self, store: FeatureStore, snapshot: Path) -> None:
+        load_snapshot(store, snapshot)
+        store.values = counting = Counting(store.values)
+        for time in (AFTER, AFTER + 1, AFTER + HOUR):
+            counting.gets = 0
+            store.read(["u1"], time)
+            store.ad_states(time)
+            assert counting.gets == 1
+
+    def test_item_counters_without_a_read(
+        self, world: World, built: Built, store: FeatureStore, snapshot: Path
+    ) -> None:
+        load_snapshot(store, snapshot)
+        counts = store.ad_states(AFTER).counts
+        shown = [
+            row for row in world.impressions if row["known_time"] >= AFTER // HOUR * HOUR - 7 * DAY
+        ]
+        assert counts[1, : len(ADS) + 1, 0].sum() == len(shown)
+
+    def test_ads_newer_than_the_plan_count_as_unknown(
+        self, make: Make, built: Built, store: FeatureStore
+    ) -> None:
+        plan = built.engine.plan
+        newer = Vocabulary(
+            {kind: pa.concat_arrays([built.vocabulary.ids(kind), pa.array(["newest"])])
+             for kind in built.vocabulary.kinds}
+        )  # fmt: skip
+        rows = World().show("u1", "a1", TEST_START, device="newest", placement="newest").impressions
+        rows[0]["ad_id"] = "newest"
+        attributes = np.vstack([plan.attributes, np.zeros((1, 5), np.int32)])
+        sizes = {kind: size + 1 for kind, size in plan.sizes.items()}
+        fresh = replace(plan, attributes=attributes, sizes=sizes)
+        writer = make(fresh, newer, 3)
+        writer.values = store.values
+        writer.update({"impressions": table("impressions", rows)})
+        states = store.read(["u1"], TEST_START + HOUR)
+        assert states.bucket_ad.tolist() == [0]
+        counts = store.ad_states(TEST_START + HOUR).counts
+        assert counts[1, 0].tolist() == [1, 0, 0]
+        assert counts[1, -plan.sizes["placement"]].tolist() == [1, 0, 0]
+
+    def test_another_layout_is_refused_with_both_named(
+        self, world: World, store: FeatureStore
+    ) -> None:
+        store.values.put({LAYOUT_KEY: b'{"layout": 0}'}, 0)
+        for ask in (
+            lambda: store.read(["u1"], AFTER),
+            lambda: store.ad_states(AFTER),
+            lambda: store.update(world.tables(FIRST.start, LAST.end)),
+        ):
+            with pytest.raises(ServiceError, match=r'layout \{"layout": 0\}.*\{"layout": 1'):
+                ask()
+        assert store.values.get(["impression:i0"]) == [None]
+
+    def test_a_value_of_another_layout_is_refused(self, store: FeatureStore) -> None:
+        store.values.put({"user:u1": np.array([9, 0, 0, 0, 0], "<i4").tobytes()}, 0)
+        with pytest.raises(ServiceError, match="layout 9, this code reads 1"):
+            store.read(["u1"], AFTER)
+
+    def test_a_history_longer_than_what_is_kept_is_refused(self, make: Make, built: Built) -> None:
+        with pytest.raises(ContractError, match="history of 13 behaviours: a store keeps 1 to 12"):
+            make(built.engine.plan, built.vocabulary, 13)
+
+    def test_a_snapshot_that_cannot_be_read_is_named(
+        self, store: FeatureStore, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ContractError, match=str(tmp_path / "snapshot.json")):
+            load_snapshot(store, tmp_path)
+        (tmp_path / "snapshot.json").write_text('{"layout": 7, "as_of": 1}')
+        with pytest.raises(ContractError, match="layout 7, this code reads 1"):
+            load_snapshot(store, tmp_path)
+        (tmp_path / "snapshot.json").write_text('{"layout": 1, "as_of": 1}')
+        with pytest.raises(ContractError, match=str(tmp_path / "impressions.parquet")):
+            load_snapshot(store, tmp_path)

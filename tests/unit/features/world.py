@@ -1,0 +1,279 @@
+"""Small worlds of events, and the features of a pair worked out row by row from the raw rows."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from roiflow.data.schemas import SCHEMAS
+from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
+from roiflow.features.build import Built, Window, build
+from roiflow.features.plan import Plan
+from roiflow.features.vocabulary import Vocabulary
+from roiflow.params import FeaturesParams
+
+FIRST, LAST = Week.parse("2026-W02"), Week.parse("2026-W04")
+WEEKS = LAST.window(3)
+TEST_START = LAST.start
+HOUR, DAY = MICROS_PER_HOUR, MICROS_PER_DAY
+
+PARAMS = FeaturesParams(
+    history_length=3, windows_days=[1, 7], prior_strength=20.0, validation_days=2, min_count=1
+)
+
+ADS = {  # ad: campaign, advertiser, category, price, bid
+    "a1": ("c1", "v1", "shoes", 20_000_000, 500_000),
+    "a2": ("c1", "v1", "books", 10_000_000, 400_000),
+    "a3": ("c2", "v2", "shoes", 5_000_000, 300_000),
+    "a4": ("c3", "v2", "games", 60_000_000, 900_000),
+}
+
+Row = dict[str, Any]
+
+
+def at(day: float, hour: float = 0.0) -> int:
+    """Microseconds of a day (0 is the first Monday) and hour of the window."""
+    return FIRST.start + int(day * DAY) + int(hour * HOUR)
+
+
+@dataclass(frozen=True)
+class World:
+    """Raw rows of every table."""
+
+    impressions: list[Row] = field(default_factory=list)
+    behaviours: list[Row] = field(default_factory=list)
+    conversions: list[Row] = field(default_factory=list)
+    users: tuple[str, ...] = ("u1", "u2", "u3")
+
+    def show(self, user: str, ad: str, time: int, known: int | None = None, **rest: Any) -> "World":
+        """With one more impression."""
+        number = len(self.impressions)
+        row = {
+            "event_time": time,
+            "known_time": time if known is None else known,
+            "request_id": f"r{number}",
+            "impression_id": f"i{number}",
+            "user_id": user,
+            "ad_id": ad,
+            "position": 1,
+            "slate_size": 1,
+            "placement": "feed",
+            "device": "phone",
+            "bid_micros": ADS[ad][4],
+            "cost_micros": 1_000,
+            "propensity": 0.5,
+            "policy_version": "logging",
+            "arm": "control",
+            "clicked": False,
+        } | rest
+        return replace(self, impressions=[*self.impressions, row])
+
+    def behave(
+        self, user: str, ad: str, time: int, known: int | None = None, action: str = "view"
+    ) -> "World":
+        """With one more behaviour."""
+        row = {
+            "event_time": time,
+            "known_time": time if known is None else known,
+            "user_id": user,
+            "ad_id": ad,
+            "category_id": ADS[ad][2] if ad in ADS else "books",
+            "action": action,
+            "dwell_ms": None,
+        }
+        return replace(self, behaviours=[*self.behaviours, row])
+
+    def convert(
+        self, impression: str, time: int, known: int | None = None, revenue: int = 7
+    ) -> "World":
+        """With one more conversion."""
+        row = {
+            "event_time": time,
+            "known_time": time if known is None else known,
+            "impression_id": impression,
+            "revenue_micros": revenue,
+        }
+        return replace(self, conversions=[*self.conversions, row])
+
+    def snapshots(self, week: Week) -> dict[str, list[Row]]:
+        """The weekly rows of ads and users."""
+        times = {"event_time": week.start, "known_time": week.start}
+        return {
+            "ads": [
+                times
+                | {
+                    "ad_id": ad,
+                    "campaign_id": campaign,
+                    "advertiser_id": advertiser,
+                    "category_id": category,
+                    "brand_id": "brand",
+                    "ad_type": "image",
+                    "price_micros": price + week.number,
+                    "bid_micros": bid,
+                    "daily_budget_micros": None,
+                    "created_at": FIRST.start,
+                }
+                for ad, (campaign, advertiser, category, price, bid) in ADS.items()
+            ],
+            "users": [
+                times | {"user_id": user, "age": f"age{len(user) % 2}"} for user in self.users
+            ],
+        }
+
+    def tables(self, start: int, end: int) -> dict[str, pa.Table]:
+        """Rows of the event tables with start <= known_time < end, in the order known."""
+        return {
+            name: table(name, sorted(_known(getattr(self, name), start, end), key=_arrival))
+            for name in ("impressions", "behaviours", "conversions")
+        }
+
+    def write(self, folder: Path) -> Path:
+        """As validated weeks; a row is in the week in which it became known."""
+        for week in WEEKS:
+            for name in SCHEMAS:
+                rows = self.snapshots(week).get(name)
+                if rows is None:
+                    rows = list(_known(getattr(self, name), week.start, week.end))
+                path = folder / name / f"week={week}" / "part-0.parquet"
+                path.parent.mkdir(parents=True)
+                pq.write_table(table(name, rows), path)
+        return folder
+
+    def built(self, folder: Path, params: FeaturesParams = PARAMS) -> Built:
+        """The features of this world."""
+        return build(Window(self.write(folder)), Vocabulary({}), params)
+
+
+def _known(rows: list[Row], start: int, end: int) -> Iterable[Row]:
+    return (row for row in rows if start <= row["known_time"] < end)
+
+
+def _arrival(row: Row) -> tuple[int, int]:
+    return row["known_time"], row["event_time"]
+
+
+def table(name: str, rows: list[Row]) -> pa.Table:
+    """Rows as an Arrow table of the contract, profile attributes as further strings."""
+    schema = SCHEMAS[name]
+    if name == "users":
+        schema = schema.append(pa.field("age", pa.string()))
+    return pa.Table.from_pylist(rows, schema)
+
+
+def random_world(seed: int, requests: int = 40, behaviours: int = 60) -> World:
+    """Slates of two with late arrivals, clicks, conversions within and beyond the attribution."""
+    rng = np.random.default_rng(seed)
+    world = World()
+    users, ads = list(world.users), list(ADS)
+    span = LAST.end - FIRST.start
+
+    def times() -> tuple[int, int]:
+        time = FIRST.start + int(rng.integers(span - 1))
+        late = int(rng.choice([0, HOUR - time % HOUR, int(rng.integers(3 * DAY))]))
+        return time, min(time + late, LAST.end - 1)
+
+    for number in range(requests):
+        (time, known), user = times(), users[rng.integers(3)]
+        for position, ad in enumerate(rng.permutation(ads)[:2], 1):
+            world = world.show(
+                user,
+                str(ad),
+                time,
+                known,
+                request_id=f"q{number}",
+                position=position,
+                slate_size=2,
+                clicked=bool(rng.random() < 0.4),
+                placement=str(rng.choice(["feed", "top"])),
+            )
+            if rng.random() < 0.3:
+                arrival = known + int(rng.integers(10 * DAY))
+                if arrival < LAST.end:
+                    world = world.convert(f"i{len(world.impressions) - 1}", arrival, arrival)
+    for _ in range(behaviours):
+        time, known = times()
+        ad = str(rng.choice([*ads, "elsewhere"]))
+        action = str(rng.choice(["view", "cart"]))
+        world = world.behave(users[rng.integers(3)], ad, time, known, action)
+    return world
+
+
+def reference(
+    world: World, plan: Plan, user: str, ad: str, time: int, placement: str
+) -> list[float]:
+    """The dense features of a pair at a time, by going through every raw row."""
+    campaign, advertiser, category, _, bid = ADS[ad]
+    price = ADS[ad][3] + Week.of(time).number
+    impression_of = {row["impression_id"]: row for row in world.impressions}
+    conversions = [
+        impression_of[row["impression_id"]] | {"known_time": row["known_time"]}
+        for row in world.conversions
+        if row["known_time"] - impression_of[row["impression_id"]]["known_time"] <= 7 * DAY
+    ]
+    day, hour = time // DAY * DAY, time // HOUR * HOUR
+    matches: dict[str, Callable[[Row], bool]] = {
+        "user": lambda row: row["user_id"] == user,
+        "user_category": lambda row: row["user_id"] == user and _of(row, 2) == category,
+        "user_advertiser": lambda row: row["user_id"] == user and _of(row, 1) == advertiser,
+        "user_ad": lambda row: row["user_id"] == user and row["ad_id"] == ad,
+        "ad": lambda row: row["ad_id"] == ad,
+        "campaign": lambda row: _of(row, 0) == campaign,
+        "category": lambda row: _of(row, 2) == category,
+        "advertiser": lambda row: _of(row, 1) == advertiser,
+        "placement": lambda row: row["placement"] == placement,
+    }
+
+    def count(entity: str, rows: list[Row], days: int) -> int:
+        personal = entity.startswith("user")
+        start = day - days * DAY if personal else hour - days * DAY
+        end = time if personal else hour
+        return sum(start <= row["known_time"] < end and matches[entity](row) for row in rows)
+
+    def aggregate(entity: str, name: str, days: int) -> float:
+        shown = count(entity, world.impressions, days)
+        clicks = count(entity, [row for row in world.impressions if row["clicked"]], days)
+        converted = count(entity, conversions, days)
+        strength = plan.prior_strength
+        if name == "ctr":
+            return (clicks + strength * plan.ctr) / (shown + strength)
+        if name == "cvr":
+            return (converted + strength * plan.cvr) / (clicks + strength)
+        counts = {"impressions": shown, "clicks": clicks, "conversions": converted}
+        if name == "behaviours":
+            return math.log1p(count(entity, world.behaviours, days))
+        return math.log1p(counts[name])
+
+    past = sorted(
+        (row["known_time"], row["event_time"])
+        for row in world.behaviours
+        if row["user_id"] == user and row["known_time"] < time
+    )
+    hours = min((time - past[-1][1]) / HOUR, 720.0) if past else 720.0
+    angle = 2 * math.pi * ((time // HOUR) % 24) / 24
+    weekday = 2 * math.pi * ((time // DAY + 3) % 7) / 7
+    values = {
+        "log_price": math.log1p(price / 1e6),
+        "log_bid": math.log1p(bid / 1e6),
+        "log_hours_since_behaviour": math.log1p(hours),
+        "hour_sin": math.sin(angle),
+        "hour_cos": math.cos(angle),
+        "weekday_sin": math.sin(weekday),
+        "weekday_cos": math.cos(weekday),
+    }
+    return [
+        values[spec.name]
+        if spec.window_days is None
+        else aggregate(spec.entity, spec.aggregate, spec.window_days)
+        for spec in plan.specs
+    ]
+
+
+def _of(row: Row, attribute: int) -> str:
+    if attribute == 2 and "category_id" in row:
+        return str(row["category_id"])
+    return str(ADS[row["ad_id"]][attribute]) if row["ad_id"] in ADS else ""
