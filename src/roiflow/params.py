@@ -201,6 +201,8 @@ class EvaluateParams(Section):
     max_weight: Positive
     mean_weight_tolerance: Positive
     min_support: Fraction
+    suspicious_auc: Fraction
+    suspicious_lift: Positive
 
 
 class ExportParams(Section):

@@ -99,14 +99,19 @@ def at_most(name: str, value: float | None, threshold: float | None) -> Check:
 
 
 def roi_lift(
-    name: str, estimate: Mapping[str, Any] | None, min_lift: float | None, max_loss: float | None
+    name: str,
+    estimate: Mapping[str, Any] | None,
+    min_lift: float | None,
+    max_loss: float | None,
+    suspicious: float | None,
 ) -> Check:
     """Pass where the lift is at least `min_lift` and its low end loses no more than `max_loss`.
 
-    Fail where even its high end is under `min_lift`. `estimate` is an Estimate as plain values; a
-    missing one fails, an inconclusive one stays so.
+    Fail where even its high end is under `min_lift`. A lift above `suspicious` is more likely a
+    leak than a success: inconclusive, so that a person looks. `estimate` is an Estimate as plain
+    values; a missing one fails, an inconclusive one stays so.
     """
-    if not estimate or min_lift is None or max_loss is None:
+    if not estimate or min_lift is None or max_loss is None or suspicious is None:
         return _missing(name, None, min_lift)
     value, low, high = estimate.get("value"), estimate.get("low"), estimate.get("high")
     if estimate.get("verdict") != "conclusive":
@@ -122,6 +127,8 @@ def roi_lift(
         faults.append(f"lift {value:.4g} under {min_lift:.4g}")
     if low < -max_loss:
         faults.append(f"a loss of {-low:.4g} is not ruled out, {max_loss:.4g} is allowed")
+    if value > suspicious:
+        faults.append(f"suspected leak: lift {value:.4g} over {suspicious:.4g}")
     verdict: Verdict = "inconclusive" if faults else "pass"
     return Check(name, value, low, high, min_lift, verdict, "; ".join(faults))
 
@@ -205,7 +212,7 @@ def decide(
 def _absolute_checks(report: Mapping[str, Any], params: GateParams) -> tuple[Check, ...]:
     metrics = report.get("models", {}).get(report.get("ranker", "rosa"), {})
     auc, error = "test_full_click_auc", "test_full_click_ece"
-    leaks = report.get("suspected_leak")
+    leaks = report.get("suspected_leak", {}).get("predictions")
     return (
         at_least(
             auc,
@@ -237,7 +244,8 @@ def _lift_check(
         return Check(name, None, None, None, threshold, "inconclusive", NO_PROPENSITIES)
     estimates = report.get("roi", {}) if comparison is None else comparison
     estimate = estimates.get(PRIMARY, {}).get("lift")
-    return roi_lift(name, estimate, params.min_roi_lift, params.max_roi_loss)
+    suspicious = report.get("suspicious_lift")
+    return roi_lift(name, estimate, params.min_roi_lift, params.max_roi_loss, suspicious)
 
 
 def _worst(checks: tuple[Check, ...]) -> Verdict:

@@ -6,7 +6,7 @@ lift of one over another has a paired interval. Lift is the relative change of R
 is positive exactly when ROI is higher, and stays defined where ROI crosses 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,12 @@ from roiflow.evaluation.ope import (
     Limits,
     cascade_dr_terms,
     diagnose,
+    dm_terms,
     doubts,
+    dr_terms,
+    ips_terms,
 )
-from roiflow.evaluation.slates import Slates, TargetOnLog
+from roiflow.evaluation.slates import Expectation, Slates, TargetOnLog
 from roiflow.evaluation.statistics import cluster_sums, percentile_interval, resampled_totals
 from roiflow.features.table import Floats
 
@@ -66,26 +69,48 @@ def logged_terms(slates: Slates) -> Terms:
 
 
 def target_terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
-    """Terms of the target policy by IPS, SNIPS, DR and DM; DM alone without propensities."""
-    direct = Terms(np.column_stack([target.revenue, target.cost]), False, True, None)
+    """Terms of the target policy by each estimator; the direct method alone without propensities.
+
+    `ips`, `snips` and `dr` weigh each position by itself: right where a position's reward depends
+    on its own ad only, as in the position-based click model that `dm` assumes too. `rips` and
+    `cascade_dr` weigh the slate down to the position: right also where the ads above matter, at
+    the price of far larger weights.
+    """
+    revenue, cost = target.revenue, target.cost
+    direct = Terms(
+        np.column_stack([dm_terms(revenue.target), dm_terms(cost.target)]), False, True, None
+    )
     if not slates.logged.all():
         return {"dm": direct}
-    weight = target.weight
-    found = diagnose(weight, target.support, slates.present)
-    weighted_revenue, weighted_cost = weight * slates.revenue, weight * slates.cost
-    plain = np.column_stack([weighted_revenue.sum(axis=1), weighted_cost.sum(axis=1)])
-    normalised = np.hstack([weighted_revenue, weighted_cost, weight, slates.present])
-    robust = np.column_stack(
-        [
-            cascade_dr_terms(slates.revenue, weight, target.logged_revenue, target.target_revenue),
-            cascade_dr_terms(slates.cost, weight, target.logged_cost, target.target_cost),
-        ]
+    by_position, by_slate = (
+        diagnose(weight, target.support, slates.present)
+        for weight in (target.weight, target.slate_weight)
     )
+
+    def both(values: Callable[[Floats, Expectation], Floats], found: Diagnostics) -> Terms:
+        columns = [values(slates.revenue, revenue), values(slates.cost, cost)]
+        return Terms(np.column_stack(columns), False, False, found)
+
+    weight, slate_weight = target.weight, target.slate_weight
     return {
-        "ips": Terms(plain, False, False, found),
-        "snips": Terms(normalised, True, False, found),
-        "dr": Terms(robust, False, False, found),
+        "ips": both(lambda money, _: ips_terms(money, weight), by_position),
+        "snips": Terms(
+            np.hstack([weight * slates.revenue, weight * slates.cost, weight, slates.present]),
+            True,
+            False,
+            by_position,
+        ),
+        "dr": both(
+            lambda money, model: dr_terms(money, weight, model.logged, model.target), by_position
+        ),
         "dm": direct,
+        "rips": both(lambda money, _: ips_terms(money, slate_weight), by_slate),
+        "cascade_dr": both(
+            lambda money, model: cascade_dr_terms(
+                money, slate_weight, model.cascade_logged, model.cascade_target
+            ),
+            by_slate,
+        ),
     }
 
 

@@ -4,6 +4,7 @@ The policy fills as many positions as were logged. A click at position p is as l
 position 1 times a factor of p (examination hypothesis; Richardson, Dominowska & Ragno, 2007).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.errors import ContractError
-from roiflow.evaluation.ope import slate_weights
+from roiflow.evaluation.ope import importance_weights, slate_weights
 from roiflow.features.table import Features, Flags, Floats, Ints, Longs
 from roiflow.policy.candidate_sets import CandidateSets, columns_of
 from roiflow.policy.plackett_luce import conditional_propensities, sample
@@ -112,18 +113,29 @@ def factors_at(factors: Floats, position: Ints) -> Floats:
 
 
 @dataclass(frozen=True)
+class Expectation:
+    """What a model expects of one kind of money on B logged slates; (B, S) micros each."""
+
+    target: Floats
+    """Of the policy's ad at the position."""
+    logged: Floats
+    """Of the logged ad at the position."""
+    cascade_target: Floats
+    """Mean of `cascade_logged` with the position redrawn under the logged ads above it."""
+    cascade_logged: Floats
+    """Q of the logged slate down to the position: its ad and all that is to come below."""
+
+
+@dataclass(frozen=True)
 class TargetOnLog:
     """A target policy on B logged slates."""
 
-    weight: Floats  # (B, S) reward-interaction weights; 0 where absent
+    weight: Floats  # (B, S) of each position by itself; 0 where absent
+    slate_weight: Floats  # (B, S) reward-interaction; 0 where absent
     support: float
     """Share of the policy's first choice that lies on ads the log shows."""
-    revenue: Floats  # (B,) micros, the model's expectation of the policy's own slates
-    cost: Floats  # (B,) micros
-    logged_revenue: Floats  # (B, S) micros, Q of the logged slate down to the position
-    logged_cost: Floats  # (B, S)
-    target_revenue: Floats  # (B, S) micros, mean of that Q with the position redrawn
-    target_cost: Floats  # (B, S)
+    revenue: Expectation
+    cost: Expectation
 
 
 @dataclass(frozen=True)
@@ -148,65 +160,117 @@ def target_on_log(
     """Weights and model expectations of the policy `logits` (B, K) on the logged slates.
 
     `shown` (ads,) says which ads the log shows; `draws` slates a request are sampled for the
-    model's expectation. Where propensities were not logged, weights are NaN.
+    policy's share of each position. Where propensities were not logged, weights are NaN.
     """
     columns = columns_of(sets.ad, slates.ad)
     examination = np.where(slates.present, factors_at(factors, slates.position), 0.0)
-    revenue = _Reward(np.zeros(logits.shape, np.float64), sets.expected_revenue)
     at_impression = shares.impression * sets.bid.astype(np.float64)
-    cost = _Reward(at_impression, sets.expected_cost - at_impression)
-    top = logits.max(axis=1, keepdims=True)
-    chances = np.exp(logits - np.where(np.isfinite(top), top, 0.0))
-    chances = chances / np.maximum(chances.sum(axis=1, keepdims=True), 1e-300)
-    own_revenue, own_cost = _own_slates(
-        (revenue, cost), logits, slates.present, examination, draws=draws, rng=rng
+    rewards = (
+        _Reward(np.zeros(logits.shape, np.float64), sets.expected_revenue),
+        _Reward(at_impression, sets.expected_cost - at_impression),
+    )
+    shares_of_slots = position_marginals(logits, columns.shape[1], draws, rng)
+    chances = shares_of_slots[:, 0]
+    revenue, cost = (
+        _expectation(reward, shares_of_slots, columns, slates.present, examination)
+        for reward in rewards
     )
     known = np.where(sets.ad >= 0, shown[np.maximum(sets.ad, 0)], False)
-    logged_revenue, target_revenue = _control_variate(
-        revenue, chances, columns, slates.present, examination
-    )
-    logged_cost, target_cost = _control_variate(cost, chances, columns, slates.present, examination)
     return TargetOnLog(
-        weight=_weights(slates, logits, columns),
+        weight=_position_weights(slates, shares_of_slots, columns),
+        slate_weight=_slate_weights(slates, logits, columns),
         support=float(np.sum(chances * known) / chances.shape[0]),
-        revenue=own_revenue,
-        cost=own_cost,
-        logged_revenue=logged_revenue,
-        logged_cost=logged_cost,
-        target_revenue=target_revenue,
-        target_cost=target_cost,
+        revenue=revenue,
+        cost=cost,
     )
 
 
-def _weights(slates: Slates, logits: Floats, columns: Longs) -> Floats:
-    target = np.where(slates.present, conditional_propensities(logits, columns), 1.0)
-    weight = np.full(target.shape, np.nan)
+def position_marginals(logits: Floats, slots: int, draws: int, rng: np.random.Generator) -> Floats:
+    """P(candidate a stands at position k) of Plackett-Luce logits (B, K); (B, slots, K).
+
+    The first position is exact; those below are means over `draws` sampled slates of the
+    probability given the ads above, which has far less noise than counting the draws.
+    """
+    top = logits.max(axis=1, keepdims=True)
+    chances = np.exp(logits - np.where(np.isfinite(top), top, 0.0))
+    total = np.zeros((logits.shape[0], slots, logits.shape[1]))
+    rows = np.arange(logits.shape[0])
+    for _ in range(draws if slots > 1 else 1):
+        choices, _ = sample(logits, slots, rng)
+        left = chances.copy()
+        for slot in range(slots):
+            total[:, slot] += _shares(left)
+            filled = choices[:, slot] >= 0
+            left[rows[filled], choices[filled, slot]] = 0.0
+    return total / (draws if slots > 1 else 1)
+
+
+def _shares(values: Floats) -> Floats:
+    total = values.sum(axis=1, keepdims=True)
+    return np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+
+
+def _at(values: Floats, columns: Longs) -> Floats:
+    """Entries (B, S) of values (B, S, K) at columns (B, S), 0 where the column is -1."""
+    found = np.take_along_axis(values, np.maximum(columns, 0)[:, :, None], axis=2)[:, :, 0]
+    return np.where(columns >= 0, found, 0.0)
+
+
+def _position_weights(slates: Slates, marginals: Floats, columns: Longs) -> Floats:
+    """Weights (B, S) of the item-position model (independent IPS; Li et al., 2018).
+
+    The target's chance of the ad at the position, over the logged one. Logged propensities are
+    given the ads above, which cannot stand there again: the target's chance is taken among the
+    others too, so that weights have mean 1. What that moves is the share of the target's mass on
+    the ads logged above, times how far those differ from the rest.
+    """
+    target = _at(marginals, columns)
+    rows = np.arange(columns.shape[0])
+    for slot in range(1, columns.shape[1]):
+        above = np.zeros(columns.shape[0])
+        for upper in range(slot):
+            mass = marginals[rows, slot, np.maximum(columns[:, upper], 0)]
+            above += np.where(columns[:, upper] >= 0, mass, 0.0)
+        rest = 1.0 - above
+        target[:, slot] = np.divide(
+            target[:, slot], rest, out=np.zeros_like(rest), where=rest > 1e-9
+        )
+    return _by_propensity(slates, np.minimum(target, 1.0), importance_weights)
+
+
+def _slate_weights(slates: Slates, logits: Floats, columns: Longs) -> Floats:
+    return _by_propensity(slates, conditional_propensities(logits, columns), slate_weights)
+
+
+def _by_propensity(
+    slates: Slates, target: Floats, weights: Callable[[Floats, Floats], Floats]
+) -> Floats:
+    """0 where absent, NaN in slates without propensities."""
+    result = np.full(target.shape, np.nan)
     logged = slates.logged
     if logged.any():
-        weight[logged] = slate_weights(target[logged], slates.propensity[logged])
-    return np.where(slates.present, weight, 0.0)
+        filled = np.where(slates.present, target, 1.0)[logged]
+        result[logged] = weights(filled, slates.propensity[logged])
+    return np.where(slates.present, result, 0.0)
 
 
-def _own_slates(
-    rewards: tuple[_Reward, _Reward],
-    logits: Floats,
-    present: Flags,
-    examination: Floats,
-    *,
-    draws: int,
-    rng: np.random.Generator,
-) -> Floats:
-    """Expected rewards (2, B) of slates drawn from the policy."""
-    total = np.zeros((2, logits.shape[0]))
-    for _ in range(draws):
-        choices, _ = sample(logits, present.shape[1], rng)
-        filled = present & (choices >= 0)
-        column = np.maximum(choices, 0)
-        for number, reward in enumerate(rewards):
-            fixed = np.take_along_axis(reward.fixed, column, 1)
-            earned = fixed + examination * np.take_along_axis(reward.examined, column, 1)
-            total[number] += np.where(filled, earned, 0.0).sum(axis=1)
-    return total / draws
+def _expectation(
+    reward: _Reward, marginals: Floats, columns: Longs, present: Flags, examination: Floats
+) -> Expectation:
+    slots = columns.shape[1]
+    q = np.stack(
+        [reward.fixed + examination[:, k, None] * reward.examined for k in range(slots)], axis=1
+    )
+    q = np.where(present[:, :, None], q, 0.0)
+    cascade_logged, cascade_target = _control_variate(
+        reward, marginals[:, 0], columns, present, examination
+    )
+    return Expectation(
+        target=np.sum(marginals * q, axis=2),
+        logged=_at(q, columns),
+        cascade_target=cascade_target,
+        cascade_logged=cascade_logged,
+    )
 
 
 def _control_variate(

@@ -36,11 +36,9 @@ from roiflow.policy.plackett_luce import sample
 from roiflow.ranking.protocol import Ranker
 from roiflow.ranking.value import CostShares
 
-DRAWS = 16
-"""Slates drawn from the policy for each request where a model gives the reward."""
+DRAWS = 32
+"""Slates drawn from the policy for each request, for its share of each position."""
 
-SUSPICIOUS_AUC = 0.99
-SUSPICIOUS_LIFT = 0.5
 POPULARITY_STRENGTH = 20.0
 CATEGORY = AD_ATTRIBUTES.index("category")
 
@@ -110,7 +108,8 @@ def evaluate_week(
             np.asarray(features.attributes[:, CATEGORY]),
         ),
     }
-    report["suspected_leak"] = suspected_leaks(models, estimates)
+    report["suspected_leak"] = suspected_leaks(models, estimates, params)
+    report["suspicious_lift"] = params.suspicious_lift
     progress(1.0, "done")
     return Evaluation(report, curve)
 
@@ -195,21 +194,25 @@ def policy_terms(
 def suspected_leaks(
     models: Mapping[str, Mapping[str, float | None]],
     estimates: Mapping[str, roi.RoiEstimate],
-) -> list[str]:
-    """Results too good to be true, in words."""
-    found = []
+    params: EvaluateParams,
+) -> dict[str, list[str]]:
+    """Results too good to be true, in words: of predictions and of ROI."""
+    predictions = []
     for model, metrics in models.items():
         for label in ("click", "conversion"):
             name = f"test_full_{label}_auc"
             value = metrics.get(name)
-            if value is not None and value > SUSPICIOUS_AUC:
-                found.append(f"{model}: {name} {value:.4f} over {SUSPICIOUS_AUC:g}")
+            if value is not None and value > params.suspicious_auc:
+                predictions.append(f"{model}: {name} {value:.4f} over {params.suspicious_auc:g}")
     primary = estimates.get(PRIMARY)
-    if primary is not None and primary.lift.verdict == "conclusive":
-        lift = primary.lift.value
-        if lift is not None and lift > SUSPICIOUS_LIFT:
-            found.append(f"ROI lift by {PRIMARY} {lift:.3f} over {SUSPICIOUS_LIFT:g}")
-    return found
+    lift = None if primary is None else primary.lift.value
+    suspicious = lift is not None and lift > params.suspicious_lift
+    return {
+        "predictions": predictions,
+        "roi": [f"lift by {PRIMARY} {lift:.3f} over {params.suspicious_lift:g}"]
+        if suspicious
+        else [],
+    }
 
 
 def _models(

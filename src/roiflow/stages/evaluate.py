@@ -79,7 +79,7 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
         "models": models,
         "roi": roi,
         "policy": report["policy"],
-        "suspected_leak": len(report["suspected_leak"]),
+        "suspected_leak": sum(map(len, report["suspected_leak"].values())),
     }
 
 

@@ -50,7 +50,8 @@ def _report(lift: dict[str, Any] | None = GOOD, **more: Any) -> dict[str, Any]:
             }
         },
         "propensities_logged": True,
-        "suspected_leak": [],
+        "suspected_leak": {"predictions": [], "roi": []},
+        "suspicious_lift": 0.5,
         "roi": {"dr": {"lift": lift}},
         **more,
     }
@@ -91,7 +92,7 @@ def test_at_least(value: float | None, low: float | None, high: float | None, ve
 def test_a_missing_threshold_fails() -> None:
     assert at_least("auc", 0.9, None).reason == "no threshold"
     assert at_most("ece", 0.0, None).verdict == "fail"
-    assert roi_lift("lift", GOOD, None, 0.05).verdict == "fail"
+    assert roi_lift("lift", GOOD, None, 0.05, 0.5).verdict == "fail"
 
 
 def test_at_most() -> None:
@@ -107,6 +108,7 @@ def test_at_most() -> None:
         (_lift(0.01, -0.04, 0.06), "pass"),
         (_lift(-0.01, -0.04, 0.02), "inconclusive"),
         (DOUBTFUL, "inconclusive"),
+        (_lift(0.6, 0.5, 0.7), "inconclusive"),
         (WORSE, "fail"),
         (_lift(0.9, 0.8, 1.0, verdict="inconclusive", reason="support"), "inconclusive"),
         (_lift(0.9, 0.8, 1.0) | {"low": None}, "fail"),
@@ -115,7 +117,10 @@ def test_at_most() -> None:
     ],
 )
 def test_roi_lift(estimate: dict[str, Any] | None, verdict: str) -> None:
-    assert roi_lift("lift", estimate, 0.0, 0.05).verdict == verdict
+    assert roi_lift("lift", estimate, 0.0, 0.05, 0.5).verdict == verdict
+
+
+LEAKY = _report(suspected_leak={"predictions": ["AUC"]})
 
 
 @pytest.mark.parametrize(
@@ -130,11 +135,21 @@ def test_roi_lift(estimate: dict[str, Any] | None, verdict: str) -> None:
         (_report(WORSE), None, None, PARAMS, "fail", False, "none"),
         (_report(WORSE), None, SIGNED, PARAMS, "fail", True, "override"),
         (_report(models={}), None, None, PARAMS, "fail", False, "none"),
-        (_report(suspected_leak=["AUC"]), None, None, PARAMS, "inconclusive", False, "none"),
+        (_report(suspected_leak={}), None, None, PARAMS, "fail", False, "none"),
+        (_report(suspicious_lift=None), None, None, PARAMS, "fail", False, "none"),
+        (
+            _report(suspected_leak={"predictions": ["AUC"]}),
+            None,
+            None,
+            PARAMS,
+            "inconclusive",
+            False,
+            "none",
+        ),
         (_report(None), None, None, PARAMS, "fail", False, "none"),
     ],
 )
-def test_first_model(  # noqa: PLR0917
+def test_first_model(
     report: dict[str, Any],
     champion: str | None,
     override: Override | None,

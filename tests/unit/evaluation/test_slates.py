@@ -17,6 +17,7 @@ from roiflow.evaluation.slates import (
     factors_at,
     logged_slates,
     position_factors,
+    position_marginals,
     target_on_log,
 )
 from roiflow.features.table import Features, Floats, Impressions
@@ -123,25 +124,46 @@ def _target(slates: Slates, sets: CandidateSets, logits: Floats, draws: int) -> 
     )
 
 
-def test_every_estimator_finds_the_enumerated_value() -> None:
+def test_marginals_are_those_of_the_enumeration() -> None:
+    _, _, logits, chance = _world()
+    pairs = list(permutations(range(4), 2))
+    second = [
+        sum(chance[row] for row, pair in enumerate(pairs) if pair[1] == ad) for ad in range(4)
+    ]
+    got = position_marginals(logits[:1], 2, 4000, np.random.default_rng(0))[0]
+    np.testing.assert_allclose(got[0], CHANCES)
+    np.testing.assert_allclose(got[1], second, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "tolerance"),
+    # The log is the enumeration itself: the cascade is exact, the direct method and doubly robust
+    # up to the draws; IPS by position takes the ads above out of the target's choice.
+    [("dm", 0.02), ("dr", 0.02), ("rips", 1e-9), ("cascade_dr", 1e-9), ("ips", 0.1)],
+)
+def test_every_estimator_finds_the_enumerated_value(estimator: str, tolerance: float) -> None:
     slates, sets, logits, chance = _world()
-    target = _target(slates, sets, logits, 4000)
+    terms = target_terms(slates, _target(slates, sets, logits, 1000))[estimator]
     revenue, cost = chance @ slates.revenue.sum(axis=1), chance @ slates.cost.sum(axis=1)
-    np.testing.assert_allclose(chance.sum(), 1.0)
-    np.testing.assert_allclose(target.revenue.mean(), revenue, rtol=0.01)
-    np.testing.assert_allclose(target.cost.mean(), cost, rtol=0.01)
-    for terms in target_terms(slates, target).values():
-        got = terms.revenue_and_cost(terms.columns.sum(axis=0))
-        # The log is the enumeration itself, so each estimator is exact, the DM up to its draws.
-        np.testing.assert_allclose(np.array(got) / 12, [revenue, cost], rtol=0.01)
+    got = terms.revenue_and_cost(terms.columns.sum(axis=0))
+    np.testing.assert_allclose(np.array(got) / 12, [revenue, cost], rtol=tolerance)
+
+
+def test_weights_by_position_have_mean_one() -> None:
+    slates, sets, logits, _ = _world()
+    target = _target(slates, sets, logits, 1000)
+    np.testing.assert_allclose(target.weight.mean(axis=0), 1.0, rtol=0.01)
+    np.testing.assert_allclose(target.slate_weight.mean(axis=0), 1.0)
 
 
 def test_the_control_variate_is_exact_for_two_slots() -> None:
     slates, sets, logits, chance = _world()
     target = _target(slates, sets, logits, 1)
-    np.testing.assert_allclose(target.target_revenue[:, 0], chance @ slates.revenue.sum(axis=1))
-    np.testing.assert_allclose(target.target_cost[:, 0], chance @ slates.cost.sum(axis=1))
-    np.testing.assert_allclose(target.logged_cost[:, 1], slates.cost[:, 1])
+    revenue, cost = chance @ slates.revenue.sum(axis=1), chance @ slates.cost.sum(axis=1)
+    np.testing.assert_allclose(target.revenue.cascade_target[:, 0], revenue)
+    np.testing.assert_allclose(target.cost.cascade_target[:, 0], cost)
+    np.testing.assert_allclose(target.cost.cascade_logged[:, 1], slates.cost[:, 1])
+    np.testing.assert_allclose(target.cost.logged, slates.cost)
 
 
 def test_support_is_the_mass_on_ads_the_log_shows() -> None:
@@ -159,11 +181,13 @@ def test_an_ad_outside_the_candidates_has_weight_zero_from_there_down() -> None:
             for field in fields(CandidateSets)
         }
     )
-    target = _target(slates, narrowed, logits[:, :3], 1)
+    target = _target(slates, narrowed, logits[:, :3], 100)
     outside = slates.ad == 4
     assert (target.weight[outside] == 0).all()
-    assert (target.weight[outside[:, 0], 1] == 0).all()
-    assert (target.weight[~outside.any(axis=1)] > 0).all()
+    assert (target.slate_weight[outside] == 0).all()
+    assert (target.slate_weight[outside[:, 0], 1] == 0).all()
+    assert (target.weight[outside[:, 0], 1] > 0).all()
+    assert (target.slate_weight[~outside.any(axis=1)] > 0).all()
 
 
 class _Limits:
@@ -188,7 +212,7 @@ def _estimates(slates: Slates, target: TargetOnLog) -> dict[str, Any]:
 def test_lift_is_the_ratio_of_roas() -> None:
     slates, sets, logits, _ = _world()
     estimates = _estimates(slates, _target(slates, sets, logits, 50))
-    assert set(estimates) == {"logged", "ips", "snips", "dr", "dm"}
+    assert set(estimates) == {"logged", "ips", "snips", "dr", "dm", "rips", "cascade_dr"}
     base = 1 + estimates["logged"].roi.value
     assert base == pytest.approx(slates.revenue.sum() / slates.cost.sum())
     for each in estimates.values():
