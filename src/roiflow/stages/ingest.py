@@ -44,7 +44,7 @@ def open_source(config: IngestParams, settings: Settings) -> Source:
         case "simulator":
             from roiflow.simulator.source import SimulatorSource
 
-            return SimulatorSource(config.simulator, settings.lake / config.source)
+            return SimulatorSource(config.simulator, settings.lake)
         case "complete_journey":
             from roiflow.data.sources.complete_journey import CompleteJourney
 
