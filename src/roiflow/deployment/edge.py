@@ -1,5 +1,7 @@
 """The edge's nginx configuration: `split_clients`, the same on one machine and a cluster."""
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,7 +55,7 @@ http {{
         listen {listen};
         location = /edge {{
             default_type text/plain;
-            return 200 "$arm\\n";
+            return 200 "$arm {revision}\\n";
         }}
         location / {{
             proxy_pass http://$arm;
@@ -88,14 +90,24 @@ def render(arms: Sequence[Arm], salt: str, listen: str, folder: str, workers: in
     split = [f"        {arm.percent:.2f}% {arm.name};" for arm in arms[:-1] if arm.percent > 0]
     split.append(f"        * {rest.name};")
     upstreams = [_upstream(arm, "" if arm is rest else rest.upstream) for arm in arms]
-    return _TEMPLATE.format(
-        workers=workers,
-        folder=folder,
-        salt=salt,
-        split="\n".join(split),
-        upstreams="".join(upstreams),
-        listen=listen,
-    )
+    values = {
+        "workers": workers,
+        "folder": folder,
+        "salt": salt,
+        "split": "\n".join(split),
+        "upstreams": "".join(upstreams),
+        "listen": listen,
+    }
+    digest = hashlib.sha256(repr(values).encode()).hexdigest()[:12]
+    return _TEMPLATE.format(revision=digest, **values)
+
+
+def revision(configuration: str) -> str:
+    """What GET /edge answers beside the arm: which configuration is in force."""
+    found = re.search(r'return 200 "\$arm (\w+)', configuration)
+    if found is None:
+        raise ServiceError("not a configuration of the edge: it has no revision")
+    return found[1]
 
 
 def _upstream(arm: Arm, backup: str) -> str:

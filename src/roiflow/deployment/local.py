@@ -58,12 +58,12 @@ def nginx(folder: Path, port: int) -> Server:
     )
 
 
-def check_nginx(folder: Path) -> None:
-    """Raises ServiceError with nginx's words where <folder>/nginx.conf is not valid."""
-    command = [str(nginx_executable()), "-t", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+def check_nginx(folder: Path, configuration: Path) -> None:
+    """Raises ServiceError with nginx's words where a configuration is not valid."""
+    command = [str(nginx_executable()), "-t", "-p", str(folder), "-c", str(configuration)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise ServiceError(f"{folder / 'nginx.conf'}: {answer.stderr.strip()}")
+        raise ServiceError(f"{configuration}: {answer.stderr.strip()}")
 
 
 def ranker(name: str, bento: Path, port: int, environment: dict[str, str]) -> Server:

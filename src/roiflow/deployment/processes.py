@@ -135,10 +135,15 @@ def free_port(preferred: int = 0) -> int:
     raise ServiceError("no free port on 127.0.0.1")
 
 
+def recorded(home: Path) -> list[Running]:
+    """Every recorded process, the one started last first; some may have ended by themselves."""
+    records = [_record(home / "servers", path.stem) for path in (home / "servers").glob("*.json")]
+    return sorted((record for record in records if record), key=lambda record: -record.started)
+
+
 def running(home: Path) -> dict[str, Running]:
     """The recorded processes that are alive, by name."""
-    records = (_record(home / "servers", path.stem) for path in (home / "servers").glob("*.json"))
-    return {record.name: record for record in records if record and _leader(record)}
+    return {record.name: record for record in recorded(home) if _leader(record)}
 
 
 def start(servers: Sequence[Server], home: Path) -> list[Running]:

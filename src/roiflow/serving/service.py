@@ -27,6 +27,11 @@ class OnlineSlates:
         return self._recommender.recommend(contexts, self._store, self._rng)
 
 
+def namespace(digest: str) -> str:
+    """Prefix of a package's keys: its own, since dense indices mean nothing to another one."""
+    return f"roiflow:{digest[:12]}:"
+
+
 def build_app(package_folder: Path, redis_url: str | None, served: Path) -> SlateApp:
     """Raises PackageError on a package that is not whole, ServiceError without a Redis address."""
     if not redis_url:
@@ -36,7 +41,9 @@ def build_app(package_folder: Path, redis_url: str | None, served: Path) -> Slat
     package = Package.load(package_folder)
     recommender = Recommender(package)
     models = recommender.models
-    store = RedisStore(models.plan, models.vocabulary, recommender.history, redis_url)
+    store = RedisStore(
+        models.plan, models.vocabulary, recommender.history, redis_url, namespace(package.digest)
+    )
     about = package.description
     shares = about.cost_shares
     version = recommender.policy_version

@@ -1,0 +1,220 @@
+"""Bentos behind the edge on one machine: started, filled, switched to, and only then the old ended.
+
+What runs is written in <home>/deployment.json; starting it again from there gives the same split.
+"""
+
+import json
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from roiflow.bundle import Bento, find_bento
+from roiflow.deployment import edge, local, processes
+from roiflow.deployment.processes import Running
+from roiflow.errors import ServiceError
+from roiflow.features.online import FeatureStore, Value, Values, load_snapshot
+from roiflow.features.redis_store import RedisValues
+from roiflow.files import write_file
+from roiflow.serving.package import Package
+from roiflow.serving.recommender import Recommender
+from roiflow.serving.service import namespace
+
+EDGE_PORT, RANKER_PORT, REDIS_PORT = 8088, 3001, 6390
+"""Preferred ports; a taken one gives way to a free one."""
+
+STATE = "deployment.json"
+RELOAD_SECONDS = 10.0
+DRAIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A Bento that answers a share of the users."""
+
+    arm: str
+    percent: float
+    tag: str
+
+    @property
+    def server(self) -> str:
+        """Name of its process."""
+        return f"ranker-{self.tag.partition(':')[2]}"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What answers, and where."""
+
+    address: str
+    arms: tuple[Placed, ...]
+    redis_url: str
+
+
+def current(home: Path) -> tuple[Placed, ...]:
+    """The arms of the last deployment; none before the first."""
+    path = home / STATE
+    if not path.exists():
+        return ()
+    return tuple(Placed(**arm) for arm in json.loads(path.read_text())["arms"])
+
+
+def deploy(
+    home: Path, bento: Bento, snapshot: Path, redis_url: str | None, percent: float = 100.0
+) -> Deployed:
+    """Serve a Bento to `percent` of the users; what was stable keeps the rest.
+
+    The new instance has the online features of `snapshot` and is warm before the edge sends it
+    anyone, and what nobody is sent to is ended last; so a failure leaves what was there. Doing it
+    twice changes nothing. Raises ServiceError where a server does not start.
+    """
+    old = current(home)
+    arms = _arms(old, bento.tag, percent)
+    url = ensure_redis(home, redis_url)
+    load_online(bento, snapshot, url)
+    deployed = serve(home, arms, url)
+    _remember(home, arms)
+    _end(home, {arm.server for arm in old} - {arm.server for arm in arms})
+    return deployed
+
+
+def _end(home: Path, servers: Collection[str]) -> None:
+    """End instances that get no new request, once they have answered the last."""
+    if servers:
+        time.sleep(DRAIN_SECONDS)
+    for server in sorted(servers):
+        processes.stop(server, home)
+
+
+def _remember(home: Path, arms: Sequence[Placed]) -> None:
+    with write_file(home / STATE) as aside:
+        aside.write_text(json.dumps({"arms": [asdict(arm) for arm in arms]}, indent=1) + "\n")
+
+
+def _arms(old: Sequence[Placed], tag: str, percent: float) -> tuple[Placed, ...]:
+    if percent == 100 or (old and old[-1].tag == tag):
+        return (Placed("stable", 100.0, tag),)
+    if not old:
+        raise ServiceError(f"a canary of {percent:g} percent needs a stable deployment beside it")
+    return (Placed("canary", percent, tag), Placed("stable", 100 - percent, old[-1].tag))
+
+
+def roll_back(home: Path, redis_url: str | None) -> Deployed:
+    """Send every user to the stable arm, then end the canary. Raises ServiceError without one."""
+    old = current(home)
+    if not old:
+        raise ServiceError(f"{home / STATE}: nothing is deployed")
+    stable = find_bento(old[-1].tag, home)
+    arms = (Placed("stable", 100.0, stable.tag),)
+    deployed = serve(home, arms, ensure_redis(home, redis_url))
+    _remember(home, arms)
+    _end(home, {arm.server for arm in old} - {arm.server for arm in arms})
+    return deployed
+
+
+def serve(home: Path, arms: Sequence[Placed], redis_url: str) -> Deployed:
+    """Run the arms' instances and the edge in front of them; what runs already is left."""
+    instances = [processes.start([_instance(home, arm, redis_url)], home)[0] for arm in arms]
+    address = _point_edge(home, arms, instances)
+    return Deployed(address, tuple(arms), redis_url)
+
+
+def _instance(home: Path, arm: Placed, redis_url: str) -> processes.Server:
+    bento = find_bento(arm.tag, home)
+    there = processes.running(home).get(arm.server)
+    port = _port(there) if there else processes.free_port(RANKER_PORT)
+    environment = {"ROIFLOW_HOME": str(home.absolute()), "ROIFLOW_REDIS_URL": redis_url}
+    return local.ranker(arm.server, bento.folder, port, environment)
+
+
+def _point_edge(home: Path, arms: Sequence[Placed], instances: Sequence[Running]) -> str:
+    """Write nginx.conf for the arms, then start nginx or let it change over; its address."""
+    folder = home.absolute() / "edge"
+    folder.mkdir(parents=True, exist_ok=True)
+    there = processes.running(home).get("nginx")
+    port = _port(there) if there else processes.free_port(EDGE_PORT)
+    shares = [
+        edge.Arm(arm.arm, arm.percent, instance.address.removeprefix("http://"))
+        for arm, instance in zip(arms, instances, strict=True)
+    ]
+    text = edge.render(shares, edge.SALT, f"{local.HOST}:{port}", str(folder))
+    configuration = folder / "nginx.conf"
+    changed = not configuration.exists() or configuration.read_text() != text
+    if changed:
+        with write_file(configuration) as aside:
+            aside.write_text(text)
+            local.check_nginx(folder, aside)
+    (nginx,) = processes.start([local.nginx(folder, port)], home)
+    if there and changed:
+        processes.reload("nginx", home)
+        _await_revision(nginx.address, edge.revision(text))
+    return nginx.address
+
+
+def _port(there: Running) -> int:
+    """Of an address such as redis://127.0.0.1:6390/0."""
+    return int(there.address.rsplit(":", 1)[1].partition("/")[0])
+
+
+def _await_revision(address: str, revision: str) -> None:
+    """Until the edge answers with a configuration; the old one serves what it had accepted."""
+    ready = processes.http_ready(f"{address}/edge", lambda body: revision in body.decode())
+    limit = time.monotonic() + RELOAD_SECONDS
+    seen = 0
+    while seen < 3:
+        seen = seen + 1 if ready() else 0
+        if time.monotonic() > limit:
+            raise ServiceError(f"nginx: did not take configuration {revision} over")
+        time.sleep(0.02)
+
+
+def ensure_redis(home: Path, redis_url: str | None) -> str:
+    """The named Redis, or else the embedded one, started where it does not run."""
+    if redis_url:
+        return redis_url
+    there = processes.running(home).get("redis")
+    port = _port(there) if there else processes.free_port(REDIS_PORT)
+    return processes.start([local.redis(home, port)], home)[0].address
+
+
+class _Within:
+    """Values for an older package: hours keep only ads and placements that it has rows for."""
+
+    def __init__(self, values: Values, sizes: Mapping[str, int]) -> None:
+        self._values, self._sizes = values, sizes
+
+    def get(self, keys: Sequence[str]) -> list[Value]:
+        """As the values beneath."""
+        return self._values.get(keys)
+
+    def put(self, pairs: Mapping[str, bytes], seconds: int) -> None:
+        """As the values beneath, newer indices as 0, out of vocabulary."""
+        kept = {
+            key: self._known(value) if key.startswith("hour:") else value
+            for key, value in pairs.items()
+        }
+        self._values.put(kept, seconds)
+
+    def _known(self, value: bytes) -> bytes:
+        rows = np.frombuffer(value, "<i4").reshape(-1, 5).copy()
+        for column, kind in enumerate(("ad", "placement")):
+            rows[rows[:, column] >= self._sizes[kind], column] = 0
+        return rows.tobytes()
+
+
+def load_online(bento: Bento, snapshot: Path, redis_url: str) -> bool:
+    """Load a run's online features for the Bento's package; False where the store is as new.
+
+    Every package has keys of its own, so that no index of one is read by another. Raises
+    ContractError on a snapshot that cannot be read, ServiceError without Redis.
+    """
+    recommender = Recommender(Package.load(bento.package))
+    plan, values = recommender.models.plan, RedisValues(redis_url, namespace(bento.digest))
+    try:
+        within = _Within(values, plan.sizes)
+        vocabulary = recommender.models.vocabulary
+        return load_snapshot(FeatureStore(plan, vocabulary, recommender.history, within), snapshot)
+    finally:
+        values.close()

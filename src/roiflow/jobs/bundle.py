@@ -1,0 +1,37 @@
+"""Build the Bento of the registered model's champion."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from roiflow.bundle import build_bento
+from roiflow.errors import RegistryError
+from roiflow.files import write_file
+from roiflow.registry import CHAMPION, Registered, Registry
+from roiflow.settings import Settings
+from roiflow.stages.command import run
+
+
+def main(registered: Path, service: Path, bento: Path) -> None:
+    """Build it unless it is there; write tag, folder, model and version to `bento`.
+
+    `service` is the folder of the Bento's source. Raises RegistryError where the model of
+    `registered` has no champion.
+    """
+    settings = Settings()
+    registry = Registry(settings.registry_uri, settings.home)
+    name = Registered(**json.loads(registered.read_text())).name
+    champion = registry.by_alias(name, CHAMPION)
+    if champion is None:
+        raise RegistryError(f"{name}: no version has the alias {CHAMPION!r}, nothing to serve")
+    labels = {"model": name, "source": champion.tags["source"], "week": champion.tags["week"]}
+    built = build_bento(
+        registry.package(champion), str(champion.version), service, settings.home, labels
+    )
+    content = asdict(built) | {"folder": str(built.folder), "model": name}
+    with write_file(bento) as aside:
+        aside.write_text(json.dumps(content | {"version": champion.version}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,33 @@
+"""Serve a Bento on this machine, behind the edge, with the run's online features."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from roiflow.bundle import find_bento
+from roiflow.deployment.release import deploy
+from roiflow.errors import ServiceError
+from roiflow.files import write_file
+from roiflow.settings import Settings
+from roiflow.stages.command import run
+
+
+def main(bento: Path, online: Path, deployed: Path) -> None:
+    """Load the snapshot `online`, switch every user to `bento`; write address and arms.
+
+    What served before is ended after the switch, and stays where anything fails. The same Bento
+    and snapshot twice change nothing.
+    """
+    settings = Settings()
+    try:
+        tag = json.loads(bento.read_text())["tag"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ServiceError(f"{bento}: does not name a Bento: {error}") from None
+    home = settings.home.absolute()
+    served = deploy(home, find_bento(tag, home), online, settings.redis_url)
+    with write_file(deployed) as aside:
+        aside.write_text(json.dumps(asdict(served), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,53 @@
+"""Let a package serve the next week of the simulated world, and keep the week in the lake."""
+
+from pathlib import Path
+
+from rich.progress import Progress as Bar
+
+from roiflow.data.weeks import Week
+from roiflow.features.online import load_snapshot
+from roiflow.params import SimulatorParams, load_params
+from roiflow.serving.chooser import ServedChooser
+from roiflow.serving.package import Package
+from roiflow.serving.recommender import Recommender
+from roiflow.settings import Settings
+from roiflow.simulator.run import Progress
+from roiflow.simulator.source import SimulatorSource
+from roiflow.stages.command import run
+
+
+def main(package: Path, online: Path, params: Path) -> None:
+    """Serve the week after params.yaml's `ingest.week`, from the snapshot at that week's end."""
+    config = load_params(params).ingest
+    lake = Settings().lake / "simulator"
+    week = Week.parse(config.week).plus(1)
+    with Bar(transient=True) as bar:
+        task = bar.add_task(f"simulate {week}", total=1.0)
+        simulate(
+            package, online, config.simulator, lake, week,
+            lambda done, what: bar.update(task, completed=done, description=what),
+        )  # fmt: skip
+
+
+def simulate(
+    package: Path,
+    online: Path,
+    params: SimulatorParams,
+    lake: Path,
+    week: Week,
+    progress: Progress | None = None,
+) -> int:
+    """Serve `week` with the package in this process; the number of impressions.
+
+    A week that the same policy served before is served again to the same rows.
+    """
+    recommender = Recommender(Package.load(package))
+    store = recommender.memory_store()
+    load_snapshot(store, online)
+    source = SimulatorSource(params, lake)
+    chooser = ServedChooser(recommender, store, source.world)
+    return int(source.serve_week(week, chooser, progress)["impressions"].num_rows)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,83 @@
+"""The whole platform on this machine: up, down, status."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from roiflow.deployment import local, processes, release
+from roiflow.deployment.processes import Running
+from roiflow.settings import Settings
+
+AIRFLOW_PORT, MLFLOW_PORT, EVIDENTLY_PORT = 8080, 5000, 8000
+"""Preferred ports; a taken one gives way to a free one."""
+
+Progress = Callable[[float, str], None]
+
+
+def up(
+    settings: Settings, repository: Path, progress: Progress = lambda _, __: None
+) -> dict[str, Running]:
+    """Start what does not run: Redis, the deployed service, MLflow, Evidently, Airflow.
+
+    A second call starts nothing. The service comes up where something was deployed. Raises
+    ServiceError with the log's tail where a server does not start; what had started stays up, and
+    `down` ends it.
+    """
+    home = settings.home.absolute()
+    progress(0.0, "Redis")
+    url = release.ensure_redis(home, settings.redis_url)
+    arms = release.current(home)
+    if arms:
+        progress(0.1, "slate service")
+        release.serve(home, arms, url)
+    there = processes.running(home)
+    progress(0.2, "MLflow, Evidently")
+    servers = [
+        local.mlflow(home, settings.registry_uri, _port(there, "mlflow", MLFLOW_PORT)),
+        local.evidently(home / "evidently", _port(there, "evidently", EVIDENTLY_PORT)),
+    ]
+    processes.start(servers, home)
+    progress(0.4, "Airflow")
+    _start_airflow(home, repository, _port(there, "airflow-api-server", AIRFLOW_PORT))
+    progress(1.0, "up")
+    return status(settings)
+
+
+def _port(there: dict[str, Running], name: str, preferred: int) -> int:
+    if name in there:
+        return int(there[name].address.rsplit(":", 1)[1])
+    return processes.free_port(preferred)
+
+
+def _start_airflow(home: Path, repository: Path, port: int) -> None:
+    environment = airflow_environment(home, repository, port)
+    servers = local.airflow(environment, port)
+    if any(server.name not in processes.running(home) for server in servers):
+        local.migrate_airflow(environment)
+        processes.start(servers, home)
+
+
+def airflow_environment(home: Path, repository: Path, port: int) -> dict[str, str]:
+    """The platform's Airflow: its own home under `home`, the repository's DAGs."""
+    places = {"ROIFLOW_HOME": str(home.absolute())}
+    return local.airflow_environment(home / "airflow", repository / "dags", port) | places
+
+
+def airflow_password(home: Path) -> tuple[str, str] | None:
+    """User and generated password of the Airflow UI, once it has started."""
+    path = home.absolute() / "airflow" / "simple_auth_manager_passwords.json.generated"
+    if not path.exists():
+        return None
+    user, password = next(iter(json.loads(path.read_text()).items()))
+    return str(user), str(password)
+
+
+def status(settings: Settings) -> dict[str, Running]:
+    """What runs, by name."""
+    return processes.running(settings.home.absolute())
+
+
+def down(settings: Settings) -> list[str]:
+    """End exactly what was started from this home; the names of what ran."""
+    home = settings.home.absolute()
+    return [record.name for record in processes.recorded(home) if processes.stop(record.name, home)]
