@@ -5,8 +5,9 @@ from pathlib import Path
 from rich.progress import Progress as Bar
 
 from roiflow.data.weeks import Week
+from roiflow.errors import SourceError
 from roiflow.features.online import load_snapshot
-from roiflow.params import SimulatorParams, load_params
+from roiflow.params import load_params
 from roiflow.serving.chooser import ServedChooser
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
@@ -14,17 +15,23 @@ from roiflow.settings import Settings
 from roiflow.simulator.run import Progress
 from roiflow.simulator.source import SimulatorSource
 from roiflow.stages.command import run
+from roiflow.stages.ingest import open_source
 
 
 def main(package: Path, online: Path, params: Path) -> None:
-    """Serve the week after params.yaml's `ingest.week`, from the snapshot at that week's end."""
+    """Serve the week after params.yaml's `ingest.week`, from the snapshot at that week's end.
+
+    Raises SourceError where the source is not the simulator: no other world answers.
+    """
     config = load_params(params).ingest
-    lake = Settings().lake / "simulator"
+    source = open_source(config, Settings())
+    if not isinstance(source, SimulatorSource):
+        raise SourceError(f"{params}: only the source simulator can be served, not {source.name}")
     week = Week.parse(config.week).plus(1)
     with Bar(transient=True) as bar:
         task = bar.add_task(f"simulate {week}", total=1.0)
         simulate(
-            package, online, config.simulator, lake, week,
+            package, online, source, week,
             lambda done, what: bar.update(task, completed=done, description=what),
         )  # fmt: skip
 
@@ -32,19 +39,17 @@ def main(package: Path, online: Path, params: Path) -> None:
 def simulate(
     package: Path,
     online: Path,
-    params: SimulatorParams,
-    lake: Path,
+    source: SimulatorSource,
     week: Week,
     progress: Progress | None = None,
 ) -> int:
     """Serve `week` with the package in this process; the number of impressions.
 
-    A week that the same policy served before is served again to the same rows.
+    Serving a week again replaces it; the same package gives the same rows.
     """
     recommender = Recommender(Package.load(package))
     store = recommender.memory_store()
     load_snapshot(store, online)
-    source = SimulatorSource(params, lake)
     chooser = ServedChooser(recommender, store, source.world)
     return int(source.serve_week(week, chooser, progress)["impressions"].num_rows)
 

@@ -66,6 +66,19 @@ def tiny_world(folder: Path, weeks: tuple[str, ...] = WEEKS, **keys: object) -> 
     return TinyWorld(params, source, built, folder / "features", folder / "validated")
 
 
+def rebuilt(folder: Path, world: TinyWorld, lake_folder: Path, weeks: tuple[str, ...]) -> Path:
+    """Features of a longer window, over the lake's served weeks and the world's vocabulary."""
+    source = SimulatorSource(world.params, lake_folder)
+    for name in weeks:
+        week = Week.parse(name)
+        for table, rows in source.pull(week, week.end).items():
+            lake.write(folder / "validated", table, week, rows)
+    features = folder / "features"
+    features.mkdir()
+    write_built(features, build(Window(folder / "validated"), world.built.vocabulary, FEATURES))
+    return features
+
+
 def write_package(
     folder: Path, world: TinyWorld, layers: int = 2, temperature: float = 1.0
 ) -> Package:

@@ -1,0 +1,57 @@
+"""A simulated week that the package itself serves."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+from tests.unit.serving.packages import SLATE, TinyWorld, rebuilt
+
+from roiflow.data.weeks import Week
+from roiflow.evaluation.replay import replay
+from roiflow.features import read
+from roiflow.features.engine import open_engine
+from roiflow.jobs.simulate_week import simulate
+from roiflow.policy.candidate_sets import columns_of
+from roiflow.policy.plackett_luce import conditional_propensities
+from roiflow.serving.package import Package
+from roiflow.serving.recommender import Models
+from roiflow.simulator.source import SimulatorSource
+
+WEEK = Week.parse("2026-W03")
+
+
+def test_the_week_is_served_logged_and_repeatable(
+    world: TinyWorld, package: Package, tmp_path: Path
+) -> None:
+    online, source = world.features / "online", SimulatorSource(world.params, tmp_path)
+    count = simulate(package.folder, online, source, WEEK)
+    first = source.pull(WEEK, WEEK.end)["impressions"]
+    assert count == first.num_rows > 100
+    served = first.filter(pc.equal(first["policy_version"], package.digest[:12]))
+    assert served.num_rows > 0.9 * first.num_rows  # the rest is last week's late hour
+    assert set(served["slate_size"].to_pylist()) == {SLATE}
+    propensity = np.asarray(served["propensity"])
+    assert ((propensity > 0) & (propensity <= 1)).all()
+    simulate(package.folder, online, source, WEEK)
+    again = SimulatorSource(world.params, tmp_path).pull(WEEK, WEEK.end)["impressions"]
+    assert again.equals(first)
+
+
+def test_slates_are_those_of_the_offline_engine(
+    world: TinyWorld, package: Package, tmp_path: Path
+) -> None:
+    """The week's logged propensities are what replay finds from the next week's features."""
+
+    source = SimulatorSource(world.params, tmp_path / "lake")
+    simulate(package.folder, world.features / "online", source, WEEK)
+    folder = rebuilt(tmp_path, world, tmp_path / "lake", ("2026-W01", "2026-W02", "2026-W03"))
+    features, models = read(folder), Models(Package.load(package.folder))
+    log = features.impressions
+    late = np.flatnonzero((log.event_time >= WEEK.start) & (log.position == 1))
+    late = late[log.user[late] > 0]
+    sets = replay(models, features, open_engine(folder), late, features.catalogues[-1])
+    shown = np.stack([log.ad[late + at] for at in range(SLATE)], axis=1)
+    logged = np.stack([log.propensity[late + at] for at in range(SLATE)], axis=1)
+    found = conditional_propensities(models.logits(sets), columns_of(sets.ad, shown))
+    assert late.size > 100
+    np.testing.assert_allclose(found, logged, rtol=2e-4)
