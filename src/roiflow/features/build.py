@@ -220,21 +220,27 @@ def _vocabulary(
 ) -> tuple[Vocabulary, dict[str, int]]:
     """The vocabulary, and the size of each kind's part that was known before `test`."""
     kinds = dict(_IDS) | {f"profile:{name}": (("users", name),) for name in profile}
-
-    def seen(sources: Iterable[tuple[str, str]]) -> Iterable[pa.Table]:
-        for table, column in sources:
-            for week in window.weeks:
-                rows = window.read(table, week, [column, c.KNOWN_TIME])
-                yield rows.rename_columns(["id", "known_time"])
-
-    vocabulary, known = published, {}
-    for kind, sources in kinds.items():
-        tables = list(seen(sources))
-        early = [
-            table.filter(pc.less(table["known_time"].cast(pa.int64()), test)) for table in tables
+    seen: dict[str, list[pa.Table]] = {kind: [] for kind in kinds}
+    for table in ("ads", "users", "impressions", "behaviours"):
+        of_table = [
+            (kind, column)
+            for kind, sources in kinds.items()
+            for source, column in sources
+            if source == table
         ]
-        known[kind] = published.extended(kind, early, min_count).size(kind)
-        vocabulary = vocabulary.extended(kind, tables, min_count)
+        for week in window.weeks:
+            rows = window.read(table, week, [c.KNOWN_TIME, *(column for _, column in of_table)])
+            for kind, column in of_table:
+                counted = rows.group_by(column).aggregate(
+                    [(c.KNOWN_TIME, "min"), (c.KNOWN_TIME, "count")]
+                )
+                seen[kind].append(counted.rename_columns(["id", "known_time", "count"]))
+    vocabulary, known = published, {}
+    for kind, counts in seen.items():
+        new = published.new(kind, counts, min_count)
+        vocabulary = vocabulary.appended(kind, new["id"])
+        early = int(np.count_nonzero(_time(new["known_time"]) < test))
+        known[kind] = published.size(kind) + early
     return vocabulary, known
 
 

@@ -298,10 +298,10 @@ def _fill_item(
     now: int,
     stamp: Longs,
     cache: Singles,
+    keys: Longs,
     out: Singles,
 ) -> None:
     """Values of one row's candidates; an ad's are kept in `cache` while `stamp` is `now`."""
-    keys = np.zeros(5, np.int64)
     keys[4] = base[4] + placement
     for k in range(ad.shape[1]):
         shown = ad[row, k]
@@ -354,7 +354,7 @@ def item_pass(
     windows = hours.size
     counts = np.zeros((windows, total_keys, 3), np.int32)
     cache = np.zeros((attributes.shape[0], columns.shape[0]), np.float32)
-    stamp = np.full(attributes.shape[0], -1, np.int64)
+    stamp, keys = np.full(attributes.shape[0], -1, np.int64), np.zeros(5, np.int64)
     if order.size == 0:
         return
     high = np.searchsorted(log_hour, hour[order[0]] - hours.max())
@@ -383,7 +383,7 @@ def item_pass(
             lows[w] = at
         _fill_item(
             row, ad, placement[row], counts, attributes, base, columns, rates, logs, now, stamp,
-            cache, out,
+            cache, keys, out,
         )  # fmt: skip
 
 
@@ -401,11 +401,11 @@ def item_states_pass(
 ) -> None:
     """Item-side columns of `out` (B, K, F) from one hour's counts (windows, keys, 3)."""
     cache = np.zeros((attributes.shape[0], columns.shape[0]), np.float32)
-    stamp = np.full(attributes.shape[0], -1, np.int64)
+    stamp, keys = np.full(attributes.shape[0], -1, np.int64), np.zeros(5, np.int64)
     for row in range(ad.shape[0]):
         _fill_item(
             row, ad, placement[row], counts, attributes, base, columns, rates, logs, 0, stamp,
-            cache, out,
+            cache, keys, out,
         )  # fmt: skip
 
 

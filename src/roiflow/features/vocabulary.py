@@ -25,6 +25,11 @@ SCHEMA = pa.schema(
 )
 
 
+_NOTHING = pa.schema(
+    [("id", pa.string()), ("known_time", pa.int64()), ("count", pa.int64())]
+).empty_table()
+
+
 class Vocabulary:
     """The ids of each kind (user, ad, action, ...) in the order of their indices 1, 2, ..."""
 
@@ -61,34 +66,35 @@ class Vocabulary:
         return self._lookups[kind]
 
     def extended(self, kind: str, seen: Iterable[pa.Table], min_count: int) -> "Vocabulary":
-        """With the new ids of `seen`, tables of columns `id` and `known_time` (any number of rows).
+        """With the new ids of `seen`, tables of columns `id`, `known_time` and `count`.
 
         Ids in fewer than `min_count` rows stay out of the vocabulary.
         """
-        counted = [
-            table.group_by("id").aggregate([("known_time", "min"), ("known_time", "count")])
-            for table in seen
-            if table.num_rows
-        ]
-        known = self.ids(kind)
-        if not counted:
-            return Vocabulary({**self._ids, kind: known})
+        return self.appended(kind, self.new(kind, seen, min_count)["id"])
+
+    def appended(self, kind: str, ids: pa.ChunkedArray) -> "Vocabulary":
+        """With ids that it does not have yet, in this order."""
+        added = ids.combine_chunks().cast(pa.string())
+        return Vocabulary({**self._ids, kind: pa.concat_arrays([self.ids(kind), added])})
+
+    def new(self, kind: str, seen: Iterable[pa.Table], min_count: int) -> pa.Table:
+        """New ids in the order of their indices: columns `id`, and `known_time` when first known.
+
+        `seen` are tables of columns `id`, `known_time` and `count`, the rows that each stands for.
+        """
         total = (
-            pa.concat_tables(counted)
+            pa.concat_tables([_NOTHING, *(table.cast(_NOTHING.schema) for table in seen)])
             .group_by("id")
-            .aggregate([("known_time_min", "min"), ("known_time_count", "sum")])
+            .aggregate([("known_time", "min"), ("count", "sum")])
         )
-        new = total.filter(
-            pc.and_(
-                pc.is_null(pc.index_in(total["id"], value_set=known)),
-                pc.and_(
-                    pc.is_valid(total["id"]),
-                    pc.greater_equal(total["known_time_count_sum"], min_count),
-                ),
-            )
-        ).sort_by([("known_time_min_min", "ascending"), ("id", "ascending")])
-        added = new["id"].combine_chunks().cast(pa.string())
-        return Vocabulary({**self._ids, kind: pa.concat_arrays([known, added])})
+        new = pc.is_null(pc.index_in(total["id"], value_set=self.ids(kind)))
+        often = pc.greater_equal(total["count_sum"], min_count)
+        return (
+            total.filter(pc.and_(pc.and_(new, often), pc.is_valid(total["id"])))
+            .select(["id", "known_time_min"])
+            .rename_columns(["id", "known_time"])
+            .sort_by([("known_time", "ascending"), ("id", "ascending")])
+        )
 
     def table(self) -> pa.Table:
         """Columns kind, id, index; ordered by kind, then index."""

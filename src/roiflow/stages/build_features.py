@@ -1,5 +1,6 @@
 """Validated weeks -> indexed, as-known features, the vocabulary and the online snapshot."""
 
+import sys
 from pathlib import Path
 
 from rich.progress import Progress
@@ -15,7 +16,7 @@ def main(raw: Path, validated: Path, features: Path, params: Path) -> None:
     """`raw` gives the vocabulary published before; `features` is replaced as a whole."""
     config = load_params(params).build_features
     published = Vocabulary.read(raw / "vocabulary.parquet")
-    with Progress(transient=True) as bar:
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task("features", total=1.0)
         built = build(
             Window(validated),

@@ -13,6 +13,7 @@ def seen(*rows: tuple[str | None, int]) -> pa.Table:
         {
             "id": pa.array([name for name, _ in rows], pa.string()),
             "known_time": pa.array([time for _, time in rows], pa.int64()),
+            "count": pa.array([1] * len(rows), pa.int64()),
         }
     )
 
