@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from roiflow import columns as c
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
-from roiflow.errors import ContractError
+from roiflow.errors import ContractError, ParamsError
 from roiflow.features import kernels
 from roiflow.features.engine import Engine, item_log, last_times, user_log, write_engine
 from roiflow.features.folder import write
@@ -142,10 +142,15 @@ def build(
 ) -> Built:
     """Features of the window's impressions; raises ContractError where there is nothing to learn.
 
+    Raises ParamsError where a window is given twice.
+
     The last week is the test period (in a window of one week: its last `validation_days`), the
     `validation_days` before it are for validation. Attributes of ads and users are the newest
     known before the test period, or the first known of those that appear in it.
     """
+    windows = params.windows_days
+    if not windows or len(set(windows)) < len(windows):
+        raise ParamsError(f"build_features.windows_days: {windows}: expected days, each once")
     as_of = window.weeks[-1].end
     held_out = params.validation_days * MICROS_PER_DAY
     test = window.weeks[-1].start if len(window.weeks) > 1 else as_of - held_out
@@ -161,7 +166,7 @@ def build(
     attributes = _attributes(ads, vocabulary, sizes["ad"], test)
     clicks, seen, converted = _totals(rows, conversions, test - held_out)
     plan = Plan(
-        windows_days=tuple(params.windows_days),
+        windows_days=tuple(windows),
         prior_strength=params.prior_strength,
         ctr=clicks / seen if seen else 0.0,
         cvr=converted / clicks if clicks else 0.0,

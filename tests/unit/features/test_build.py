@@ -21,7 +21,7 @@ from tests.unit.features.world import (
     reference,
 )
 
-from roiflow.errors import ContractError
+from roiflow.errors import ContractError, ParamsError
 from roiflow.features.build import Built, Window, build, hash_ids
 from roiflow.features.table import TEST, TRAIN, VALIDATION
 from roiflow.features.vocabulary import Vocabulary
@@ -378,6 +378,13 @@ def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
         World().built(tmp_path / "empty")
     with pytest.raises(ContractError, match="no impression before the validation days"):
         World().show("u1", "a1", NOON).built(tmp_path / "late")
+
+
+@pytest.mark.parametrize("windows", [[], [7, 7]])
+def test_windows_are_given_once(tmp_path: Path, calm: World, windows: list[int]) -> None:
+    params = PARAMS.model_copy(update={"windows_days": windows})
+    with pytest.raises(ParamsError, match="build_features.windows_days"):
+        calm.built(tmp_path, params)
 
 
 def test_a_corrupt_file_is_named(tmp_path: Path, calm: World) -> None:
