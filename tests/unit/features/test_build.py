@@ -383,7 +383,7 @@ def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("windows", [[], [7, 7]])
 def test_windows_are_given_once(tmp_path: Path, calm: World, windows: list[int]) -> None:
     params = PARAMS.model_copy(update={"windows_days": windows})
-    with pytest.raises(ParamsError, match="build_features.windows_days"):
+    with pytest.raises(ParamsError, match=r"build_features\.windows_days"):
         calm.built(tmp_path, params)
 
 
