@@ -20,7 +20,7 @@ from roiflow.files import write_file
 from roiflow.params import load_params
 from roiflow.policy import SlatePolicy
 from roiflow.policy.candidate_sets import first_rows, top_requests
-from roiflow.ranking.onnx import export
+from roiflow.ranking.onnx import export as to_onnx
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.value import load_cost_shares
 from roiflow.serving import package as packages
@@ -49,7 +49,7 @@ def main(
     model, slates = ranking.load(ranker), slate_policy.load(policy)
     with Progress() as bar, TemporaryDirectory() as aside:
         task = bar.add_task("export to ONNX", total=3)
-        encoder, scorer = export(model)
+        encoder, scorer = to_onnx(model)
         files = {
             packages.USER_ENCODER: encoder,
             packages.SCORER: scorer,

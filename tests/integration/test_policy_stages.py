@@ -1,0 +1,189 @@
+"""finetune_policy and export as DVC calls them, on a tiny world."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tests.unit.serving.packages import TinyWorld, tiny_world
+
+from roiflow import ranking
+from roiflow.data.weeks import Week
+from roiflow.errors import PackageError, ParityError
+from roiflow.features.online import load_snapshot
+from roiflow.serving.package import Package
+from roiflow.serving.recommender import Recommender
+from roiflow.serving.slates import RequestContexts
+from roiflow.stages import export, finetune_policy, train_candidates, train_ranker
+
+ROOT = Path(__file__).parents[2]
+SMALL: dict[str, dict[str, Any]] = {
+    "train_candidates": {"kind": "logistic", "top_k": 6},
+    "train_ranker": {"dim": 8, "layers": 1, "epochs": 1, "patience": 1},
+    "finetune_policy": {
+        "requests": 200,
+        "iterations": 80,
+        "batch_slates": 128,
+        "hidden": 8,
+        "checkpoint_every": 1,
+    },
+    "export": {"parity_rows": 500},
+}
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A folder with the outputs of the stages above."""
+
+    folder: Path
+    world: TinyWorld
+
+    @property
+    def params(self) -> Path:
+        return self.folder / "params.yaml"
+
+    def at(self, name: str) -> Path:
+        return self.folder / "data" / name
+
+    def finetune(self, policy: str) -> list[Path]:
+        """Arguments of the stage that write to data/<policy>."""
+        return [
+            self.world.features,
+            self.at("candidates"),
+            self.at("ranker"),
+            self.folder / policy / "policy",
+            self.folder / policy / "metrics.json",
+            self.folder / policy / "plot.csv",
+            self.params,
+        ]
+
+    def export(self, package: str, ranker: str = "ranker") -> None:
+        export.main(
+            self.world.features,
+            self.at("candidates"),
+            self.at(ranker),
+            self.folder / "first" / "policy",
+            self.folder / package,
+            self.folder / f"{package}.json",
+            self.params,
+        )
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    folder = tmp_path_factory.mktemp("checkout")
+    made = Checkout(folder, tiny_world(folder))
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in SMALL.items():
+        content[section] |= values
+    made.params.write_text(yaml.safe_dump(content))
+    train_candidates.main(
+        made.world.features, made.at("candidates"), folder / "candidates.json", made.params
+    )
+    train_ranker.main(
+        made.world.features,
+        made.at("ranker"),
+        folder / "ranker.json",
+        folder / "ranker.csv",
+        made.params,
+    )
+    finetune_policy.main(*made.finetune("first"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def package(checkout: Checkout) -> Package:
+    checkout.export("package")
+    return Package.load(checkout.folder / "package")
+
+
+def test_metrics_and_plot(checkout: Checkout) -> None:
+    metrics = json.loads((checkout.folder / "first" / "metrics.json").read_text())
+    assert metrics["reward"] > metrics["start_reward"]
+    assert metrics["min_propensity"] > 0
+    lines = (checkout.folder / "first" / "plot.csv").read_text().splitlines()
+    assert lines[0] == "iteration,reward,kl,entropy"
+    assert len(lines) == 1 + 1 + 80
+    assert not (checkout.folder / "first" / "checkpoints" / "finetune_policy").exists()
+
+
+def test_a_killed_stage_leaves_nothing_and_ends_bit_equal(checkout: Checkout) -> None:
+    arguments = checkout.finetune("second")
+    victim = subprocess.Popen(
+        [sys.executable, "-m", "roiflow.stages.finetune_policy", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    folder = checkout.folder / "second"
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("checkpoints/finetune_policy/*/checkpoint.pt")):
+        assert victim.poll() is None, "the stage ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL
+    assert [path.name for path in folder.iterdir()] == ["checkpoints"]
+    finetune_policy.main(*arguments)
+    for name in ("policy/policy.json", "metrics.json", "plot.csv"):
+        assert (folder / name).read_bytes() == (checkout.folder / "first" / name).read_bytes()
+    assert not list(folder.glob("checkpoints/finetune_policy"))
+
+
+def test_the_package_is_faithful_and_repeatable(checkout: Checkout, package: Package) -> None:
+    metrics = json.loads((checkout.folder / "package.json").read_text())
+    assert metrics["parity_rows"] == 500
+    assert max(metrics["max_difference"].values()) <= 1e-4
+    assert metrics["latency_p50_ms_200_candidates"] > 0
+    assert metrics["digest"] == package.digest
+    checkout.export("again")
+    assert Package.load(checkout.folder / "again").digest == package.digest
+
+
+def test_the_package_serves(checkout: Checkout, package: Package) -> None:
+    recommender = Recommender(package)
+    store = recommender.memory_store()
+    assert load_snapshot(store, checkout.world.features / "online")
+    now = np.full(2, Week.parse(package.description.week).end)
+    batch = RequestContexts(["user-1", "nobody"], now, ["top"] * 2, ["web"] * 2)
+    slates, degraded = recommender.recommend(batch, store, np.random.default_rng(0))
+    assert not degraded
+    assert slates.ad_ids.shape == (2, package.description.slate_size)
+    assert set(slates.ad_ids.ravel()) <= set(package.ads.ad_id)
+    assert np.all((slates.propensity > 0) & (slates.propensity <= 1))
+
+
+def test_no_package_where_the_models_differ(
+    checkout: Checkout, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The scorer of another ranker, one that was never trained.
+    trained = ranking.load(checkout.at("ranker"))
+    with torch.no_grad():
+        for weight in trained.net.parameters():
+            weight.mul_(1.01)
+    trained.save(checkout.at("other"))
+    written = tuple(
+        (package.folder / name).read_bytes() for name in ("user_encoder.onnx", "scorer.onnx")
+    )
+    monkeypatch.setattr(export, "to_onnx", lambda _: written)
+    (checkout.at("other") / "cost_shares.json").write_bytes(
+        (checkout.at("ranker") / "cost_shares.json").read_bytes()
+    )
+    with pytest.raises(ParityError, match=r"click: \d+ of 500 rows differ by more than 0.0001"):
+        checkout.export("refused", ranker="other")
+    assert not (checkout.folder / "refused").exists()
+    assert not (checkout.folder / "refused.json").exists()
+
+
+def test_a_missing_input_is_named(checkout: Checkout) -> None:
+    arguments = checkout.finetune("third")
+    arguments[2] = checkout.at("nowhere")
+    with pytest.raises(PackageError, match=r"nowhere"):
+        finetune_policy.main(*arguments)
