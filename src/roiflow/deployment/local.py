@@ -8,6 +8,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+from roiflow.deployment import edge
 from roiflow.deployment.processes import Server, http_ready, port_ready
 from roiflow.errors import ServiceError
 
@@ -47,13 +48,14 @@ def nginx_executable() -> Path:
 
 
 def nginx(folder: Path, port: int) -> Server:
-    """The edge, with <folder>/nginx.conf."""
+    """The edge, with <folder>/nginx.conf; ready once that very configuration answers."""
     configuration = folder / "nginx.conf"
+    mine = edge.revision(configuration.read_text())
     return Server(
         name="nginx",
         command=(str(nginx_executable()), "-p", str(folder), "-c", str(configuration)),
         address=f"http://{HOST}:{port}",
-        ready=http_ready(f"http://{HOST}:{port}/edge"),
+        ready=http_ready(f"http://{HOST}:{port}/edge", lambda body: mine in body.decode()),
         seconds=20.0,
     )
 

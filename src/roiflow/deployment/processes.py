@@ -23,6 +23,8 @@ from roiflow.errors import ServiceError
 from roiflow.files import write_file
 
 TAIL_LINES = 30
+ORPHAN_SECONDS = 5.0
+"""What a leader leaves behind has so long to end."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,17 @@ def _members(record: Running) -> list[psutil.Process]:
 
 
 def _end(record: Running, seconds: float) -> None:
-    members = _members(record)
+    """SIGTERM to the leader, which may end its own; then to what is left; then SIGKILL."""
     leader = _leader(record)
-    for process in [leader] if leader else members:
-        _signal(process, signal.SIGTERM)
-    psutil.wait_procs(members, timeout=seconds)
-    for process in _members(record):
-        _signal(process, signal.SIGKILL)
-    _, left = psutil.wait_procs(members, timeout=5.0)
-    if left:
+    if leader:
+        _signal(leader, signal.SIGTERM)
+        psutil.wait_procs([leader], timeout=seconds)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        left = _members(record)
+        for process in left:
+            _signal(process, number)
+        psutil.wait_procs(left, timeout=ORPHAN_SECONDS)
+    if left := _members(record):
         raise ServiceError(f"{record.name}: process {left[0].pid} did not end after SIGKILL")
 
 

@@ -1,0 +1,127 @@
+"""The edge as a real nginx: who gets which arm, and what happens when one is gone."""
+
+import http.client
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from roiflow.deployment import local, processes
+from roiflow.deployment.edge import SALT, Arm, render, revision
+from roiflow.errors import ServiceError
+from roiflow.experiment.assignment import arm
+
+USERS = [f"user-{number}" for number in range(3000)]
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """Answers with its server's name and the arm it was told."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16
+
+    def do_GET(self) -> None:
+        host, port = self.connection.getsockname()
+        body = f"{port} {self.headers['X-Arm']} {host}".encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def upstream() -> Iterator[int]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    processes.stop("nginx", tmp_path)
+
+
+def configure(home: Path, port: int, *arms: Arm) -> str:
+    text = render(arms, SALT, f"127.0.0.1:{port}", str(home))
+    (home / "nginx.conf").write_text(text)
+    return text
+
+
+def ask(port: int, users: list[str], path: str = "/edge") -> list[str]:
+    """Over one connection, or another where a retiring worker closed it, as clients do."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    answers = []
+    for user in users:
+        headers = {"X-User-Id": user} if user else {}
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+        except ConnectionError:
+            connection.close()
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+        answers.append(answer.read().decode().strip())
+    connection.close()
+    return answers
+
+
+def test_the_split_is_the_predicted_one_for_every_user(home: Path) -> None:
+    port = processes.free_port()
+    text = configure(home, port, Arm("canary", 25, "127.0.0.1:9"), Arm("stable", 75, "127.0.0.1:9"))
+    processes.start([local.nginx(home, port)], home)
+    found = [answer.split()[0] for answer in ask(port, USERS)]
+    percents = {"canary": 25.0, "stable": 75.0}
+    assert found == [arm(user, SALT, percents) for user in USERS]
+    assert found.count("canary") / len(USERS) == pytest.approx(0.25, abs=0.03)
+    assert ask(port, USERS[:1])[0].split()[1] == revision(text)
+    assert len(set(ask(port, ["", "", ""]))) == 1  # without a user: by address
+
+
+def test_a_ramp_moves_users_one_way_over_a_reload(home: Path) -> None:
+    port = processes.free_port()
+    held: set[str] = set()
+    for percent in (1.0, 5.0, 50.0):
+        rest = Arm("stable", 100 - percent, "127.0.0.1:9")
+        configure(home, port, Arm("canary", percent, "127.0.0.1:9"), rest)
+        if held or percent > 1:
+            processes.reload("nginx", home)
+        processes.start([local.nginx(home, port)], home)
+        ready = local.nginx(home, port).ready
+        while not (ready() and ready() and ready()):
+            pass
+        found = ask(port, USERS)
+        now = {user for user, answer in zip(USERS, found, strict=True) if "canary" in answer}
+        assert held < now
+        held = now
+
+
+def test_a_dead_canary_costs_no_slate(home: Path, upstream: int) -> None:
+    port, dead = processes.free_port(), processes.free_port()
+    stable = Arm("stable", 50, f"127.0.0.1:{upstream}")
+    configure(home, port, Arm("canary", 50, f"127.0.0.1:{dead}"), stable)
+    processes.start([local.nginx(home, port)], home)
+    answers = ask(port, USERS[:200], "/v1/slate")
+    assert all(answer.startswith(f"{upstream} ") for answer in answers)
+    assert {answer.split()[1] for answer in answers} == {"canary", "stable"}
+
+
+def test_a_taken_port_is_reported_in_nginxs_words(home: Path, upstream: int) -> None:
+    configure(home, upstream, Arm("stable", 100, "127.0.0.1:9"))
+    server = local.nginx(home, upstream)
+    with pytest.raises(ServiceError, match=r"Address (already )?in use"):
+        processes.start([server], home)
+
+
+def test_an_invalid_configuration_is_refused_before_it_is_used(home: Path) -> None:
+    (home / "nginx.conf").write_text("events {} http { split_clients }")
+    with pytest.raises(ServiceError, match=r"nginx\.conf: [\s\S]*test failed"):
+        local.check_nginx(home, home / "nginx.conf")

@@ -1,0 +1,137 @@
+"""Own processes: started once, ready, recorded, ended exactly."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from roiflow.deployment import processes
+from roiflow.deployment.processes import Server, running, start, stop
+from roiflow.errors import ServiceError
+
+FAMILY = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    for name in list(running(tmp_path)):
+        stop(name, tmp_path, seconds=1.0)
+
+
+def server(name: str, code: str, ready: Callable[[], bool] = lambda: True) -> Server:
+    return Server(name, (sys.executable, "-c", code), "x", ready, seconds=20.0)
+
+
+def children_of(home: Path, name: str) -> Callable[[], bool]:
+    return lambda: (home / "logs" / f"{name}.log").read_text() != ""
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_second_start_starts_nothing(home: Path) -> None:
+    sleeper = server("sleeper", "import time; time.sleep(600)")
+    first = start([sleeper], home)
+    assert start([sleeper], home) == first
+    assert list(running(home)) == ["sleeper"]
+
+
+def test_stop_ends_the_whole_group_and_nothing_else(home: Path) -> None:
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        (record,) = start([server("family", FAMILY, children_of(home, "family"))], home)
+        child = int((home / "logs" / "family.log").read_text())
+        assert stop("family", home)
+        assert gone(record.pid)
+        assert gone(child)
+        assert bystander.poll() is None
+        assert not stop("family", home)
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_children_of_a_killed_leader_are_ended(home: Path) -> None:
+    (record,) = start([server("family", FAMILY, children_of(home, "family"))], home)
+    child = int((home / "logs" / "family.log").read_text())
+    os.kill(record.pid, signal.SIGKILL)
+    while not gone(record.pid):
+        time.sleep(0.01)
+    assert running(home) == {}
+    assert stop("family", home)
+    assert gone(child)
+
+
+def test_a_reused_process_id_is_left_alone(home: Path) -> None:
+    """The recorded id now belongs to a process that started at another time."""
+    bystander = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True
+    )
+    try:
+        (record,) = start([server("sleeper", "import time; time.sleep(600)")], home)
+        stop("sleeper", home)
+        reused = replace(record, pid=bystander.pid)
+        (home / "servers" / "sleeper.json").write_text(json.dumps(vars(reused)))
+        assert running(home) == {}
+        assert not stop("sleeper", home)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_server_that_dies_is_reported_with_its_last_words(home: Path) -> None:
+    bad = server("bad", "raise SystemExit('port 80 is taken')", lambda: False)
+    with pytest.raises(ServiceError, match=r"bad: ended before [\s\S]*port 80 is taken"):
+        start([bad], home)
+    assert not list((home / "servers").glob("*.json"))
+
+
+def test_a_server_that_is_never_ready_is_ended_with_those_started_beside_it(home: Path) -> None:
+    good = server("good", "import time; time.sleep(600)")
+    slow = replace(server("slow", "import time; time.sleep(600)", lambda: False), seconds=0.3)
+    with pytest.raises(ServiceError, match=r"slow: was not ready after 0\.3 s"):
+        start([good, slow], home)
+    assert running(home) == {}
+
+
+def test_a_command_that_does_not_exist_is_named(home: Path) -> None:
+    missing = Server("missing", ("/nowhere/redis-server",), "x", lambda: True)
+    with pytest.raises(ServiceError, match="missing: /nowhere/redis-server"):
+        start([missing], home)
+
+
+def test_what_ignores_sigterm_is_killed(home: Path) -> None:
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print(1, flush=True); time.sleep(600)"
+    )
+    (record,) = start([server("deaf", code, children_of(home, "deaf"))], home)
+    assert stop("deaf", home, seconds=0.3)
+    assert gone(record.pid)
+
+
+def test_a_taken_port_gives_way_to_a_free_one() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert processes.free_port(port) != port
+    assert processes.free_port(port) == port
