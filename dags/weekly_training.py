@@ -34,8 +34,16 @@ EFFECTS = (
         "promote data/gate/decision.json data/registered.json data/promoted.json",
         "Move the alias `champion` where the gate allows it.",
     ),
-    ("bundle", "bundle", "Build the Bento from the registered champion."),
-    ("deploy", "deploy", "Load the online features and serve the Bento."),
+    (
+        "bundle",
+        "bundle data/registered.json bentos/ad_ranker data/bento.json",
+        "Build the Bento from the registered champion.",
+    ),
+    (
+        "deploy",
+        "deploy data/bento.json data/features/online data/deployed.json",
+        "Load the online features and serve the Bento.",
+    ),
     (
         "report_drift",
         "report_drift data/features monitoring/drift.yaml data/drift params.yaml",
@@ -105,9 +113,11 @@ def weekly_training() -> None:
         from roiflow.settings import Settings
 
         context = get_current_context()
-        home = REPOSITORY / Settings().home
+        settings = Settings()
+        home = REPOSITORY / settings.home
+        source = context["params"]["source"]
         week = week_of(context["params"], context["dag_run"].run_after)
-        return str(prepare_run(REPOSITORY, home, context["params"]["source"], week))
+        return str(prepare_run(REPOSITORY, home, source, week, settings.data_folder))
 
     @task
     def reproduce(stage: str) -> None:

@@ -74,10 +74,15 @@ class CompleteJourneyParams(PublishedParams):
 
 
 class IngestParams(Section):
-    """What is pulled: the window of the source's `weeks` weeks that ends with `week`."""
+    """What is pulled: the window of the source's `weeks` weeks that ends with `week`.
+
+    `held` changes where the source holds something else than at the last run, so that DVC, which
+    sees only files of the checkout, pulls again.
+    """
 
     source: SourceName
     week: WeekName
+    held: str
     simulator: SimulatorParams
     complete_journey: CompleteJourneyParams
     kuairand: PublishedParams

@@ -82,14 +82,16 @@ class Registry:
 
     @property
     def _client(self) -> "MlflowClient":
+        import mlflow
+
         if self._opened is None:
             os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
             os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-            from mlflow import MlflowClient
-
             if self._uri.startswith("sqlite:///"):
                 Path(self._uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-            self._opened = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+            self._opened = mlflow.MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+        # MLflow resolves models:/ in the process's own store, whatever the client's is.
+        mlflow.set_tracking_uri(self._uri)
         return self._opened
 
     def register(
@@ -109,12 +111,9 @@ class Registry:
     def _create(
         self, name: str, package: Path, tags: dict[str, str], evidence: Evidence
     ) -> Registered:
-        import mlflow
         from mlflow.entities import LoggedModelStatus
 
         client = self._client
-        # The registry looks the logged model up in the global store, whatever the client's is.
-        mlflow.set_tracking_uri(self._uri)
         run = self._run(name, tags, evidence)
         model = client.create_logged_model(
             run.info.experiment_id,

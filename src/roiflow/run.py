@@ -10,6 +10,7 @@ compiled files, and files compiled from other code are never taken.
 """
 
 import configparser
+import hashlib
 import json
 import os
 import re
@@ -61,22 +62,55 @@ def checkout_of(home: Path, source: str, week: str) -> Path:
     return home.absolute() / "runs" / f"{source}-{week}"
 
 
-def prepare(repository: Path, home: Path, source: str, week: str) -> Path:
+def prepare(
+    repository: Path, home: Path, source: str, week: str, data_folder: Path | None = None
+) -> Path:
     """Make the run's checkout, or bring an earlier one to the tree as it is now.
 
     Raises RunError where `repository` is no git repository with a commit, ParamsError or
     UnknownWeek where source, week or params.yaml are wrong; the checkout is then not touched.
     """
-    Week.parse(week)
     base = snapshot(repository)
-    params = with_week(_git(repository, "show", f"{base}:params.yaml"), source, week)
+    text = _git(repository, "show", f"{base}:{PARAMS}")
+    weeks = parse_params(with_run(text, source, week, ""), PARAMS).ingest.weeks
+    held = fingerprint(home.absolute() / "lake" / source, Week.parse(week), weeks, data_folder)
+    params = with_run(text, source, week, held)
     checkout = checkout_of(home, source, week)
     lock = _place(repository, checkout, base)
     if lock is not None:
         (checkout / "dvc.lock").write_bytes(lock)
-    with write_file(checkout / "params.yaml") as aside:
+    with write_file(checkout / PARAMS) as aside:
         aside.write_text(params)
     return checkout
+
+
+def fingerprint(lake: Path, week: Week, weeks: int, data_folder: Path | None) -> str:
+    """What a pull of a window of `weeks` weeks depends on outside the checkout.
+
+    16 hex digits; empty where there is nothing.
+
+    Contents of the lake's partitions of the window and of the week before it (its late rows),
+    and of the vocabularies published before `week`; names, sizes and times of the files of
+    `data_folder`.
+    """
+    window = {f"week={one}" for one in week.window(weeks + 1)}
+    published = lake / "vocabulary"
+    parts = {
+        path
+        for path in lake.rglob("*.parquet")
+        if path.parent.name in window and not path.is_relative_to(published)
+    }
+    vocabularies = [path for path in published.glob("week=*.parquet") if path.stem < f"week={week}"]
+    found = hashlib.sha256()
+    nothing = found.digest()
+    for path in sorted(parts | set(vocabularies)):
+        found.update(path.relative_to(lake).as_posix().encode() + b"\0")
+        found.update(hashlib.sha256(path.read_bytes()).digest())
+    for path in sorted(data_folder.rglob("*")) if data_folder else ():
+        state = path.stat()
+        name = path.relative_to(data_folder or path).as_posix()
+        found.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+    return "" if found.digest() == nothing else found.hexdigest()[:16]
 
 
 def recreate(repository: Path, folder: Path, commit: str) -> None:
@@ -149,10 +183,11 @@ def _commit_tree(repository: Path, tree: str, parent: str, message: str) -> str:
     return _git(repository, "commit-tree", tree, "-p", parent, "-m", message, **identity).strip()
 
 
-def with_week(params: str, source: str, week: str) -> str:
-    """The text of params.yaml with another source and week; values and comments stay.
+def with_run(params: str, source: str, week: str, held: str) -> str:
+    """The text of params.yaml for a run; all else, comments included, stays.
 
-    Raises ParamsError, naming key and value, where the result is not a valid params.yaml.
+    Raises ParamsError, naming key and value, where the result is not a valid params.yaml, and
+    UnknownWeek where there is no such week.
     """
     from io import StringIO
 
@@ -168,11 +203,10 @@ def with_week(params: str, source: str, week: str) -> str:
         raise ParamsError(f"{PARAMS}: not valid YAML: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("ingest"), dict):
         raise ParamsError(f"{PARAMS}: ingest: the section is missing")
-    content["ingest"]["source"] = source
-    content["ingest"]["week"] = week
+    content["ingest"] |= {"source": source, "week": week, "held": held}
     text = StringIO()
     editor.dump(content, text)
-    parse_params(text.getvalue(), PARAMS)
+    Week.parse(parse_params(text.getvalue(), PARAMS).ingest.week)
     return text.getvalue()
 
 

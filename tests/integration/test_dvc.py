@@ -217,7 +217,7 @@ def test_a_killed_stage_leaves_nothing_that_is_trusted(repository: Path, home: P
     ("asked", "error", "words"),
     [
         (("simulator", "2026-W54"), UnknownWeek, "2026-W54"),
-        (("simulator", "yesterday"), UnknownWeek, "yesterday"),
+        (("simulator", "yesterday"), ParamsError, "ingest.week.*yesterday"),
         (("warehouse", "2026-W05"), ParamsError, "ingest.source.*warehouse"),
     ],
 )
@@ -254,3 +254,26 @@ def test_the_name_of_an_error_is_found_among_other_lines() -> None:
     assert run.reason(tail, 255) == "UnknownWeek: week '2026-W99'"
     assert run.reason(tail[::2], 255).startswith("ERROR: failed")
     assert run.reason([], -9) == "exit code -9: no output"
+
+
+def test_what_the_source_holds_decides_whether_it_is_pulled_again(
+    repository: Path, home: Path
+) -> None:
+    lake = home / "lake" / "simulator"
+    checkout = run.prepare(repository, home, "simulator", "2026-W06")
+    everything(checkout, home)
+    for name in ("impressions/week=2026-W07/part-0.parquet", "vocabulary/week=2026-W06.parquet"):
+        (lake / name).parent.mkdir(parents=True)
+        (lake / name).write_bytes(b"later")
+    run.prepare(repository, home, "simulator", "2026-W06")
+    everything(checkout, home)
+    assert ran(checkout) == ["ingest", "evaluate", "export"]
+    for name in ("impressions/week=2026-W06/part-0.parquet", "vocabulary/week=2026-W05.parquet"):
+        (lake / name).parent.mkdir(parents=True, exist_ok=True)
+        (lake / name).write_bytes(b"new")
+        run.prepare(repository, home, "simulator", "2026-W06")
+        run.repro(checkout, home, ["ingest"], print)
+    assert ran(checkout)[3:] == ["ingest", "ingest"]
+    run.prepare(repository, home, "simulator", "2026-W06")
+    run.repro(checkout, home, ["ingest"], print)
+    assert len(ran(checkout)) == 5

@@ -74,11 +74,16 @@ def test_the_page_of_a_version_shows_metrics_and_parameters(
     assert client.get_run(version.run_id).info.status == "FINISHED"
 
 
-def test_a_package_comes_back_whole_and_once(registry: Registry, tmp_path: Path) -> None:
+def test_a_package_comes_back_whole_and_once(
+    registry: Registry, store: Path, tmp_path: Path
+) -> None:
+    import mlflow
+
     folder = package(tmp_path / "package", "whole")
     made = registry.register("ad_ranker_whole", folder, TAGS, evidence())
     registry.set_alias(made, CHAMPION)
-    found = registry.champion("ad_ranker_whole")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/another_process.db")
+    found = Registry(f"sqlite:///{store}/mlflow.db", store).champion("ad_ranker_whole")
     assert found is not None
     version, back = found
     assert version == made.version

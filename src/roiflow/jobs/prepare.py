@@ -9,7 +9,8 @@ from roiflow.stages.command import run
 
 def main(source: str, week: str) -> None:
     """Make the checkout, or bring an earlier one to the tree as it is now; print where it is."""
-    print(prepare(Path.cwd(), Settings().home, source, week))
+    settings = Settings()
+    print(prepare(Path.cwd(), settings.home, source, week, settings.data_folder))
 
 
 if __name__ == "__main__":
