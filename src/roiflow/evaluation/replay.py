@@ -16,9 +16,12 @@ from roiflow.evaluation.slates import Slates, target_on_log
 from roiflow.features.engine import Engine
 from roiflow.features.table import TEST, Catalogue, Features, Floats, Ints, Longs
 from roiflow.params import EvaluateParams, GateParams
-from roiflow.policy.candidate_sets import CHUNK_BYTES, CandidateSets, stack
+from roiflow.policy.candidate_sets import CandidateSets, stack
 from roiflow.ranking.serving_form import histories, known
 from roiflow.serving.recommender import Models, People, narrow
+
+CHUNK_BYTES = 4 * 2**20
+"""Of one chunk's dense features over the catalogue: small batches keep the scorer in cache."""
 
 _DRAWS, _RESAMPLES = range(2)
 
