@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from roiflow.features.table import TRAIN, VALIDATION, Features, Longs
+from roiflow.data.split import TRAIN, VALIDATION
+from roiflow.features.table import Features, Longs
 from roiflow.params import RankerParams
 from roiflow.ranking import calibrate, packing
 from roiflow.ranking.metrics import auc
@@ -182,7 +183,8 @@ def optimise(
             features, segments, ranker.shape.index_sizes, params.batch_tokens, rng
         ):
             rate = params.learning_rate * schedule(step / max(steps, 1))
-            optimiser.param_groups[0]["lr"] = rate
+            for group in optimiser.param_groups:
+                group["lr"] = rate
             targets = Targets.of(features, batch)
             logits = ranker.net(*tensors(batch))
             objective, probability = loss(

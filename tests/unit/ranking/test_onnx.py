@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from roiflow.features.table import TEST, Features, Requests
+from roiflow.data.split import TEST
+from roiflow.features.table import Features, Requests
 from roiflow.ranking import onnx, serving_form
 from roiflow.ranking.protocol import Predictions
 from roiflow.ranking.rosa import RosaRanker

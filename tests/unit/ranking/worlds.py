@@ -5,12 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from roiflow.data.split import TEST, TRAIN, VALIDATION
 from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.features.table import (
     CONTEXT,
-    TEST,
-    TRAIN,
-    VALIDATION,
     Catalogue,
     Events,
     Features,

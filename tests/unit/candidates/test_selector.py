@@ -1,0 +1,144 @@
+"""Pre-selection: value, narrowing, files."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.unit.ranking.worlds import World, build, entropy, requests_of
+
+from roiflow import candidates
+from roiflow.candidates.design import MAX_CODES, Design
+from roiflow.candidates.selector import RevenueModel, Selector, fit_revenue, narrow
+from roiflow.data.split import TEST, TRAIN
+from roiflow.errors import PackageError
+from roiflow.params import CandidatesParams, LogisticParams, XgboostParams
+from roiflow.ranking.metrics import log_loss
+
+PARAMS = CandidatesParams(
+    kind="logistic",
+    top_k=3,
+    seed=1,
+    logistic=LogisticParams(l2=1.0, max_iterations=200),
+    xgboost=XgboostParams(
+        rounds=60, max_depth=3, learning_rate=0.2, min_child_weight=5.0, early_stopping_rounds=5
+    ),
+)
+
+
+@cache
+def world() -> World:
+    return build(users=150, per_user=40, behaviours=4)
+
+
+@cache
+def selector(kind: candidates.Kind) -> Selector:
+    return candidates.fit(world().features, PARAMS, kind)
+
+
+@pytest.mark.parametrize("kind", candidates.KINDS)
+def test_the_loss_nears_the_entropy_of_a_planted_world(kind: candidates.Kind) -> None:
+    # dense_0 and the position decide; the ad's own effect is not an attribute of few values
+    features, log = world().features, world().features.impressions
+    rows = features.rows(TEST)
+    found = selector(kind).predict(features, rows, logged_position=True)
+    base = entropy(np.full(rows.size, log.clicked[rows].mean()))
+    truth = entropy(world().click[rows])
+    assert log_loss(found.click, log.clicked[rows]) < truth + 0.5 * (base - truth)
+
+
+def test_planted_coefficients_are_recovered() -> None:
+    weights = selector("logistic").model.click  # type: ignore[attr-defined]
+    assert weights.numbers == pytest.approx([0.9, 0, 0], abs=0.12)
+    assert weights.position[1:4] == pytest.approx([0, -0.8, -1.4], abs=0.3)
+
+
+def test_scores_are_expected_revenue_minus_expected_cost() -> None:
+    features = world().features
+    requests = requests_of(features, features.rows(TEST)[:20])
+    chosen = replace(selector("logistic"), revenue=RevenueModel(0.0, 3e6))
+    found, scores = chosen.score(features, requests), chosen.scores(features, requests)
+    there = requests.ad >= 0
+    # what is paid is half the bid of 1,000,000 for a click
+    value = found.conversion.astype(np.float64) * 3e6 - 0.5 * found.click.astype(np.float64) * 1e6
+    np.testing.assert_allclose(scores[there], value[there], rtol=1e-6)
+    assert np.all(np.isneginf(scores[~there]))
+
+
+def test_narrowing_keeps_the_best_in_order_and_absent_ads_last() -> None:
+    features = world().features
+    requests = requests_of(features, features.rows(TEST)[:3])
+    scores = np.array([[1.0, 5, 3, 3, -np.inf], [2, 1, 4, 0, -np.inf], [0, 0, 0, 0, -np.inf]])
+    kept = narrow(requests, scores, 3)
+    columns = np.array([[1, 2, 3], [2, 0, 1], [0, 1, 2]])
+    np.testing.assert_array_equal(kept.ad, np.take_along_axis(requests.ad, columns, 1))
+    np.testing.assert_array_equal(
+        kept.dense, np.take_along_axis(requests.dense, columns[:, :, None], 1)
+    )
+    np.testing.assert_array_equal(kept.user, requests.user)
+    assert narrow(requests, scores, 9).ad.shape == (3, 5)
+
+
+@pytest.mark.parametrize("kind", candidates.KINDS)
+def test_top_k_agrees_with_scores(kind: candidates.Kind) -> None:
+    features = world().features
+    requests = requests_of(features, features.rows(TEST)[:30])
+    scores = selector(kind).scores(features, requests)
+    kept = selector(kind).top_k(requests, 2)
+    best = np.sort(scores, axis=1)[:, ::-1][:, :2]
+    np.testing.assert_array_equal(selector(kind).scores(features, kept), best)
+
+
+def test_revenue_follows_the_price_where_it_does() -> None:
+    features = world().features
+    log, rows = features.impressions, features.rows(TRAIN)
+    price = (np.arange(12) * 1_000_000).astype(np.int64)
+    as_priced = replace(log, revenue=np.where(log.converted, 3 * price[log.ad], 0))
+    found = fit_revenue(replace(features, impressions=as_priced), rows, price)
+    assert found.per_price == pytest.approx(3.0)
+    assert found.constant == 0.0
+    assert found.revenue(np.array([5])).tolist() == [15.0]
+    flat = replace(log, revenue=np.where(log.converted, 7_000_000, 0))
+    found = fit_revenue(replace(features, impressions=flat), rows, price)
+    assert (found.per_price, found.constant) == (0.0, 7e6)
+
+
+def test_without_revenue_a_conversion_is_one_unit() -> None:
+    features = world().features
+    log = features.impressions
+    free = replace(features, impressions=replace(log, revenue=np.zeros_like(log.revenue)))
+    assert fit_revenue(free, free.rows(TRAIN), np.ones(12, np.int64)) == RevenueModel(0.0, 1e6)
+
+
+def test_attributes_of_many_values_are_left_out() -> None:
+    features = world().features
+    wide = replace(features, sizes={**features.sizes, "brand": MAX_CODES + 1})
+    assert "brand" in Design.of(features).code_names
+    assert "brand" not in Design.of(wide).code_names
+
+
+def test_codes_newer_than_the_model_are_unknown() -> None:
+    features = world().features
+    requests = requests_of(features, features.rows(TEST)[:2])
+    newer = replace(requests, context=requests.context + 1000)
+    unknown = replace(requests, context=requests.context * 0)
+    np.testing.assert_array_equal(
+        selector("logistic").scores(features, newer),
+        selector("logistic").scores(features, unknown),
+    )
+
+
+def test_the_folder_names_the_kind_that_is_used(tmp_path: Path) -> None:
+    for kind in candidates.KINDS:
+        selector(kind).save(tmp_path / kind)
+    (tmp_path / candidates.CHOICE).write_text("logistic\n")
+    assert candidates.load(tmp_path).kind == "logistic"
+    assert candidates.load(tmp_path, "xgboost").kind == "xgboost"
+
+
+def test_a_damaged_booster_is_named(tmp_path: Path) -> None:
+    selector("xgboost").save(tmp_path / "model")
+    (tmp_path / "model" / "click.json").write_text("{}")
+    with pytest.raises(PackageError, match=r"click\.json"):
+        candidates.load(tmp_path / "model")
