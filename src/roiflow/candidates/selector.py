@@ -9,17 +9,9 @@ import numpy as np
 
 from roiflow.candidates import logistic, trees
 from roiflow.candidates.design import Design, SideTables, shown_at
+from roiflow.data.split import TRAIN, VALIDATION
 from roiflow.errors import PackageError
-from roiflow.features.table import (
-    TRAIN,
-    VALIDATION,
-    Features,
-    Floats,
-    Ints,
-    Longs,
-    Requests,
-    Singles,
-)
+from roiflow.features.table import Features, Floats, Ints, Longs, Requests, Singles
 from roiflow.files import write_directory
 from roiflow.params import CandidatesParams
 from roiflow.ranking.protocol import Predictions

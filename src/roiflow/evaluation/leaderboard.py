@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from roiflow import candidates
+from roiflow.data.split import TEST
 from roiflow.evaluation.ranking import auc_influence
 from roiflow.evaluation.statistics import cluster_sums, percentile_interval, resampled_totals
-from roiflow.features.table import TEST, Features, Flags, Ints, Singles
+from roiflow.features.table import Features, Flags, Ints, Singles
 from roiflow.params import Params
 from roiflow.ranking.metrics import auc
 from roiflow.ranking.protocol import Predictions, Ranker

@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from roiflow.data.split import TEST
 from roiflow.errors import GateError
 from roiflow.evaluation import roi
 from roiflow.evaluation.slates import Slates, target_on_log
 from roiflow.features.engine import Engine
-from roiflow.features.table import TEST, Catalogue, Features, Floats, Ints, Longs
+from roiflow.features.table import Catalogue, Features, Floats, Ints, Longs
 from roiflow.params import EvaluateParams, GateParams
 from roiflow.policy.candidate_sets import CandidateSets, stack
 from roiflow.ranking.serving_form import histories, known

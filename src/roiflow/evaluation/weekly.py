@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from roiflow.data.split import TEST, TRAIN, VALIDATION
 from roiflow.evaluation import ranking, roi
 from roiflow.evaluation.gate import PRIMARY
 from roiflow.evaluation.slates import (
@@ -19,16 +20,7 @@ from roiflow.evaluation.slates import (
     position_factors,
     target_on_log,
 )
-from roiflow.features.table import (
-    AD_ATTRIBUTES,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Features,
-    Flags,
-    Floats,
-    Longs,
-)
+from roiflow.features.table import AD_ATTRIBUTES, Features, Flags, Floats, Longs
 from roiflow.params import EvaluateParams
 from roiflow.policy import SlatePolicy
 from roiflow.policy.candidate_sets import CandidateSets, Engine, Selector, score_requests

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from roiflow import columns as c
 from roiflow.data.schemas import SCHEMAS
+from roiflow.data.split import TRAIN, boundaries, split
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError, ParamsError
 from roiflow.features import kernels
@@ -25,9 +26,6 @@ from roiflow.features.plan import Plan, context
 from roiflow.features.spec import ATTRIBUTION_DAYS
 from roiflow.features.table import (
     AD_ATTRIBUTES,
-    TEST,
-    TRAIN,
-    VALIDATION,
     Catalogue,
     Events,
     Features,
@@ -152,8 +150,7 @@ def build(
     if not windows or len(set(windows)) < len(windows):
         raise ParamsError(f"build_features.windows_days: {windows}: expected days, each once")
     as_of = window.weeks[-1].end
-    held_out = params.validation_days * MICROS_PER_DAY
-    test = window.weeks[-1].start if len(window.weeks) > 1 else as_of - held_out
+    validation, test = boundaries(window.weeks, params.validation_days)
     progress(0.0, "vocabulary")
     ads, users = window.all("ads"), window.all("users")
     profile_names = tuple(name for name in users.column_names if name not in SCHEMAS["users"].names)
@@ -164,7 +161,7 @@ def build(
     progress(0.35, "histories")
     events = _read_events(window, vocabulary, sizes["user"])
     attributes = _attributes(ads, vocabulary, sizes["ad"], test)
-    clicks, seen, converted = _totals(rows, conversions, test - held_out)
+    clicks, seen, converted = _totals(rows, conversions, validation)
     plan = Plan(
         windows_days=tuple(windows),
         prior_strength=params.prior_strength,
@@ -186,7 +183,7 @@ def build(
         events,
         engine,
         catalogues=catalogues,
-        starts=(test - held_out, test),
+        starts=(validation, test),
     )
     features = Features(
         sizes=sizes,
@@ -484,13 +481,19 @@ def _impressions(
     catalogues: tuple[Catalogue, ...],
     starts: tuple[int, int],
 ) -> Impressions:
-    """Sorted by user, event_time, request, position; `starts` are those of validation and test."""
+    """Sorted by user, event_time, request, position; `starts` are those of validation and test.
+
+    What became known in the test period labels its own rows only: a model tested there could not
+    have learned from it.
+    """
+    validation, test = starts
     users = engine.plan.sizes["user"]
     order, _ = sort_rows(rows.user, users, rows.event_time, rows.request, rows.position)
+    usable = (conversions.known_time < test) | (rows.event_time[conversions.row] >= test)
     revenue = np.zeros(rows.user.size, np.int64)
-    np.add.at(revenue, conversions.row, conversions.revenue)
+    np.add.at(revenue, conversions.row[usable], conversions.revenue[usable])
     converted = np.zeros(rows.user.size, np.bool_)
-    converted[conversions.row] = True
+    converted[conversions.row[usable]] = True
     user, ad, time = rows.user[order], rows.ad[order], rows.event_time[order]
     request, placement = rows.request[order], rows.placement[order]
     start, end = history_slices(
@@ -507,8 +510,6 @@ def _impressions(
         price=price[:, None],
         bid=bid[:, None],
     )
-    validation, test = starts
-    split = np.where(time >= test, TEST, np.where(time >= validation, VALIDATION, TRAIN))
     return Impressions(
         request=np.concatenate([[0], np.cumsum(new)]).astype(np.int64),
         user=user,
@@ -526,7 +527,7 @@ def _impressions(
         clicked=rows.clicked[order],
         converted=converted[order],
         propensity=rows.propensity[order],
-        split=split.astype(np.uint8),
+        split=split(time, validation, test),
     )
 
 

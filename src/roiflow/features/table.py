@@ -15,8 +15,6 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-TRAIN, VALIDATION, TEST = 0, 1, 2
-
 CONTEXT = ("placement", "device", "hour", "weekday")
 """Columns of a request's context; hour 0-23 and weekday 0-6 (Monday 0) are in UTC."""
 

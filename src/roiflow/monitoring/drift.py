@@ -16,8 +16,9 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from roiflow.data.split import TEST, TRAIN
 from roiflow.errors import ParamsError
-from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, TEST, TRAIN, Features, Longs
+from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, Features, Longs
 from roiflow.files import write_file
 from roiflow.params import DriftParams
 

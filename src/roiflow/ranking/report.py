@@ -1,6 +1,7 @@
 """How well predictions rank logged impressions: the numbers that `dvc metrics diff` compares."""
 
-from roiflow.features.table import TEST, VALIDATION, Features
+from roiflow.data.split import TEST, VALIDATION
+from roiflow.features.table import Features
 from roiflow.ranking.metrics import auc, log_loss
 from roiflow.ranking.protocol import Ranker
 

@@ -292,7 +292,7 @@ class World:
 
 
 @njit(cache=True)
-def _add_intent(  # noqa: PLR0917
+def _add_intent(
     offsets: Longs,
     time: Longs,
     category: Ints,

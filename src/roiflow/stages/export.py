@@ -12,9 +12,10 @@ from roiflow import candidates as preselection
 from roiflow import features as feature_store
 from roiflow import policy as slate_policy
 from roiflow import ranking
+from roiflow.data.split import TEST
 from roiflow.errors import ParityError
 from roiflow.features import engine as counters
-from roiflow.features.table import TEST, Catalogue, Features, Requests
+from roiflow.features.table import Catalogue, Features, Requests
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.files import write_file
 from roiflow.params import load_params

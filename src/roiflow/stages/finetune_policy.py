@@ -14,8 +14,9 @@ from rich.progress import Progress
 from roiflow import candidates as preselection
 from roiflow import features as feature_store
 from roiflow import ranking
+from roiflow.data.split import TEST
 from roiflow.features.engine import open_engine
-from roiflow.features.table import TEST, Features, Longs
+from roiflow.features.table import Features, Longs
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
 from roiflow.policy.candidate_sets import first_rows, score_requests

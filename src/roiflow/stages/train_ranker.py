@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from roiflow import features as feature_store
-from roiflow.features.table import TRAIN
+from roiflow.data.split import TRAIN
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
 from roiflow.ranking.report import metrics as measure

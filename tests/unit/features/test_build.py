@@ -21,9 +21,9 @@ from tests.unit.features.world import (
     reference,
 )
 
+from roiflow.data.split import TEST, TRAIN, VALIDATION
 from roiflow.errors import ContractError, ParamsError
 from roiflow.features.build import Built, Window, build, hash_ids
-from roiflow.features.table import TEST, TRAIN, VALIDATION
 from roiflow.features.vocabulary import Vocabulary
 
 NOON = TEST_START + 2 * DAY + 12 * HOUR
@@ -235,6 +235,18 @@ def test_splits_are_by_global_time(tmp_path: Path) -> None:
         world = world.show("u1", "a1", time)
     log = world.built(tmp_path).features.impressions
     assert log.split.tolist() == [TRAIN, TRAIN, VALIDATION, VALIDATION, TEST]
+
+
+def test_what_the_test_week_told_labels_only_its_own_rows(tmp_path: Path) -> None:
+    world = World().show("u1", "a1", at(0)).show("u1", "a1", TEST_START - DAY, clicked=True)
+    world = world.show("u1", "a1", TEST_START, clicked=True).convert("i2", TEST_START + DAY)
+    known, late = (
+        world.convert("i1", moment).built(tmp_path / str(moment)).features.impressions
+        for moment in (TEST_START - 1, TEST_START)
+    )
+    assert known.converted.tolist() == [False, True, True]
+    assert late.converted.tolist() == [False, False, True]
+    assert late.revenue[1] == 0
 
 
 def test_slates_are_numbered_and_their_rows_are_side_by_side(tmp_path: Path) -> None:

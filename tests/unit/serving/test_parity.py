@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from tests.unit.serving.packages import TinyWorld
 
+from roiflow.data.split import TEST
 from roiflow.errors import ParityError
 from roiflow.features import read
 from roiflow.features.engine import open_engine
-from roiflow.features.table import TEST, Singles
+from roiflow.features.table import Singles
 from roiflow.policy.candidate_sets import first_rows
 from roiflow.ranking.protocol import Predictions
 from roiflow.serving.parity import compare, latency_ms, served

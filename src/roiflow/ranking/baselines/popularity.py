@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from roiflow.data.split import TRAIN
 from roiflow.errors import PackageError
-from roiflow.features.table import TRAIN, Features, Flags, Floats, Ints, Longs, Requests
+from roiflow.features.table import Features, Flags, Floats, Ints, Longs, Requests
 from roiflow.files import write_directory
 from roiflow.ranking.protocol import Predictions
 
