@@ -1,0 +1,55 @@
+"""The Bento as bentoml builds it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.unit.serving.packages import tiny_world, write_package
+
+from roiflow.bundle import build_bento, find_bento, requirements
+from roiflow.errors import PackageError, ServiceError
+
+SERVICE = Path(__file__).parents[2] / "bentos" / "ad_ranker"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bento")
+    return write_package(folder / "package", tiny_world(folder)).folder
+
+
+def test_built_once_by_content(package: Path, tmp_path: Path) -> None:
+    first = build_bento(package, "7", SERVICE, tmp_path, {"source": "simulator"})
+    written = (first.folder / "bento.yaml").stat().st_mtime_ns
+    assert build_bento(package, "7", SERVICE, tmp_path, {"source": "simulator"}) == first
+    assert (first.folder / "bento.yaml").stat().st_mtime_ns == written
+    assert find_bento(first.tag, tmp_path) == first
+    described = yaml.safe_load((first.folder / "bento.yaml").read_text())
+    assert described["labels"] == {"model_version": "7", "source": "simulator"}
+    names = {path.name for path in (first.folder / "src").rglob("*")}
+    assert {"service.py", "schemas.py", "manifest.json", "recommender.py"} <= names
+    assert not names & {"__pycache__", "registry.py", "cli.py", "simulator"}
+    pinned = (first.folder / "env" / "python" / "requirements.txt").read_text()
+    assert set(requirements().split()) <= set(pinned.split())
+    assert not any(heavy in pinned for heavy in ("torch", "mlflow", "airflow"))
+
+
+def test_an_altered_package_is_not_bundled(package: Path, tmp_path: Path) -> None:
+    import shutil
+
+    altered = tmp_path / "altered"
+    shutil.copytree(package, altered)
+    (altered / "scorer.onnx").write_bytes(b"x")
+    with pytest.raises(PackageError, match=r"scorer\.onnx: altered"):
+        build_bento(altered, "1", SERVICE, tmp_path, {})
+    assert not (tmp_path / "bentoml").exists()
+
+
+def test_a_service_that_does_not_import_is_reported(package: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "service.py").write_text("import nothing_of_that_name\n")
+    (broken / ".bentoignore").write_text("")
+    with pytest.raises(ServiceError, match="nothing_of_that_name"):
+        build_bento(package, "1", broken, tmp_path, {})
+    assert not list((tmp_path / "bentoml").glob("bentos/ad_ranker/*/bento.yaml"))

@@ -1,0 +1,223 @@
+"""A Bento behind the edge, on real servers: deploy, serve, log, lose Redis, switch, roll back."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from tests.unit.serving.packages import TinyWorld, tiny_world, write_package
+
+from roiflow.bundle import Bento, build_bento, find_bento
+from roiflow.deployment import processes
+from roiflow.deployment.edge import SALT
+from roiflow.deployment.release import Placed, current, deploy, roll_back
+from roiflow.errors import ServiceError
+from roiflow.experiment.assignment import arm
+from roiflow.jobs import deploy as deploy_job
+from roiflow.serving import event_log
+
+SERVICE = Path(__file__).parents[2] / "bentos" / "ad_ranker"
+FOREVER = 1 << 60
+
+
+@dataclass(frozen=True)
+class Place:
+    home: Path
+    world: TinyWorld
+    bento: Bento
+    other: Bento
+
+    @property
+    def online(self) -> Path:
+        return self.world.features / "online"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("platform")
+    world = tiny_world(folder)
+    bentos = [
+        build_bento(
+            write_package(folder / f"package-{version}", world, temperature=version).folder,
+            str(version),
+            SERVICE,
+            folder / "home",
+            {"source": "simulator"},
+        )
+        for version in (1, 2)
+    ]
+    home = folder / "home"
+    yield Place(home, world, *bentos)
+    for record in processes.recorded(home):
+        processes.stop(record.name, home)
+    assert processes.running(home) == {}
+
+
+@pytest.fixture(scope="module")
+def address(place: Place) -> str:
+    return deploy(place.home, place.bento, place.online, None).address
+
+
+def body(number: int, user: str = "u00") -> dict[str, object]:
+    return {
+        "request_id": f"r{number}",
+        "user_id": user,
+        "placement": "home_top",
+        "device": "phone",
+    }
+
+
+def slate(client: httpx.Client, number: int, user: str = "u00") -> httpx.Response:
+    return client.post("/v1/slate", json=body(number, user), headers={"X-User-Id": user})
+
+
+def served_log(place: Place, count: int) -> list[dict[str, object]]:
+    """Rows of the served-event log once `count` slates are flushed."""
+    for _ in range(200):
+        rows = event_log.read(place.home / "served", 0, FOREVER)["impressions"].to_pylist()
+        if len({row["request_id"] for row in rows}) >= count:
+            return rows
+        time.sleep(0.05)
+    raise AssertionError(f"{len(rows)} rows, expected {count} slates")
+
+
+def test_slates_through_the_edge_are_logged_with_their_propensities(
+    place: Place, address: str, record_property: Callable[[str, object], None]
+) -> None:
+    latencies = []
+    answers = {}
+    with httpx.Client(base_url=address) as client:
+        for number in range(300):
+            started = time.perf_counter()
+            answer = slate(client, number, f"u{number % 60:02d}")
+            latencies.append(time.perf_counter() - started)
+            assert answer.status_code == 200
+            assert answer.headers["X-Arm"] == "stable"
+            answers[f"r{number}"] = answer.json()
+    p50, p99 = np.percentile(np.array(latencies[50:]) * 1000, [50, 99])
+    record_property("slate_p50_ms", round(float(p50), 2))
+    record_property("slate_p99_ms", round(float(p99), 2))
+    assert p50 < 100
+    logged = {}
+    for row in served_log(place, 300):
+        logged[row["impression_id"]] = row
+    for answer_body in answers.values():
+        assert not answer_body["degraded"]
+        assert answer_body["policy_version"] == place.bento.digest[:12]
+        for ad in answer_body["ads"]:
+            row = logged[ad["impression_id"]]
+            assert (row["ad_id"], row["propensity"]) == (ad["ad_id"], ad["propensity"])
+            assert row["arm"] == "stable"
+
+
+def test_a_known_user_is_known(place: Place, address: str) -> None:
+    """The online features came from the snapshot: users with and without history differ."""
+    with httpx.Client(base_url=address) as client:
+        users = [f"u{number:02d}" for number in range(20)]
+        known = {slate(client, 1000, user).json()["ads"][0]["p_click"] for user in users}
+        unknown = {
+            ad["ad_id"]: ad["p_click"]
+            for user in ("x1", "x2", "x3", "x4", "x5", "x6")
+            for ad in slate(client, 1001, user).json()["ads"]
+        }
+    assert len(known) > 10
+    assert len(unknown) <= 12
+
+
+def test_deploying_the_same_again_changes_nothing(place: Place, address: str) -> None:
+    before = processes.running(place.home)
+    again = deploy(place.home, place.bento, place.online, None)
+    assert again.address == address
+    assert processes.running(place.home) == before
+
+
+def test_the_job_deploys_what_the_file_names(
+    place: Place, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROIFLOW_HOME", str(place.home))
+    (tmp_path / "bento.json").write_text(json.dumps({"tag": place.bento.tag}))
+    deploy_job.main(tmp_path / "bento.json", place.online, tmp_path / "deployed.json")
+    assert json.loads((tmp_path / "deployed.json").read_text())["address"] == address
+    with pytest.raises(ServiceError, match=r"none\.json"):
+        deploy_job.main(tmp_path / "none.json", place.online, tmp_path / "deployed.json")
+    with pytest.raises(ServiceError, match="no Bento 'ad_ranker:zzz'"):
+        find_bento("ad_ranker:zzz", place.home)
+
+
+def test_without_redis_slates_are_degraded_and_come_back(place: Place, address: str) -> None:
+    with httpx.Client(base_url=address) as client:
+        (redis,) = [record for record in processes.recorded(place.home) if record.name == "redis"]
+        os.kill(redis.pid, signal.SIGSTOP)
+        try:
+            started = time.perf_counter()
+            answer = slate(client, 2000).json()
+            assert time.perf_counter() - started < 5
+            assert answer["degraded"]
+            assert len(answer["ads"]) == 3
+        finally:
+            os.kill(redis.pid, signal.SIGCONT)
+        for number in range(50):
+            if not slate(client, 2001 + number).json()["degraded"]:
+                return
+            time.sleep(0.1)
+    raise AssertionError("still degraded 5 s after Redis came back")
+
+
+def test_a_canary_takes_its_users_and_is_rolled_back(place: Place, address: str) -> None:
+    deploy(place.home, place.other, place.online, None, percent=25)
+    users = [f"u{number:02d}" for number in range(60)]
+    percents = {"canary": 25.0, "stable": 75.0}
+    versions = {"canary": place.other.digest[:12], "stable": place.bento.digest[:12]}
+    with httpx.Client(base_url=address) as client:
+        for number, user in enumerate(users):
+            answer = slate(client, 3000 + number, user)
+            mine = arm(user, SALT, percents)
+            assert answer.headers["X-Arm"] == mine
+            assert answer.json()["policy_version"] == versions[mine]
+    assert {placed.arm for placed in current(place.home)} == {"canary", "stable"}
+    roll_back(place.home, None)
+    assert current(place.home) == (Placed("stable", 100.0, place.bento.tag),)
+    with httpx.Client(base_url=address) as client:
+        found = {slate(client, 4000, user).json()["policy_version"] for user in users}
+    assert found == {place.bento.digest[:12]}
+
+
+def test_a_switch_loses_no_slate_and_ends_the_old_instance(place: Place, address: str) -> None:
+    import threading
+
+    faults: list[str] = []
+    done = threading.Event()
+
+    def load() -> None:
+        number = 10_000
+        while not done.is_set():
+            number += 1
+            transport = httpx.HTTPTransport(retries=2)
+            with httpx.Client(base_url=address, transport=transport) as client:
+                answer = slate(client, number)
+                if answer.status_code != 200:
+                    faults.append(answer.text)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        deploy(place.home, place.other, place.online, None)
+    finally:
+        done.set()
+        thread.join()
+    assert not faults
+    names = {name for name in processes.running(place.home) if name.startswith("ranker")}
+    assert names == {Placed("stable", 100.0, place.other.tag).server}
+    assert httpx.get(f"{address}/v1/version").json()["digest"] == place.other.digest
+
+
+def test_the_old_instance_sealed_its_log(place: Place) -> None:
+    """After the switch above; only the running instance's segment is open."""
+    paths = event_log.segments(place.home / "served")
+    assert [path.suffix for path in paths].count(".open") == 1
