@@ -207,7 +207,7 @@ class Registry:
 
         The folder is named by its digest and appears whole or not at all.
         """
-        folder = self._home / "packages" / registered.digest
+        folder = package_folder(self._home, registered.digest)
         if not folder.exists():
             label = f"downloading {registered.name} version {registered.version}"
             with _refusals(label), write_directory(folder) as aside:
@@ -272,6 +272,11 @@ class Registry:
             return []
         lines = (Promotion(**json.loads(line)) for line in self._log.read_text().splitlines())
         return [line for line in lines if line.name == name]
+
+
+def package_folder(home: Path, digest: str) -> Path:
+    """Where a registered package lies once it was downloaded."""
+    return home.absolute() / "packages" / digest
 
 
 def read_digest(package: Path) -> str:

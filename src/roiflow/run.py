@@ -137,6 +137,14 @@ def _place(repository: Path, folder: Path, commit: str) -> bytes | None:
     return kept
 
 
+def repository_of(folder: Path) -> Path:
+    """The checkout that holds `folder`; RunError where it is none of this project's."""
+    top = Path(_git(folder, "rev-parse", "--show-toplevel").strip())
+    if not (top / "dvc.yaml").exists():
+        raise RunError(f"{top}: no dvc.yaml: run this inside the repository")
+    return top
+
+
 def main_checkout(checkout: Path) -> Path:
     """The main checkout a worktree belongs to (itself where it is the main one)."""
     common = _git(checkout, "rev-parse", "--path-format=absolute", "--git-common-dir").strip()

@@ -16,7 +16,7 @@ GATE = "gate"
 
 
 def main(gate: Path, registered: Path, promoted: Path) -> None:
-    """Promote, or leave the champion; write which of the two and why to `promoted`.
+    """Promote, or leave the champion; write which of the two, why and who then serves.
 
     The same decision twice changes nothing. Raises RegistryError where the decision is about
     another package, or where the champion it was compared with no longer is the champion.
@@ -29,19 +29,15 @@ def main(gate: Path, registered: Path, promoted: Path) -> None:
             f"{gate}: decides on {decision['challenger']}, {registered} is {version.digest}"
         )
     promote(Registry(settings.registry_uri, settings.home), version, decision)
+    content = {
+        "version": version.version,
+        "promoted": decision["promote"],
+        "champion": version.digest if decision["promote"] else decision["champion"],
+        "rule": decision["rule"],
+        "reason": decision["reason"],
+    }
     with write_file(promoted) as aside:
-        aside.write_text(
-            json.dumps(
-                {
-                    "version": version.version,
-                    "promoted": decision["promote"],
-                    "rule": decision["rule"],
-                    "reason": decision["reason"],
-                },
-                indent=1,
-            )
-            + "\n"
-        )
+        aside.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def promote(registry: Registry, version: Registered, decision: dict[str, Any]) -> None:

@@ -1,0 +1,320 @@
+"""The command line. Commands import what they need, so that help is there at once."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from roiflow.errors import RoiflowError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from roiflow.data.weeks import Week as IsoWeek
+    from roiflow.evaluation.leaderboard import Line, Score
+    from roiflow.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""
+Raise the return on ad spend, week after week, and prove it.
+
+Run it inside the repository. A first look: `roiflow demo`, then `roiflow up`.
+
+`params.yaml` holds every number; the environment says where things are: `ROIFLOW_HOME` (default
+`.roiflow`), `ROIFLOW_DATA_FOLDER` (files of kuairand, open_bandit, files), `ROIFLOW_REDIS_URL`,
+`ROIFLOW_MLFLOW_URI`.
+""",
+)
+
+Source = Annotated[str, typer.Option(help="simulator, complete_journey, kuairand, ...")]
+Week = Annotated[str | None, typer.Option(help="ISO week, such as 2026-W04.")]
+
+
+def main() -> None:
+    """An expected failure is one line and exit code 1."""
+    try:
+        app()
+    except RoiflowError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def _progress(console: "Console", what: str) -> Iterator[Callable[[float, str], None]]:
+    """A bar; yields a callback of the done fraction and what is being done."""
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+
+        def show(done: float, text: str) -> None:
+            bar.update(task, completed=done, description=text)
+
+        yield show
+
+
+def _here() -> tuple[Path, "Settings", "Console"]:
+    from rich.console import Console
+
+    from roiflow.run import repository_of
+    from roiflow.settings import Settings
+
+    return repository_of(Path.cwd()), Settings(), Console()
+
+
+@app.command()
+def demo(source: Source = "simulator", week: Week = None) -> None:
+    """The whole loop on this machine, in minutes: data to served slates to a report.
+
+    Airflow runs the DAG `weekly_training`: pull, validate, features, training, policy, evaluation,
+    export, gate, registration, promotion, Bento, deployment, drift report, weekly report. In the
+    simulated world the served policy then produces two further weeks itself. A second run redoes
+    no finished work.
+
+        roiflow demo
+
+        roiflow demo --source complete_journey
+    """
+    from roiflow.demo import demo as run_demo
+
+    repository, settings, console = _here()
+    run_demo(repository, settings, source, week, console)
+
+
+@app.command()
+def up() -> None:
+    """Leave the platform running: Airflow, MLflow and Evidently UIs, the service, Redis.
+
+    A second call starts only what does not run. `roiflow down` ends it.
+    """
+    from rich.table import Table
+
+    from roiflow import platform
+
+    repository, settings, console = _here()
+    with _progress(console, "start") as show:
+        running = platform.up(settings, repository, show)
+    table = Table(show_header=False)
+    for name, one in sorted(running.items()):
+        table.add_row(name, one.address, one.log)
+    console.print(table)
+    if found := platform.airflow_password(settings.home):
+        console.print(f"Airflow: user {found[0]}, password {found[1]}")
+
+
+@app.command()
+def down() -> None:
+    """End exactly what `up`, `demo` or a deployment started from this home."""
+    from roiflow import platform
+
+    _, settings, console = _here()
+    ended = platform.down(settings)
+    console.print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+
+
+@app.command()
+def simulate(
+    week: Annotated[str, typer.Argument(help="First week, such as 2026-W01.")],
+    folder: Annotated[Path | None, typer.Argument(help="Where the tables go.")] = None,
+    weeks: Annotated[int, typer.Option(min=1, help="How many weeks.")] = 1,
+    served: Annotated[
+        bool, typer.Option("--served", help="By the champion of the week before, into the lake.")
+    ] = False,
+) -> None:
+    """Write weeks of the simulated ad world as Parquet.
+
+    Into a folder they are served by the world's logging policy; the same numbers in
+    `ingest.simulator` of params.yaml give the same bytes. With `--served`, one week is served by
+    the policy that the run of the week before left as champion, and kept where the next run finds
+    it.
+
+        roiflow simulate 2026-W01 world --weeks 4
+
+        roiflow simulate 2026-W05 --served
+    """
+    from roiflow.data.weeks import Week as IsoWeek
+
+    repository, settings, console = _here()
+    first = IsoWeek.parse(week)
+    if served:
+        from roiflow.demo import WeekDone, serve_next_week
+        from roiflow.run import checkout_of
+
+        before = str(first.plus(-1))
+        checkout = _finished(checkout_of(settings.home, "simulator", before))
+        with console.status(f"serve {week}") as status:
+            serve_next_week(settings, WeekDone(before, {}, checkout), status.update)
+        console.print(f"{week} is in {settings.lake / 'simulator'}")
+        return
+    if folder is None:
+        raise typer.BadParameter("name a folder, or --served", param_hint="FOLDER")
+    _write_world(repository, folder, [first.plus(number) for number in range(weeks)], console)
+
+
+def _write_world(
+    repository: Path, folder: Path, weeks: list["IsoWeek"], console: "Console"
+) -> None:
+    from roiflow.data import lake
+    from roiflow.params import load_params
+    from roiflow.simulator.source import SimulatorSource
+
+    params = load_params(repository / "params.yaml").ingest.simulator
+    source = SimulatorSource(params, folder / ".served")
+    with _progress(console, "simulate") as show:
+        for number, week in enumerate(weeks):
+            show(number / len(weeks), str(week))
+            for name, table in source.pull(week, week.end).items():
+                lake.write(folder, name, week, table)
+    console.print(f"{weeks[0]} to {weeks[-1]} in {folder}")
+
+
+def _finished(checkout: Path) -> Path:
+    """A run's checkout. Raises RunError where the run did not get to a decision."""
+    if not (checkout / "data" / "promoted.json").exists():
+        from roiflow.errors import RunError
+
+        raise RunError(f"{checkout}: no finished run; run the week first, such as roiflow demo")
+    return checkout
+
+
+@app.command()
+def pull(
+    source: Annotated[str, typer.Argument(help="A source of params.yaml.")],
+    week: Annotated[str, typer.Argument(help="ISO week, such as 2017-W44.")],
+    folder: Annotated[Path, typer.Argument(help="Where the tables go.")],
+) -> None:
+    """Write one week of a source as Parquet, as the source has it: nothing is validated.
+
+    roiflow pull complete_journey 2017-W44 week
+    """
+    from rich.table import Table
+
+    from roiflow.data import lake
+    from roiflow.data.weeks import Week as IsoWeek
+    from roiflow.params import parse_params
+    from roiflow.run import PARAMS, with_run
+    from roiflow.stages.ingest import open_source
+
+    repository, settings, console = _here()
+    text = with_run((repository / "params.yaml").read_text(), source, week, "")
+    one = IsoWeek.parse(week)
+    with console.status(f"{source} {week}"):
+        tables = open_source(parse_params(text, PARAMS).ingest, settings).pull(one, one.end)
+        for name, table in tables.items():
+            lake.write(folder, name, one, table)
+    summary = Table("table", "rows", title=f"{source} {week} in {folder}")
+    for name, table in tables.items():
+        summary.add_row(name, f"{table.num_rows:,}")
+    console.print(summary)
+
+
+@app.command()
+def report(source: Source = "simulator", week: Week = None) -> None:
+    """Write a finished week's HTML report again and say where it is."""
+    from roiflow.demo import last_week
+    from roiflow.params import load_params
+    from roiflow.run import checkout_of, job
+
+    repository, settings, console = _here()
+    named = week or last_week(load_params(repository / "params.yaml"), source)
+    checkout = _finished(checkout_of(settings.home, source, named))
+    with console.status(f"report of {source} {named}"):
+        job(checkout, settings.home, "report", ["."], lambda _: None)
+    console.print(checkout / "data" / "report" / "report.html")
+
+
+@app.command()
+def prove(
+    version: Annotated[int, typer.Argument(help="A registered version.")],
+    source: Source = "simulator",
+) -> None:
+    """Take a version's decision again, from its commit and locked data; it must come out the same.
+
+    roiflow prove 3
+    """
+    from roiflow.jobs.prove import prove as prove_decision
+
+    repository, settings, console = _here()
+    with console.status(f"{source} version {version}") as status:
+        known = prove_decision(repository, settings, source, version, status.update)
+    console.print(
+        f"{known.name} version {version}: {known.tags['verdict']} against champion "
+        f"{known.tags['champion_then'][:12]}, proven: decision {known.tags['decision']}"
+    )
+
+
+@app.command()
+def approve(
+    version: Annotated[int, typer.Argument(help="A registered version that was not promoted.")],
+    by: Annotated[str, typer.Option(help="Who answers for it.")],
+    why: Annotated[str, typer.Option(help="The reason, kept with the decision.")],
+    source: Source = "simulator",
+) -> None:
+    """Override the gate: make a version the champion in your name. Kept in the promotion log.
+
+    roiflow approve 3 --by "Ada Lovelace" --why "holiday week, see the experiment"
+    """
+    from roiflow.jobs.approve import main as approve_version
+
+    _, _, console = _here()
+    approve_version(source, version, by, why)
+    console.print(f"{source} version {version} is champion, by {by}: {why}")
+
+
+@app.command()
+def leaderboard(source: Source = "simulator", week: Week = None) -> None:
+    """Train every ranker on one split of a week and compare their AUCs on its test week.
+
+    Intervals are over users; the lead is the leading ranker's, with an interval of its own.
+
+        roiflow leaderboard --source kuairand
+    """
+    from roiflow import features as feature_table
+    from roiflow.demo import last_week
+    from roiflow.evaluation.leaderboard import leaderboard as compare
+    from roiflow.params import load_params
+    from roiflow.run import prepare, repro
+
+    repository, settings, console = _here()
+    named = week or last_week(load_params(repository / "params.yaml"), source)
+    with _progress(console, "prepare") as show:
+        checkout = prepare(repository, settings.home, source, named, settings.data_folder)
+        for number, stage in enumerate(("ingest", "validate", "build_features")):
+            show(0.1 * number, stage)
+            repro(checkout, settings.home, [stage], lambda _: None)
+        table = feature_table.read(checkout / "data" / "features")
+        params = load_params(checkout / "params.yaml")
+        lines = compare(table, params, lambda done, what: show(0.3 + 0.7 * done, what))
+    console.print(_leaderboard_table(lines, f"{source} {named}"))
+
+
+def _leaderboard_table(lines: list["Line"], title: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=title)
+    for name in ("model", "click AUC", "lead over it", "conversion AUC", "lead over it", "CPU s"):
+        table.add_column(name)
+    for line in sorted(lines, key=lambda line: -(line.click.auc if line.click else 0.0)):
+        cells = [cell for score in (line.click, line.conversion) for cell in _cells(score)]
+        table.add_row(line.model, *cells, f"{line.train_seconds:.1f}")
+    return table
+
+
+def _cells(score: "Score | None") -> tuple[str, str]:
+    if score is None:
+        return "-", "-"
+    return (
+        f"{score.auc:.4f} ({score.low:.4f} to {score.high:.4f})",
+        f"{score.lead:+.4f} ({score.lead_low:+.4f} to {score.lead_high:+.4f})",
+    )
+
+
+if __name__ == "__main__":
+    main()
