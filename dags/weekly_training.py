@@ -49,7 +49,11 @@ EFFECTS = (
         "report_drift data/features monitoring/drift.yaml data/drift params.yaml",
         "Compare the week's data with the training reference (Evidently).",
     ),
-    ("report", "report", "Write the weekly report."),
+    (
+        "report",
+        "report data/lineage.json data/drift/drift.html data/report/report.html",
+        "Write the weekly report.",
+    ),
 )
 """Task, the job it calls with its arguments, and what it is for."""
 

@@ -34,6 +34,9 @@ Run it inside the repository. A first look: `roiflow demo`, then `roiflow up`.
 """,
 )
 
+REPORT_INPUTS = ("data/lineage.json", "data/drift/drift.html")
+REPORT = "data/report/report.html"
+
 Source = Annotated[str, typer.Option(help="simulator, complete_journey, kuairand, ...")]
 Week = Annotated[str | None, typer.Option(help="ISO week, such as 2026-W04.")]
 
@@ -226,8 +229,8 @@ def report(source: Source = "simulator", week: Week = None) -> None:
     named = week or last_week(load_params(repository / "params.yaml"), source)
     checkout = _finished(checkout_of(settings.home, source, named))
     with console.status(f"report of {source} {named}"):
-        job(checkout, settings.home, "report", ["."], lambda _: None)
-    console.print(checkout / "data" / "report" / "report.html")
+        job(checkout, settings.home, "report", [*REPORT_INPUTS, REPORT], lambda _: None)
+    console.print(checkout / REPORT)
 
 
 @app.command()

@@ -1,0 +1,60 @@
+"""Write the weekly report of a run, with what was decided, served and seen in the weeks before."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from roiflow.evaluation.gate import PRIMARY
+from roiflow.evaluation.report import write_report
+from roiflow.run import Lineage
+from roiflow.settings import Settings
+from roiflow.stages.command import run
+
+FALLBACK = "dm"
+
+
+def main(lineage: Path, drift: Path, report: Path) -> None:
+    """Write `report` from the run that holds `lineage`; `drift` is linked where it was made."""
+    made = Lineage.read(lineage)
+    folder = lineage.absolute().parents[1]
+    promoted = _read(folder / "data" / "promoted.json")
+    served = _read(folder / "data" / "deployed.json")
+    extra = {
+        "source": made.source,
+        "drift": _relative(drift.absolute(), report.absolute()) if drift.exists() else None,
+        "links": {"Slate service": served["address"]} if served else {},
+        "facts": {
+            "Commit": made.commit,
+            "Registered version": str(promoted.get("version", "none")),
+            "Promoted": promoted.get("rule", "no") if promoted.get("promoted") else "no",
+            "Served": ", ".join(f"{arm['tag']} ({arm['arm']})" for arm in served.get("arms", ())),
+        },
+        "history": list(history(Settings().runs, made)),
+    }
+    report.parent.mkdir(parents=True, exist_ok=True)
+    write_report(folder, report, extra)
+
+
+def history(runs: Path, lineage: Lineage) -> Iterator[dict[str, Any]]:
+    """Estimated ROI of each finished run of the source up to its week, oldest first."""
+    for folder in sorted(runs.glob(f"{lineage.source}-*")):
+        week = folder.name.removeprefix(f"{lineage.source}-")
+        estimates = _read(folder / "data" / "evaluation" / "report.json").get("roi", {})
+        roi = estimates.get(PRIMARY, estimates.get(FALLBACK, {})).get("roi", {})
+        if week <= lineage.week and roi.get("value") is not None:
+            yield {"week": week, "roi": roi["value"], "low": roi["low"], "high": roi["high"]}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return content
+
+
+def _relative(target: Path, page: Path) -> str:
+    return Path(os.path.relpath(target, page.parent)).as_posix()
+
+
+if __name__ == "__main__":
+    run(main)
