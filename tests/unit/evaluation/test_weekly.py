@@ -1,0 +1,90 @@
+"""One week's evaluation, end to end on a tiny world."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.unit.evaluation.weeks import EVALUATE, Evaluated
+
+from roiflow.data.split import TEST
+from roiflow.errors import ContractError
+from roiflow.evaluation.weekly import suspected_leaks, test_slates
+from roiflow.ranking.metrics import auc
+
+
+def test_metrics_are_of_the_test_week(evaluated: Evaluated) -> None:
+    report = evaluated.result.report
+    features = evaluated.features
+    rows = features.rows(TEST)
+    assert report["week"] == "2026-W02"
+    assert report["impressions"]["test"] == rows.size
+    predicted = evaluated.logistic.predict(features, rows)
+    expected = auc(predicted.click, features.impressions.clicked[rows])
+    assert report["models"]["logistic"]["test_full_click_auc"] == pytest.approx(expected)
+    assert set(report["models"]) == {"logistic", "xgboost", "popularity"}
+
+
+def test_the_logging_policy_earns_what_was_logged(evaluated: Evaluated) -> None:
+    slates, counts = test_slates(evaluated.features, 3, EVALUATE)
+    assert counts["evaluated"] == min(counts["whole"], 300)
+    logged = evaluated.result.report["roi"]["logged"]
+    revenue, cost = slates.revenue.sum(), slates.cost.sum()
+    assert logged["roi"]["value"] == pytest.approx((revenue - cost) / cost)
+    assert logged["cost_per_slate_micros"] == pytest.approx(cost / slates.row.size)
+
+
+def test_every_estimator_answers(evaluated: Evaluated) -> None:
+    roi = evaluated.result.report["roi"]
+    assert list(roi) == ["logged", "ips", "snips", "dr", "dm", "rips", "cascade_dr"]
+    for name in ("ips", "rips"):
+        assert roi[name]["roi"]["diagnostics"]["support"] == pytest.approx(1.0)
+    assert roi["dm"]["roi"]["model_based"]
+
+
+def test_the_report_is_json_and_repeats(evaluated: Evaluated) -> None:
+    once = json.dumps(evaluated.result.report, allow_nan=False)
+    assert json.dumps(evaluated.again(evaluated.features).report, allow_nan=False) == once
+
+
+def test_without_propensities_only_the_model_answers(evaluated: Evaluated) -> None:
+    log = evaluated.features.impressions
+    blind = replace(
+        evaluated.features,
+        impressions=replace(log, propensity=np.full(log.propensity.size, np.nan)),
+    )
+    report = evaluated.again(blind).report
+    assert report["propensities_logged"] is False
+    assert list(report["roi"]) == ["logged", "dm"]
+    assert report["roi"]["dm"]["roi"]["verdict"] == "inconclusive"
+    assert report["roi"]["dm"]["roi"]["model_based"]
+
+
+def test_slates_without_propensities_are_left_out_where_others_have_them(
+    evaluated: Evaluated,
+) -> None:
+    log = evaluated.features.impressions
+    rows = evaluated.features.rows(TEST)
+    propensity = np.array(log.propensity)
+    dropped = log.request[rows[0]]
+    propensity[rows[0]] = np.nan
+    partly = replace(evaluated.features, impressions=replace(log, propensity=propensity))
+    slates, counts = test_slates(partly, 3, EVALUATE)
+    assert counts["with_propensities"] == counts["whole"] - 1
+    assert dropped not in log.request[slates.row]
+    assert slates.logged.all()
+
+
+def test_an_empty_test_week_is_an_error(evaluated: Evaluated) -> None:
+    log = evaluated.features.impressions
+    empty = replace(
+        evaluated.features, impressions=replace(log, split=np.zeros(log.split.size, np.uint8))
+    )
+    with pytest.raises(ContractError, match="no impression"):
+        test_slates(empty, 3, EVALUATE)
+
+
+def test_a_perfect_model_is_suspected() -> None:
+    models = {"oracle": {"test_full_click_auc": 0.999}, "fair": {"test_full_click_auc": 0.7}}
+    found = suspected_leaks(models, {}, EVALUATE)
+    assert found == {"predictions": ["oracle: test_full_click_auc 0.9990 over 0.99"], "roi": []}
