@@ -79,5 +79,4 @@ def status(settings: Settings) -> dict[str, Running]:
 
 def down(settings: Settings) -> list[str]:
     """End exactly what was started from this home; the names of what ran."""
-    home = settings.home.absolute()
-    return [record.name for record in processes.recorded(home) if processes.stop(record.name, home)]
+    return processes.stop_all(settings.home.absolute())

@@ -47,8 +47,8 @@ class Running:
 
     name: str
     pid: int
-    started: float
-    """Start time in seconds since the epoch, as the system keeps it."""
+    born: str
+    """Boot and start time in the kernel's ticks, which no change of the clock moves."""
     address: str
     log: str
 
@@ -66,14 +66,28 @@ def _record(folder: Path, name: str) -> Running | None:
     path = folder / f"{name}.json"
     if not path.exists():
         return None
-    return Running(**json.loads(path.read_text()))
+    try:
+        return Running(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ServiceError(f"{path}: not the record of a started server: {error}") from None
+
+
+def _born(process: psutil.Process) -> str:
+    kernel = Path("/proc/sys/kernel/random/boot_id")
+    if not kernel.exists():
+        return str(process.create_time())
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        raise psutil.NoSuchProcess(process.pid) from None
+    return f"{kernel.read_text().strip()}:{stat.rpartition(')')[2].split()[19]}"
 
 
 def _leader(record: Running) -> psutil.Process | None:
     try:
         process = psutil.Process(record.pid)
         alive = process.status() != psutil.STATUS_ZOMBIE
-        return process if alive and process.create_time() == record.started else None
+        return process if alive and _born(process) == record.born else None
     except psutil.NoSuchProcess:
         return None
 
@@ -140,9 +154,9 @@ def free_port(preferred: int = 0) -> int:
 
 
 def recorded(home: Path) -> list[Running]:
-    """Every recorded process, the one started last first; some may have ended by themselves."""
+    """Every recorded process; some may have ended by themselves."""
     records = [_record(home / "servers", path.stem) for path in (home / "servers").glob("*.json")]
-    return sorted((record for record in records if record), key=lambda record: -record.started)
+    return sorted((record for record in records if record), key=lambda record: record.name)
 
 
 def running(home: Path) -> dict[str, Running]:
@@ -194,9 +208,9 @@ def _launch(server: Server, home: Path, folder: Path) -> Running:
             )
         except OSError as error:
             raise ServiceError(f"{server.name}: {server.command[0]}: {error.strerror}") from None
-    started = psutil.Process(child.pid).create_time()
+    born = _born(psutil.Process(child.pid))
     child.returncode = 0  # it outlives this object, which would otherwise warn of that
-    record = Running(server.name, child.pid, started, server.address, str(log.resolve()))
+    record = Running(server.name, child.pid, born, server.address, str(log.resolve()))
     with write_file(folder / f"{server.name}.json") as aside:
         aside.write_text(json.dumps(asdict(record), indent=1) + "\n")
     return record
@@ -230,6 +244,20 @@ def stop(name: str, home: Path, seconds: float = 15.0) -> bool:
             _end(record, seconds)
         (folder / f"{name}.json").unlink()
         return alive
+
+
+def stop_all(home: Path, seconds: float = 15.0) -> list[str]:
+    """End every recorded process, all at the same time; the names of what was alive."""
+    with _locked(home) as folder:
+        records = [record for record in recorded(home) if _members(record)]
+        for record in records:
+            if leader := _leader(record):
+                _signal(leader, signal.SIGTERM)
+        for record in records:
+            _end(record, seconds)
+        for path in folder.glob("*.json"):
+            path.unlink()
+    return [record.name for record in records]
 
 
 def reload(name: str, home: Path) -> None:

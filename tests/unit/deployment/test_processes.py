@@ -85,7 +85,7 @@ def test_a_reused_process_id_is_left_alone(home: Path) -> None:
     try:
         (record,) = start([server("sleeper", "import time; time.sleep(600)")], home)
         stop("sleeper", home)
-        reused = replace(record, pid=bystander.pid)
+        reused = replace(record, pid=bystander.pid, born=record.born + "0")
         (home / "servers" / "sleeper.json").write_text(json.dumps(vars(reused)))
         assert running(home) == {}
         assert not stop("sleeper", home)
@@ -124,6 +124,27 @@ def test_what_ignores_sigterm_is_killed(home: Path) -> None:
     (record,) = start([server("deaf", code, children_of(home, "deaf"))], home)
     assert stop("deaf", home, seconds=0.3)
     assert gone(record.pid)
+
+
+def test_stop_all_ends_all_of_one_home_and_none_of_another(home: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    start([server(name, "import time; time.sleep(600)") for name in ("a", "b")], home)
+    start([server("c", "import time; time.sleep(600)")], other)
+    try:
+        assert sorted(processes.stop_all(home)) == ["a", "b"]
+        assert processes.stop_all(home) == []
+        assert list(running(other)) == ["c"]
+    finally:
+        stop("c", other)
+
+
+def test_a_broken_record_is_named(home: Path) -> None:
+    record = home / "servers" / "redis.json"
+    record.parent.mkdir()
+    record.write_text('{"name": "redis"}')
+    with pytest.raises(ServiceError, match=r"redis\.json: not the record"):
+        running(home)
+    record.unlink()
 
 
 def test_a_taken_port_gives_way_to_a_free_one() -> None:
