@@ -206,6 +206,7 @@ class EvaluateParams(Section):
     max_weight: Positive
     mean_weight_tolerance: Positive
     min_support: Fraction
+    max_pairs: Count
     suspicious_auc: Fraction
     suspicious_lift: Positive
 

@@ -219,7 +219,7 @@ def _intervals(
             axes.plot([scale * low, scale * high], [place, place], color=colour, lw=2.2, alpha=0.6)
         axes.plot([scale * value], [place], "o", color=colour, ms=6)
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.grid(axis="x", color="#e3e7ec", lw=0.8)
     axes.set_axisbelow(True)
 

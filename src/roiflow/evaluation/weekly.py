@@ -109,16 +109,18 @@ def evaluate_week(
 def test_slates(
     features: Features, slots: int, params: EvaluateParams
 ) -> tuple[Slates, dict[str, int]]:
-    """At most `params.requests` whole slates of the test week, drawn at random, and their counts.
+    """Whole slates of the test week, drawn at random, and their counts.
 
+    At most `params.requests`, and fewer of a large catalogue: `params.max_pairs` over its size.
     Where some slates have propensities and some have not, only those that have are taken.
     """
     slates = logged_slates(features, features.rows(TEST), slots)
     whole, logged = slates.row.size, int(slates.logged.sum())
     usable = np.flatnonzero(slates.logged) if logged else np.arange(whole)
-    if usable.size > params.requests:
+    limit = min(params.requests, max(1, params.max_pairs // features.catalogues[-1].ad.size))
+    if usable.size > limit:
         rng = np.random.default_rng([params.seed, _REQUESTS])
-        usable = np.sort(rng.choice(usable, params.requests, replace=False))
+        usable = np.sort(rng.choice(usable, limit, replace=False))
     counts = {"whole": whole, "with_propensities": logged, "evaluated": int(usable.size)}
     return slates.take(usable), counts
 

@@ -24,6 +24,7 @@ def _estimate(value: float | None, **more: Any) -> dict[str, Any]:
     }
 
 
+MONEY = {"revenue_per_slate_micros": 2.5e6, "cost_per_slate_micros": 1.25e6}
 WEIGHTS = {
     "rows": 80,
     "effective_sample_size": 321.0,
@@ -49,9 +50,9 @@ def _report(**more: Any) -> dict[str, Any]:
         "models": {"rosa": model, "popularity": {**model, "test_full_conversion_auc": None}},
         "position_factors": [1.0, 0.6],
         "roi": {
-            "logged": {"roi": _estimate(0.111), "lift": _estimate(0.0)},
-            "dr": {"roi": estimate, "lift": _estimate(0.222)},
-            "dm": {"roi": _estimate(None, reason="<no cost>"), "lift": _estimate(None)},
+            "logged": {"roi": _estimate(0.111), "lift": _estimate(0.0), **MONEY},
+            "dr": {"roi": estimate, "lift": _estimate(0.222), **MONEY},
+            "dm": {"roi": _estimate(None, reason="<no cost>"), "lift": _estimate(None), **MONEY},
         },
         "policy": {"test_policy_arp": 10.0, "test_policy_coverage": 0.5},
         "suspected_leak": {"predictions": [], "roi": []},
@@ -157,12 +158,20 @@ def test_every_part_of_a_whole_run(tmp_path: Path) -> None:
 def test_without_propensities_it_says_so(tmp_path: Path) -> None:
     model = _estimate(0.4, verdict="inconclusive", reason="model-based", model_based=True)
     roi = {
-        "logged": {"roi": _estimate(0.1), "lift": _estimate(0.0)},
-        "dm": {"roi": model, "lift": model},
+        "logged": {"roi": _estimate(0.1), "lift": _estimate(0.0), **MONEY},
+        "dm": {"roi": model, "lift": model, **MONEY},
     }
     html = _written(_run(tmp_path, _report(propensities_logged=False, roi=roi)))
     assert "logs no propensities" in html
     assert "ROI of the new policy (model-based)" in html
+
+
+def test_a_week_without_cost_has_no_roi_and_says_why(tmp_path: Path) -> None:
+    nothing = _estimate(None, verdict="inconclusive", reason="cost is not positive")
+    roi = {name: {"roi": nothing, "lift": nothing, **MONEY} for name in ("logged", "dm")}
+    html = _written(_run(tmp_path, _report(propensities_logged=False, roi=roi)))
+    assert "cost is not positive" in html
+    assert "2.500" in html
 
 
 def test_no_evaluation_is_an_error(tmp_path: Path) -> None:

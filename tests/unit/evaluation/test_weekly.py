@@ -75,6 +75,12 @@ def test_slates_without_propensities_are_left_out_where_others_have_them(
     assert slates.logged.all()
 
 
+def test_a_large_catalogue_is_asked_for_fewer_requests(evaluated: Evaluated) -> None:
+    ads = evaluated.features.catalogues[-1].ad.size
+    params = EVALUATE.model_copy(update={"max_pairs": 7 * ads + 1})
+    assert test_slates(evaluated.features, 3, params)[1]["evaluated"] == 7
+
+
 def test_an_empty_test_week_is_an_error(evaluated: Evaluated) -> None:
     log = evaluated.features.impressions
     empty = replace(
