@@ -1,0 +1,132 @@
+"""The slate route against FastAPI and BentoML's own routes, in server CPU time per request.
+
+The model is left out: every stack answers the same slate. CPU time, because the load generator
+shares the machine; the rounds alternate, the median counts.
+"""
+
+import json
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import pytest
+from tests.conftest import Record
+from tests.unit.serving.packages import tiny_world, write_package
+
+from roiflow.deployment import processes
+from roiflow.deployment.processes import Running, Server, free_port, port_ready
+from roiflow.features.online import load_snapshot
+from roiflow.serving.recommender import Recommender
+from roiflow.serving.slates import RequestContexts
+
+APPS = ("lean", "dispatched", "mounted", "fastapi", "bento")
+ROUNDS, REQUESTS = 5, 1000
+BODY = json.dumps(
+    {"request_id": "r1", "user_id": "ann", "placement": "top", "device": "phone"}
+).encode()
+HEAD = (
+    "POST /v1/slate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    f"content-length: {len(BODY)}\r\n\r\n"
+)
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[dict[str, Running]]:
+    root = str(Path(__file__).parents[2])
+    started = {}
+    for name in APPS:
+        port = free_port()
+        command = (
+            sys.executable, "-m", "uvicorn", "--factory", f"tests.benchmarks.slate_apps:{name}",
+            "--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools",
+            "--no-access-log", "--log-level", "warning",
+        )  # fmt: skip
+        environment = {
+            "PYTHONPATH": root,
+            "SERVED": str(tmp_path / name),
+            "BENTOML_HOME": str(tmp_path / "bentoml"),
+        }
+        server = Server(
+            name, command, f"http://127.0.0.1:{port}", port_ready(port), environment, seconds=120
+        )
+        (started[name],) = processes.start([server], tmp_path)
+    yield started
+    processes.stop_all(tmp_path)
+
+
+def ask(connection: socket.socket) -> bytes:
+    connection.sendall(HEAD.encode() + BODY)
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += connection.recv(65536)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    while len(body) < length:
+        body += connection.recv(65536)
+    assert head.startswith(b"HTTP/1.1 200"), answer
+    return body
+
+
+def microseconds(server: Running) -> float:
+    """Server CPU time per request, over one connection."""
+    process = psutil.Process(server.pid)
+    port = int(server.address.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(20):
+            ask(connection)
+        before = process.cpu_times()
+        for _ in range(REQUESTS):
+            ask(connection)
+        after = process.cpu_times()
+    spent = after.user + after.system - before.user - before.system
+    return float(spent / REQUESTS * 1e6)
+
+
+def test_the_slate_route_costs_a_fraction_of_its_peers(
+    servers: dict[str, Running], record: Record
+) -> None:
+    answers = set()
+    for server in servers.values():
+        port = int(server.address.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            answers.add(json.dumps(json.loads(ask(connection)), sort_keys=True))
+    assert len(answers) == 1  # every stack answers the same
+    rounds = [{name: microseconds(servers[name]) for name in APPS} for _ in range(ROUNDS)]
+    cost = {name: statistics.median(one[name] for one in rounds) for name in APPS}
+    for name in APPS:
+        record(
+            f"server CPU per slate request without a model, {name}",
+            f"{cost[name]:.0f} us, {cost[name] / cost['lean']:.1f} x lean",
+        )
+    assert cost["fastapi"] > 1.2 * cost["dispatched"]
+    assert cost["bento"] > 4 * cost["dispatched"]
+
+
+def test_the_model_path_one_request_and_in_batches(tmp_path: Path, record: Record) -> None:
+    world = tiny_world(tmp_path)
+    recommender = Recommender(write_package(tmp_path / "package", world))
+    store = recommender.memory_store()
+    load_snapshot(store, world.features / "online")
+    names = world.built.vocabulary.ids("user").to_pylist()
+    rng = np.random.default_rng(0)
+    seconds = {}
+    for size in (1, 512):
+        users = [names[at % len(names)] for at in range(size)]
+        times = np.full(size, world.built.as_of + 1_000_000)
+        batch = RequestContexts(users, times, ["home_top"] * size, ["phone"] * size)
+        recommender.recommend(batch, store, rng)
+        laps = []
+        for _ in range(2000 // size + 5):
+            started = time.perf_counter()
+            recommender.recommend(batch, store, rng)
+            laps.append((time.perf_counter() - started) / size)
+        seconds[size] = statistics.median(laps)
+    record("slate of 12 ads, one request", f"{seconds[1] * 1e3:.2f} ms")
+    record("slate of 12 ads, in batches of 512", f"{seconds[512] * 1e3:.3f} ms")
+    assert seconds[512] < seconds[1] / 5
