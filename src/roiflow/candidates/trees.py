@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from roiflow.errors import PackageError
+from roiflow.candidates.forest import Forest
 from roiflow.features.table import Flags, Longs, Singles
 from roiflow.params import XgboostParams
 
@@ -36,18 +36,9 @@ class Trees:
 
     @classmethod
     def load(cls, folder: Path) -> "Trees":
-        """Read what `save` wrote; raises PackageError, naming the file."""
-        import xgboost
-
-        boosters = {}
-        for what, name in FILES.items():
-            boosters[what] = xgboost.Booster(params={"nthread": 1})
-            try:
-                boosters[what].load_model(folder / name)
-            except xgboost.core.XGBoostError as error:
-                reason = str(error).splitlines()[0]
-                raise PackageError(f"{folder / name}: cannot be read: {reason}") from None
-        return cls(boosters["click"], boosters["conversion"])
+        """Read what `save` wrote, as compiled trees; raises PackageError, naming the file."""
+        forests = {what: Forest.load(folder / name) for what, name in FILES.items()}
+        return cls(forests["click"], forests["conversion"])
 
 
 def matrix(numbers: Singles, codes: Longs, position: Longs) -> Singles:
