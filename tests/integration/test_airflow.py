@@ -1,0 +1,176 @@
+"""The DAG files under real Airflow, with heavy packages out of reach."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from _dvc import read_stages
+from roiflow.params import SourceName
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 1.0
+
+# Runs in a process of its own: Airflow wants a home, and what is blocked must not be imported yet.
+DESCRIBE = """
+import importlib.abc, json, sys, time
+from datetime import datetime, UTC
+
+HEAVY = {
+    "bentoml", "dvc", "evidently", "kubernetes", "matplotlib", "mlflow", "numba", "onnxruntime",
+    "pandas", "pyarrow", "roiflow", "sklearn", "torch", "xgboost",
+}
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in HEAVY:
+            raise ImportError(f"a DAG file imports {name} when it is parsed")
+        return None
+
+from airflow.sdk import DAG, dag, task
+from airflow.providers.standard.decorators.python import python_task
+sys.path.insert(0, sys.argv[1])
+for name in [name for name in sys.modules if name.partition(".")[0] in HEAVY]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Blocked())
+started = time.perf_counter()
+import weekly_training
+seconds = time.perf_counter() - started
+made = weekly_training.weekly_training()
+print(json.dumps({
+    "seconds": seconds,
+    "dag_id": made.dag_id,
+    "doc": made.doc_md,
+    "tags": sorted(made.tags),
+    "max_active_runs": made.max_active_runs,
+    "catchup": made.catchup,
+    "params": {name: made.params.get_param(name).schema | {"default": made.params[name]}
+               for name in made.params},
+    "tasks": {one.task_id: {"after": sorted(one.upstream_task_ids), "retries": one.retries,
+                            "delay": one.retry_delay.total_seconds(), "doc": one.doc_md}
+              for one in made.tasks},
+    "order": [one.task_id for one in made.topological_sort()],
+    "week": weekly_training.week_of({"week": None}, datetime(2026, 1, 26, 6, tzinfo=UTC)),
+    "asked": weekly_training.week_of({"week": "2026-W02"}, datetime(2026, 1, 26, 6, tzinfo=UTC)),
+    "repository": str(weekly_training.REPOSITORY),
+    "effects": [command for _, command, _ in weekly_training.EFFECTS],
+}))
+"""
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("airflow")
+
+
+@pytest.fixture(scope="module")
+def described(home: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", DESCRIBE, str(ROOT / "dags")],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    content: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return content
+
+
+def test_it_parses_in_under_a_second_and_imports_nothing_heavy(described: dict[str, Any]) -> None:
+    assert described["seconds"] < SECONDS
+
+
+def test_it_explains_itself(described: dict[str, Any]) -> None:
+    assert described["dag_id"] == "weekly_training"
+    assert "When a task fails" in described["doc"]
+    assert described["tags"] == ["training", "weekly"]
+    assert all(task["doc"] for task in described["tasks"].values())
+
+
+def test_runs_do_not_overlap_and_tasks_are_retried(described: dict[str, Any]) -> None:
+    assert described["max_active_runs"] == 1
+    assert described["catchup"] is False
+    for task in described["tasks"].values():
+        assert (task["retries"], task["delay"]) == (1, 10.0)
+
+
+def test_the_form_takes_a_source_and_a_week(described: dict[str, Any]) -> None:
+    source, week = described["params"]["source"], described["params"]["week"]
+    assert set(source["enum"]) == set(get_args(SourceName))
+    assert source["default"] == "simulator"
+    assert week["default"] is None
+    assert re.fullmatch(week["pattern"], "2026-W04")
+    assert not re.fullmatch(week["pattern"], "2026-4")
+
+
+def test_without_a_week_it_is_the_one_that_ended_last(described: dict[str, Any]) -> None:
+    assert described["week"] == "2026-W04"
+    assert described["asked"] == "2026-W02"
+
+
+def test_stages_follow_dvc_yaml_and_effects_follow_the_stages(described: dict[str, Any]) -> None:
+    tasks = described["tasks"]
+    stages = read_stages(ROOT / "dvc.yaml")
+    assert tasks["prepare"]["after"] == []
+    for stage in stages:
+        assert tasks[stage.name]["after"] == sorted(stage.after or ("prepare",)), stage.name
+    names = [stage.name for stage in stages]
+    effects = described["order"][len(names) + 1 :]
+    written = "commit gate register promote bundle deploy report_drift report"
+    assert " ".join(effects) == written
+    assert described["order"][0] == "prepare"
+    assert tasks["commit"]["after"] == sorted(names)
+    for before, after in pairwise(effects):
+        assert tasks[after]["after"] == [before]
+
+
+def test_every_effect_is_a_job_that_takes_these_arguments(described: dict[str, Any]) -> None:
+    for command in described["effects"]:
+        name, *arguments = command.split()
+        source = (ROOT / "src/roiflow/jobs" / f"{name}.py").read_text()
+        signature = re.search(r"^def main\(([^)]*)\)", source, re.MULTILINE)
+        assert signature, name
+        assert signature[1].count(": Path") == len(arguments), command
+
+
+def test_the_repository_is_the_one_of_the_dag_file(described: dict[str, Any]) -> None:
+    assert Path(described["repository"]) == ROOT
+
+
+def test_a_failed_task_says_the_stage_s_own_words(home: Path, tmp_path: Path) -> None:
+    """A week before the world began, by `airflow dags test` on a database of its own."""
+    variables = {
+        **environment(home),
+        "ROIFLOW_HOME": str(tmp_path / "home"),
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+    }
+
+    def airflow(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "airflow", *arguments]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+
+    assert airflow("db", "migrate").returncode == 0
+    conf = json.dumps({"source": "files", "week": "2026-W54"})
+    done = airflow("dags", "test", "weekly_training", "--conf", conf)
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert "roiflow.errors.UnknownWeek: week '2026-W54'" in said
+    assert "starting task_id=ingest" not in said
+    assert not (tmp_path / "home" / "runs").exists()
