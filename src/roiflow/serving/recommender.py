@@ -254,12 +254,12 @@ class Recommender:
         self, columns: Longs, sets: CandidateSets, choices: Longs, propensity: Floats
     ) -> Slates:
         shown = choices >= 0
-        at = np.where(shown, choices, 0)
+        rows, at = np.arange(choices.shape[0])[:, None], np.where(shown, choices, 0)
 
         def take(values: Any) -> Any:
-            return np.where(shown, np.take_along_axis(values, at, axis=1), 0)
+            return np.where(shown, values[rows, at], 0)
 
-        row = np.where(shown, np.take_along_axis(columns, at, axis=1), -1)
+        row = np.where(shown, columns[rows, at], -1)
         return Slates(
             row=row,
             ad_ids=self._names[row],

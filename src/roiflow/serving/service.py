@@ -1,17 +1,53 @@
 """The slate app of one package, one event log and one online store."""
 
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from roiflow.errors import ServiceError
-from roiflow.features.online import OnlineStore
-from roiflow.features.redis_store import RedisStore
+from roiflow.features.online import FeatureStore, OnlineStore, Value, Values
+from roiflow.features.redis_store import RedisValues
 from roiflow.serving.app import SlateApp, Version
 from roiflow.serving.event_log import EventLog, Opened
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts, Slates
+
+RETRY_SECONDS = 0.5
+"""After a failure the online store is left alone so long; slates are degraded meanwhile."""
+
+
+class Breaker:
+    """Values that are not asked again for `seconds` after a failure.
+
+    Without it every request would wait for the timeout of a server that hangs.
+    """
+
+    def __init__(
+        self,
+        values: Values,
+        seconds: float = RETRY_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._values, self._seconds, self._clock = values, seconds, clock
+        self._open_until = -math.inf
+
+    def get(self, keys: Sequence[str]) -> list[Value]:
+        """As the values beneath; ServiceError at once soon after a failure."""
+        if self._clock() < self._open_until:
+            raise ServiceError(f"the online store failed less than {self._seconds:g} s ago")
+        try:
+            return self._values.get(keys)
+        except ServiceError:
+            self._open_until = self._clock() + self._seconds
+            raise
+
+    def put(self, pairs: Mapping[str, bytes], seconds: int) -> None:
+        """As the values beneath."""
+        self._values.put(pairs, seconds)
 
 
 class OnlineSlates:
@@ -41,9 +77,8 @@ def build_app(package_folder: Path, redis_url: str | None, served: Path) -> Slat
     package = Package.load(package_folder)
     recommender = Recommender(package)
     models = recommender.models
-    store = RedisStore(
-        models.plan, models.vocabulary, recommender.history, redis_url, namespace(package.digest)
-    )
+    values = Breaker(RedisValues(redis_url, namespace(package.digest)))
+    store = FeatureStore(models.plan, models.vocabulary, recommender.history, values)
     about = package.description
     shares = about.cost_shares
     version = recommender.policy_version

@@ -1,0 +1,79 @@
+"""What the app is made of."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.unit.serving.packages import TinyWorld
+
+from roiflow.errors import PackageError, ServiceError
+from roiflow.features.online import FeatureStore, MemoryValues, Value, load_snapshot
+from roiflow.serving.package import Package
+from roiflow.serving.recommender import Recommender
+from roiflow.serving.service import Breaker, OnlineSlates, build_app, namespace
+from roiflow.serving.slates import RequestContexts
+
+
+class Failing:
+    """Values that fail while told so, and count who asks."""
+
+    def __init__(self) -> None:
+        self.values, self.down, self.asked = MemoryValues(), False, 0
+
+    def get(self, keys: Sequence[str]) -> list[Value]:
+        self.asked += 1
+        if self.down:
+            raise ServiceError("gone")
+        return self.values.get(keys)
+
+    def put(self, pairs: Mapping[str, bytes], seconds: int) -> None:
+        self.values.put(pairs, seconds)
+
+
+def test_a_failed_store_is_asked_again_only_after_a_while() -> None:
+    now, beneath = [0.0], Failing()
+    breaker = Breaker(beneath, seconds=2.0, clock=lambda: now[0])
+    beneath.values.content["a"] = b"1"
+    assert breaker.get(["a"]) == [b"1"]
+    beneath.down = True
+    for _ in range(5):
+        with pytest.raises(ServiceError):
+            breaker.get(["a"])
+    assert beneath.asked == 2
+    now[0], beneath.down = 2.0, False
+    assert breaker.get(["a"]) == [b"1"]
+
+
+def test_slates_without_the_store_are_degraded_and_keep_the_item_counters(
+    recommender: Recommender, world: TinyWorld
+) -> None:
+    values, models = Failing(), recommender.models
+    store = FeatureStore(models.plan, models.vocabulary, recommender.history, values)
+    load_snapshot(store, world.features / "online")
+    maker = OnlineSlates(recommender, store, np.random.default_rng(0))
+    user = world.built.vocabulary.ids("user").to_pylist()[0]
+    time = np.array([world.built.as_of + 1_000])
+    contexts = RequestContexts([user], time, ["home_top"], ["phone"])
+    _, degraded = maker(contexts)
+    assert not degraded
+    before = store.ad_states(int(time[0])).counts
+    values.down = True
+    slates, degraded = maker(contexts)
+    assert degraded
+    assert (slates.row >= 0).all()
+    np.testing.assert_array_equal(store.ad_states(int(time[0])).counts, before)
+
+
+def test_packages_have_keys_of_their_own() -> None:
+    assert namespace("a" * 64) != namespace("b" * 64)
+
+
+def test_without_an_address_of_redis_there_is_no_app(package: Package, tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="ROIFLOW_REDIS_URL"):
+        build_app(package.folder, None, tmp_path)
+
+
+def test_without_a_package_there_is_no_app(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match=r"manifest\.json"):
+        build_app(tmp_path, "redis://127.0.0.1:1/0", tmp_path / "served")
