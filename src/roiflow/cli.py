@@ -73,13 +73,19 @@ def _here() -> tuple[Path, "Settings", "Console"]:
 
 
 @app.command()
-def demo(source: Source = "simulator", week: Week = None) -> None:
+def demo(
+    source: Source = "simulator",
+    week: Week = None,
+    further: Annotated[
+        int, typer.Option(min=0, help="Simulator: weeks that the served policy produces itself.")
+    ] = 2,
+) -> None:
     """The whole loop on this machine, in minutes: data to served slates to a report.
 
     Airflow runs the DAG `weekly_training`: pull, validate, features, training, policy, evaluation,
     export, gate, registration, promotion, Bento, deployment, drift report, weekly report. In the
-    simulated world the served policy then produces two further weeks itself. A second run redoes
-    no finished work.
+    simulated world the served policy then produces further weeks itself. A second run redoes no
+    finished work.
 
         roiflow demo
 
@@ -88,7 +94,7 @@ def demo(source: Source = "simulator", week: Week = None) -> None:
     from roiflow.demo import demo as run_demo
 
     repository, settings, console = _here()
-    run_demo(repository, settings, source, week, console)
+    run_demo(repository, settings, source, week, further, console)
 
 
 @app.command()

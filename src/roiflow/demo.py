@@ -32,8 +32,6 @@ from roiflow.run import checkout_of, job
 from roiflow.settings import Settings
 
 DAG = "weekly_training"
-FURTHER_WEEKS = 2
-"""Weeks that the served policy produces itself, where the world answers."""
 REQUESTS = 300
 SERVED = "data/features/online"
 
@@ -72,9 +70,14 @@ class WeekDone:
 
 
 def demo(
-    repository: Path, settings: Settings, source: str, week: str | None, console: Console
+    repository: Path,
+    settings: Settings,
+    source: str,
+    week: str | None,
+    further: int,
+    console: Console,
 ) -> None:
-    """Run the loop and print what came of it.
+    """Run the loop for one week and, in the simulated world, `further` ones; print what came of it.
 
     Raises ParamsError where the source has no last week and none is given, RunError with the
     failed task's own words, ServiceError where the service does not answer.
@@ -82,7 +85,7 @@ def demo(
     params = load_params(repository / "params.yaml")
     home = settings.home.absolute()
     first = Week.parse(week or last_week(params, source))
-    further = FURTHER_WEEKS if source == "simulator" else 0
+    numbers = range(1 + further if source == "simulator" else 1)
     environment = throw_away_airflow(home, repository, settings)
     done: list[WeekDone] = []
     with console.status("Airflow: create its database") as status:
@@ -91,7 +94,7 @@ def demo(
             status.update(what)
 
         local.migrate_airflow(environment)
-        for number in range(further + 1):
+        for number in numbers:
             if done:
                 serve_next_week(settings, done[-1], show)
             following = first.plus(number)
@@ -101,7 +104,7 @@ def demo(
         answered = send_requests(done[-1], REQUESTS)
     console.print(seconds_table(done))
     console.print(results_table(done))
-    if further:
+    if source == "simulator":
         with console.status("the world's own truth of each week"):
             truths = truth_by_week(params, home / "lake", first.window(params.ingest.weeks), done)
         console.print(truth_table(truths))

@@ -1,0 +1,31 @@
+"""What earlier runs left, in the weekly report."""
+
+import json
+from pathlib import Path
+
+from roiflow.jobs.report import history
+from roiflow.run import Lineage
+
+
+def keep(runs: Path, name: str, roi: dict[str, object]) -> None:
+    folder = runs / name / "data" / "evaluation"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps({"roi": roi}))
+
+
+def estimate(value: float | None) -> dict[str, object]:
+    return {"roi": {"value": value, "low": -1.0, "high": 1.0}}
+
+
+def test_history_is_of_the_source_up_to_the_week(tmp_path: Path) -> None:
+    keep(tmp_path, "simulator-2026-W04", {"dr": estimate(0.1), "dm": estimate(9.0)})
+    keep(tmp_path, "simulator-2026-W03", {"dm": estimate(0.3)})
+    keep(tmp_path, "simulator-2026-W02", {"dr": estimate(None)})
+    keep(tmp_path, "simulator-2026-W05", {"dr": estimate(0.5)})
+    keep(tmp_path, "kuairand-2022-W18", {"dr": estimate(0.7)})
+    (tmp_path / "simulator-2026-W01").mkdir()
+    found = list(history(tmp_path, Lineage("simulator", "2026-W04", "c" * 40)))
+    assert found == [
+        {"week": "2026-W03", "roi": 0.3, "low": -1.0, "high": 1.0},
+        {"week": "2026-W04", "roi": 0.1, "low": -1.0, "high": 1.0},
+    ]

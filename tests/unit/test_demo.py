@@ -1,0 +1,116 @@
+"""What the demo makes of the files of a run."""
+
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from roiflow.data.schemas import TIME
+from roiflow.data.weeks import Week
+from roiflow.demo import (
+    WeekDone,
+    headline,
+    interval,
+    last_week,
+    request_bodies,
+    seconds_table,
+    served_by,
+    truth_table,
+)
+from roiflow.errors import RunError
+from roiflow.params import load_params
+
+ROOT = Path(__file__).parents[2]
+WEEK = Week.parse("2026-W05")
+
+
+def shown(table: Table) -> str:
+    out = io.StringIO()
+    Console(file=out, width=120).print(table)
+    return out.getvalue()
+
+
+def write(path: Path, times: list[int], versions: list[str]) -> None:
+    path.parent.mkdir(parents=True)
+    rows = len(times)
+    table = pa.table(
+        {
+            "event_time": pa.array(times, TIME),
+            "policy_version": versions,
+            "user_id": [f"u{row}" for row in range(rows)],
+            "placement": ["feed"] * rows,
+            "device": ["phone"] * rows,
+        }
+    )
+    pq.write_table(table, path)
+
+
+def test_a_week_is_served_by_the_policy_of_its_own_impressions(tmp_path: Path) -> None:
+    """The last hour of the week before becomes known in this one, and is another policy's."""
+    assert served_by(tmp_path, WEEK) is None
+    path = tmp_path / "simulator" / "impressions" / f"week={WEEK}" / "part-0.parquet"
+    write(path, [WEEK.start - 1, WEEK.start, WEEK.end - 1], ["logging", "model", "model"])
+    assert served_by(tmp_path, WEEK) == "model"
+
+
+def test_requests_are_dated_after_the_week(tmp_path: Path) -> None:
+    path = tmp_path / "data/validated/impressions" / f"week={WEEK}" / "part-0.parquet"
+    write(path, [WEEK.start] * 10, ["model"] * 10)
+    bodies = list(request_bodies(WeekDone(str(WEEK), {}, tmp_path), 3))
+    assert [body["user_id"] for body in bodies] == ["u0", "u3", "u6"]
+    assert bodies[0] == {
+        "request_id": "demo-2026-W05-0",
+        "user_id": "u0",
+        "placement": "feed",
+        "device": "phone",
+        "event_time": WEEK.end + 1_000_000,
+    }
+    assert len(list(request_bodies(WeekDone(str(WEEK), {}, tmp_path), 99))) == 10
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"auc": 0.7, "auc_low": 0.65, "auc_high": 0.75}, "0.700 (0.650 to 0.750)"),
+        ({"auc": 0.7}, "0.700"),
+        ({}, "-"),
+    ],
+)
+def test_intervals(values: dict[str, float], text: str) -> None:
+    assert interval(values, "auc") == text
+
+
+def test_the_last_week_is_params_yaml_s() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert last_week(params, "kuairand") == params.ingest.kuairand.last_week
+    with pytest.raises(RunError, match="source files: say which week to end with"):
+        last_week(params, "files")
+
+
+def test_the_headline_says_what_was_decided(tmp_path: Path) -> None:
+    (tmp_path / "data" / "gate").mkdir(parents=True)
+    decision = {"verdict": "inconclusive", "reason": "no logged propensities"}
+    (tmp_path / "data/gate/decision.json").write_text(json.dumps(decision))
+    promoted = {"version": 1, "promoted": True, "rule": "first model"}
+    (tmp_path / "data/promoted.json").write_text(json.dumps(promoted))
+    done = WeekDone("2026-W05", {"ingest": 1.5, "export": 2.0}, tmp_path)
+    assert headline(done) == (
+        "2026-W05: gate inconclusive: no logged propensities; version 1 is champion "
+        "(rule: first model); 4 s"
+    )
+    table = shown(seconds_table([done, WeekDone("2026-W06", {"ingest": 1.0}, tmp_path)]))
+    assert "3.5" in table
+    assert "2026-W06" in table
+
+
+def test_a_week_without_a_served_policy_has_a_dash() -> None:
+    rois = {"logging": 0.25, "random": -0.5, "oracle": 1.0}
+    text = shown(truth_table({"2026-W04": rois, "2026-W05": {**rois, "served": 0.75}}))
+    first, second = (line for line in text.splitlines() if "2026-W" in line)
+    assert [cell.strip() for cell in first.split("│")[2:4]] == ["-", "0.250"]
+    assert [cell.strip() for cell in second.split("│")[2:4]] == ["0.750", "0.250"]
