@@ -1,13 +1,18 @@
 """The Bento as bentoml builds it."""
 
+import shutil
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from tests.unit.serving.packages import tiny_world, write_package
 
-from roiflow.bundle import build_bento, find_bento, requirements
+from roiflow.bundle import build_bento, find_bento, requirements, store
+from roiflow.deployment import local, processes
 from roiflow.errors import PackageError, ServiceError
+from roiflow.serving import event_log
 
 SERVICE = Path(__file__).parents[2] / "bentos" / "ad_ranker"
 
@@ -35,8 +40,6 @@ def test_built_once_by_content(package: Path, tmp_path: Path) -> None:
 
 
 def test_an_altered_package_is_not_bundled(package: Path, tmp_path: Path) -> None:
-    import shutil
-
     altered = tmp_path / "altered"
     shutil.copytree(package, altered)
     (altered / "scorer.onnx").write_bytes(b"x")
@@ -53,3 +56,39 @@ def test_a_service_that_does_not_import_is_reported(package: Path, tmp_path: Pat
     with pytest.raises(ServiceError, match="nothing_of_that_name"):
         build_bento(package, "1", broken, tmp_path, {})
     assert not list((tmp_path / "bentoml").glob("bentos/ad_ranker/*/bento.yaml"))
+
+
+def test_bentoml_serves_it(package: Path, tmp_path: Path) -> None:
+    """The same slate route inside BentoML's own server, and through its API."""
+    bento = build_bento(package, "7", SERVICE, tmp_path, {})
+    (redis,) = processes.start([local.redis(tmp_path, processes.free_port())], tmp_path)
+    port = processes.free_port()
+    command = (sys.executable, "-m", "bentoml", "serve", bento.tag, "--port", str(port))
+    address = f"http://127.0.0.1:{port}"
+    environment = {
+        "BENTOML_HOME": str(store(tmp_path)),
+        "ROIFLOW_HOME": str(tmp_path),
+        "ROIFLOW_REDIS_URL": redis.address,
+    }
+    server = processes.Server(
+        "bento",
+        (*command, "--host", "127.0.0.1"),
+        address,
+        processes.http_ready(f"{address}/readyz"),
+        environment,
+        seconds=120,
+    )
+    body = {"request_id": "r", "user_id": "u00", "placement": "search", "device": "phone"}
+    try:
+        processes.start([server], tmp_path)
+        lean = httpx.post(f"{address}/v1/slate", json=body).json()
+        through = httpx.post(f"{address}/slate", json={"request": body}).json()
+        wrong = httpx.post(f"{address}/v1/slate", json=body | {"user_id": 7})
+    finally:
+        processes.stop_all(tmp_path)
+    assert lean.keys() == through.keys()
+    assert {ad["position"] for ad in lean["ads"]} == {1, 2, 3}
+    assert wrong.status_code == 400
+    assert "$.user_id" in wrong.json()["error"]
+    logged = event_log.read(tmp_path / "served", 0, 1 << 60)["impressions"]
+    assert logged.num_rows == 6
