@@ -6,6 +6,7 @@ Every package chooses from the test week's catalogue, so that policies are compa
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -97,8 +98,13 @@ def compare(
     shown = np.zeros(features.attributes.shape[0], dtype=bool)
     shown[features.impressions.ad[features.rows(TEST)]] = True
     terms: list[Mapping[str, roi.Terms]] = []
-    for models in (challenger, champion):
-        sets = replay(models, features, engine, slates.row, features.catalogues[-1])
+    with ThreadPoolExecutor(2) as pool:  # a session computes without Python's lock
+        replayed = [
+            pool.submit(replay, models, features, engine, slates.row, features.catalogues[-1])
+            for models in (challenger, champion)
+        ]
+    for models, result in zip((challenger, champion), replayed, strict=True):
+        sets = result.result()
         target = target_on_log(
             slates,
             sets,
