@@ -169,6 +169,7 @@ class RankerParams(Section):
     batch_tokens: Count
     max_impressions_per_user_batch: Count
     learning_rate: Positive
+    id_learning_rate: NonNegative
     weight_decay: NonNegative
     dropout: Fraction
     loss_weights: LossWeights

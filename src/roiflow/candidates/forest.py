@@ -80,14 +80,19 @@ class Forest:
     def load(cls, path: Path) -> "Forest":
         """Raises PackageError, naming the file, where it holds no binary logistic tree model."""
         try:
-            content = path.read_bytes()
+            return cls.parse(path.read_bytes(), path)
+        except OSError as error:
+            raise PackageError(f"{path}: {error.strerror}") from None
+
+    @classmethod
+    def parse(cls, content: bytes, path: Path) -> "Forest":
+        """From the bytes of a file; as `load`, `path` names it in errors."""
+        try:
             learner = json.loads(content)["learner"]
             objective = learner["objective"]["name"]
             if objective != OBJECTIVE:
                 raise PackageError(f"{path}: objective {objective!r}, expected {OBJECTIVE!r}")
             return cls._read(learner, content)
-        except OSError as error:
-            raise PackageError(f"{path}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise PackageError(f"{path}: cannot be read: not XGBoost's JSON: {error}") from None
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,10 +14,10 @@ FILES = {"click": "click.json", "conversion": "conversion.json"}
 
 @dataclass(frozen=True)
 class Trees:
-    """P(click) and P(click and conversion), one booster each."""
+    """P(click) and P(click and conversion), one forest each."""
 
-    click: Any
-    conversion: Any
+    click: Forest
+    conversion: Forest
 
     def probabilities(
         self, numbers: Singles, codes: Longs, position: Longs | None
@@ -30,7 +29,7 @@ class Trees:
         return self.click.inplace_predict(data), self.conversion.inplace_predict(data)
 
     def save(self, folder: Path) -> None:
-        """Write one JSON file for each booster, cut to its best iteration."""
+        """Write one JSON file for each, cut to its best iteration."""
         self.click.save_model(folder / FILES["click"])
         self.conversion.save_model(folder / FILES["conversion"])
 
@@ -58,7 +57,7 @@ def fit(
     """Boost on the rows outside `held_out` (n,), stop early on those inside; one thread."""
     import xgboost
 
-    def outcome(label: Flags) -> Any:
+    def outcome(label: Flags, name: str) -> Forest:
         train = xgboost.QuantileDMatrix(data[~held_out], label[~held_out], nthread=1)
         valid = xgboost.QuantileDMatrix(data[held_out], label[held_out], ref=train, nthread=1)
         stops = bool(held_out.any())
@@ -79,6 +78,8 @@ def fit(
             early_stopping_rounds=params.early_stopping_rounds if stops else None,
             verbose_eval=False,
         )
-        return booster[: booster.best_iteration + 1] if stops else booster
+        best = booster[: booster.best_iteration + 1] if stops else booster
+        # What is used here is what a reader of the files will use, bit by bit.
+        return Forest.parse(bytes(best.save_raw("json")), Path(name))
 
-    return Trees(outcome(clicked), outcome(converted))
+    return Trees(outcome(clicked, FILES["click"]), outcome(converted, FILES["conversion"]))

@@ -27,12 +27,19 @@ class Logits:
     revenue_std: Tensor
 
 
-def deviations(rows: int, dim: int) -> nn.Embedding:
-    """Embedding whose rows start at 0: an id never trained on stays at the shared vector 0.
+class IdTable(nn.Embedding):
+    """Embedding of an id of many values, trained at a learning rate of its own.
+
+    Adam moves a rare id as far as a frequent one, so at the full rate the ids memorise the log.
+    """
+
+
+def deviations(rows: int, dim: int) -> IdTable:
+    """Ids whose rows start at 0: an id never trained on stays at the shared vector 0.
 
     Row 0, out of vocabulary, never moves.
     """
-    table = nn.Embedding(rows, dim, padding_idx=0)
+    table = IdTable(rows, dim, padding_idx=0)
     nn.init.zeros_(table.weight)
     return table
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roiflow.data.split import TRAIN, VALIDATION
@@ -17,6 +17,7 @@ from roiflow.ranking import calibrate, packing
 from roiflow.ranking.metrics import auc
 from roiflow.ranking.network import (
     DenseEncoding,
+    IdTable,
     Logits,
     PositionBias,
     log_click_and_conversion,
@@ -169,9 +170,7 @@ def optimise(
     )
     rng = np.random.default_rng(params.seed)
     modules = torch.nn.ModuleList([ranker.net, ranker.position])
-    optimiser = torch.optim.AdamW(
-        modules.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay
-    )
+    optimiser = optimiser_of(modules, params)
     steps = params.epochs * len(packing.schedule(segments, params.batch_tokens, None))
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
@@ -182,9 +181,8 @@ def optimise(
         for batch in packing.batches(
             features, segments, ranker.shape.index_sizes, params.batch_tokens, rng
         ):
-            rate = params.learning_rate * schedule(step / max(steps, 1))
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = group["peak"] * schedule(step / max(steps, 1))
             targets = Targets.of(features, batch)
             logits = ranker.net(*tensors(batch))
             objective, probability = loss(
@@ -208,6 +206,25 @@ def optimise(
     modules.load_state_dict(best)
     modules.eval()
     return history
+
+
+def optimiser_of(modules: nn.Module, params: RankerParams) -> torch.optim.Optimizer:
+    """AdamW; the tables of ids have a learning rate of their own."""
+    ids = [
+        parameter
+        for module in modules.modules()
+        if isinstance(module, IdTable)
+        for parameter in module.parameters()
+    ]
+    chosen = {id(parameter) for parameter in ids}
+    others = [p for p in modules.parameters() if id(p) not in chosen]
+    return torch.optim.AdamW(
+        [
+            {"params": others, "peak": params.learning_rate},
+            {"params": ids, "peak": params.id_learning_rate},
+        ],
+        weight_decay=params.weight_decay,
+    )
 
 
 def schedule(done: float) -> float:

@@ -197,7 +197,7 @@ def test_an_ad_newer_than_the_model_scores_as_out_of_vocabulary() -> None:
 def test_importance_decay_and_position_of_a_planted_world_are_recovered() -> None:
     planted = build(users=250, per_user=60, behaviours=40, history_length=12, history_effect=2.5)
     features, log = planted.features, planted.features.impressions
-    params = PARAMS.model_copy(update={"epochs": 8, "patience": 8, "batch_tokens": 2048})
+    params = PARAMS.model_copy(update={"epochs": 8, "patience": 8})
     trained, _ = fit(RosaRanker, features, params)
     assert isinstance(trained.net, Rosa)
     rows = features.rows(TEST)
@@ -206,7 +206,7 @@ def test_importance_decay_and_position_of_a_planted_world_are_recovered() -> Non
     base = entropy(np.full(rows.size, log.clicked[rows].mean()))
     loss = log_loss(found.click, log.clicked[rows])
     assert loss - truth < 0.25 * (base - truth)
-    assert auc(found.click, log.clicked[rows]) > auc(planted.click[rows], log.clicked[rows]) - 0.02
+    assert auc(found.click, log.clicked[rows]) > auc(planted.click[rows], log.clicked[rows]) - 0.03
     assert found.click.mean() / log.clicked[rows].mean() == pytest.approx(1, abs=0.1)
 
     bias = trained.position(torch.arange(1, 4)).detach().numpy()
@@ -249,9 +249,9 @@ def _one_event(trained: RosaRanker, features: Features, action: int, hours: floa
 
 
 def test_without_history_the_loss_nears_the_entropy_of_a_logistic_world() -> None:
-    planted = build(users=200, per_user=60, behaviours=4, history_length=4)
+    planted = build(users=400, per_user=60, behaviours=4, history_length=4)
     features = planted.features
-    params = PARAMS.model_copy(update={"epochs": 8, "patience": 8, "batch_tokens": 2048})
+    params = PARAMS.model_copy(update={"epochs": 8, "patience": 8})
     trained, epochs = fit(RosaRanker, features, params)
     rows = features.rows(TEST)
     found = trained.predict(features, rows, logged_position=True)

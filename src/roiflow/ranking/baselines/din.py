@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from roiflow.features.table import AD_ATTRIBUTES
-from roiflow.ranking.network import DenseEncoding, Heads, Logits
+from roiflow.ranking.network import DenseEncoding, Heads, IdTable, Logits
 from roiflow.ranking.torch_ranker import Behaviours, Candidates, NetworkShape, TorchRanker
 
 CATEGORY = AD_ATTRIBUTES.index("category")
 UNIT, HIDDEN = 36, (80, 40)
 
 
-def embedding(rows: int, dim: int) -> nn.Embedding:
+def embedding(rows: int, dim: int) -> IdTable:
     """Small normal vectors, one a value."""
-    table = nn.Embedding(rows, dim)
+    table = IdTable(rows, dim)
     nn.init.normal_(table.weight, std=0.02)
     return table
 
