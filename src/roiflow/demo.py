@@ -99,7 +99,7 @@ def demo(
                 serve_next_week(settings, done[-1], show)
             following = first.plus(number)
             done.append(run_dag(environment, home, source, str(following), show))
-            console.print(headline(done[-1]))
+            console.print(headline(done[-1]), highlight=False)
         show("requests to the served model")
         answered = send_requests(done[-1], REQUESTS)
     console.print(seconds_table(done))
@@ -109,7 +109,8 @@ def demo(
             truths = truth_by_week(params, home / "lake", first.window(params.ingest.weeks), done)
         console.print(truth_table(truths))
     console.print(requests_table(answered))
-    console.print(places_table(settings, done[-1], answered))
+    for what, place in places(settings, done[-1], answered).items():
+        console.print(f"{what:<14} {place}", soft_wrap=True, highlight=False)
 
 
 def last_week(params: Params, source: str) -> str:
@@ -303,34 +304,31 @@ def interval(values: dict[str, Any], name: str) -> str:
 
 
 def results_table(done: list[WeekDone]) -> Table:
-    """Prediction, estimated ROI and decision by week."""
+    """Prediction, estimated ROI and decision, one column a week."""
     table = Table(title="Test week by test week")
-    for name in (
-        "week",
-        "click AUC",
-        "conversion AUC",
-        "ROI logged",
-        "ROI policy",
-        "gate",
-        "drift",
-    ):
-        table.add_column(name)
+    table.add_column("")
     for one in done:
-        metrics = one.json("metrics/evaluate.json")
-        ranker = metrics["models"]["rosa"]
-        roi = metrics["roi"]
-        estimator = next(name for name in ("dr", "dm") if interval(roi.get(name, {}), "roi") != "-")
-        decision, drift = one.json("data/gate/decision.json"), one.json("data/drift/drift.json")
-        table.add_row(
-            one.week,
-            interval(ranker, "test_full_click_auc"),
-            interval(ranker, "test_full_conversion_auc"),
-            interval(roi.get("logged", {}), "roi"),
-            f"{interval(roi[estimator], 'roi')} {estimator}",
-            decision["verdict"],
-            f"{drift['drifted_share']:.0%} of {len(drift['columns'])}",
-        )
+        table.add_column(one.week)
+    columns = [results(one) for one in done]
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
     return table
+
+
+def results(done: WeekDone) -> dict[str, str]:
+    """What one week came to. The direct method stands in where no propensities were logged."""
+    metrics = done.json("metrics/evaluate.json")
+    ranker, roi = metrics["models"]["rosa"], metrics["roi"]
+    estimator = next(name for name in ("dr", "dm") if interval(roi.get(name, {}), "roi") != "-")
+    drift = done.json("data/drift/drift.json")
+    return {
+        "click AUC": interval(ranker, "test_full_click_auc"),
+        "conversion AUC": interval(ranker, "test_full_conversion_auc"),
+        "ROI as logged": interval(roi.get("logged", {}), "roi"),
+        f"ROI of the policy, {estimator}": interval(roi[estimator], "roi"),
+        "gate": done.json("data/gate/decision.json")["verdict"],
+        "drifted columns": f"{drift['drifted_share']:.0%} of {len(drift['columns'])}",
+    }
 
 
 def truth_table(truths: dict[str, dict[str, float]]) -> Table:
@@ -359,20 +357,17 @@ def requests_table(answered: RequestsDone) -> Table:
     return table
 
 
-def places_table(settings: Settings, done: WeekDone, answered: RequestsDone) -> Table:
+def places(settings: Settings, done: WeekDone, answered: RequestsDone) -> dict[str, str]:
     """Where to look."""
     home = settings.home.absolute()
-    table = Table(title="Where to look", show_header=False)
-    for what, place in {
-        "slates": f"{answered.address}/v1/slate",
-        "weekly report": done.checkout / "data/report/report.html",
-        "drift report": done.checkout / "data/drift/drift.html",
-        "served log": settings.served,
+    return {
+        "slates": f"POST {answered.address}/v1/slate",
+        "weekly report": str(done.checkout / "data/report/report.html"),
+        "drift report": str(done.checkout / "data/drift/drift.html"),
+        "served log": str(settings.served),
         "registry": settings.registry_uri,
-        "promotions": home / "promotions.jsonl",
-        "run": done.checkout,
+        "promotions": str(home / "promotions.jsonl"),
+        "the run": str(done.checkout),
         "all the UIs": "make up",
-        "end the service": "make down",
-    }.items():
-        table.add_row(what, str(place))
-    return table
+        "end it": "make down",
+    }

@@ -84,7 +84,7 @@ def features(rows: int = 2000) -> Features:
 def found() -> tuple[Any, Drift]:
     table = features()
     snapshot = compare(table, PARAMS, ALL, WHEN)
-    return snapshot, summary(snapshot, table, PARAMS)
+    return snapshot, summary(snapshot, table, PARAMS, "made")
 
 
 def score(drift: Drift, column: str) -> float:
@@ -111,7 +111,7 @@ def test_the_share_that_is_allowed_decides() -> None:
     table, few = features(200), ALL.model_copy(update={"context": [], "attributes": []})
     strict = PARAMS.model_copy(update={"max_drifted_share": 0.1})
     snapshot = compare(table, strict, few, WHEN)
-    drift = summary(snapshot, table, strict)
+    drift = summary(snapshot, table, strict, "made")
     assert drift.drifted
     failed = [test for test in json.loads(snapshot.json())["tests"] if test["status"] == "FAIL"]
     assert len(failed) >= 1
@@ -119,11 +119,11 @@ def test_the_share_that_is_allowed_decides() -> None:
 
 def test_a_sample_has_the_same_rows_every_time() -> None:
     table, small = features(500), PARAMS.model_copy(update={"sample_rows": 100})
-    one, two = (summary(compare(table, small, ALL, WHEN), table, small) for _ in range(2))
+    one, two = (summary(compare(table, small, ALL, WHEN), table, small, "made") for _ in range(2))
     assert one == two
     assert (one.reference_rows, one.current_rows) == (100, 100)
     other = small.model_copy(update={"seed": 8})
-    assert summary(compare(table, other, ALL, WHEN), table, other) != one
+    assert summary(compare(table, other, ALL, WHEN), table, other, "made") != one
 
 
 def test_it_is_saved_as_page_and_numbers(found: tuple[Any, Drift], tmp_path: Path) -> None:

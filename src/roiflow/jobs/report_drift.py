@@ -1,5 +1,7 @@
 """The week's data against the training reference: drift report, and its place in Evidently's UI."""
 
+import hashlib
+import json
 from pathlib import Path
 
 from roiflow import features as feature_table
@@ -12,21 +14,38 @@ from roiflow.monitoring.drift import (
     summary,
     week_end,
 )
-from roiflow.params import load_params
+from roiflow.params import Params, load_params
 from roiflow.settings import Settings
 from roiflow.stages.command import run
 
 
 def main(features: Path, watched: Path, drift: Path, params: Path) -> None:
-    """Write drift.html and drift.json into `drift`, and publish the report."""
+    """Write drift.html and drift.json into `drift`, and publish the report.
+
+    Where they are there and were made from the same inputs, nothing is done.
+    """
     config = load_params(params)
+    inputs = inputs_of(features, watched, config)
+    known = drift / "drift.json"
+    if known.exists() and json.loads(known.read_text()).get("inputs") == inputs:
+        return
     table = feature_table.read(features)
     when = week_end(Week.parse(config.ingest.week).end)
     snapshot = compare(table, config.report_drift, load_watched(watched), when)
-    found = summary(snapshot, table, config.report_drift)
-    save(snapshot, found, drift)
+    found = summary(snapshot, table, config.report_drift, inputs)
     workspace = Settings().home.absolute() / "evidently"
     publish(snapshot, workspace, config.ingest.source, f"Week {config.ingest.week}", found)
+    save(snapshot, found, drift)
+
+
+def inputs_of(features: Path, watched: Path, params: Params) -> str:
+    """sha256 over the features' files, the declaration and the parameters."""
+    found = hashlib.sha256(params.report_drift.model_dump_json().encode() + watched.read_bytes())
+    for path in sorted(path for path in features.rglob("*") if path.is_file()):
+        found.update(path.relative_to(features).as_posix().encode() + b"\0")
+        with path.open("rb") as stream:
+            found.update(hashlib.file_digest(stream, "sha256").digest())
+    return found.hexdigest()
 
 
 if __name__ == "__main__":

@@ -62,6 +62,8 @@ class Drift:
     drifted: bool
     """Whether more columns drifted than `max_drifted_share` allows."""
     columns: tuple[ColumnDrift, ...]
+    inputs: str
+    """What it was made from; equal inputs, equal report."""
 
 
 def load_watched(path: Path) -> Watched:
@@ -164,7 +166,7 @@ def _frame(
     )
 
 
-def summary(snapshot: "Snapshot", features: Features, params: DriftParams) -> Drift:
+def summary(snapshot: "Snapshot", features: Features, params: DriftParams, inputs: str) -> Drift:
     """The report's scores; a column drifts where its score reaches the threshold."""
     metrics: list[dict[str, Any]] = json.loads(snapshot.json())["metrics"]
     scores = {
@@ -184,6 +186,7 @@ def summary(snapshot: "Snapshot", features: Features, params: DriftParams) -> Dr
         drifted_share=share,
         drifted=share > params.max_drifted_share,
         columns=tuple(sorted(columns, key=lambda column: -column.score)),
+        inputs=inputs,
     )
 
 
