@@ -1,5 +1,6 @@
 """One training loop for every neural ranker: packed batches, early stopping, calibration."""
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ RankerType = TypeVar("RankerType", bound=TorchRanker)
 Progress = Callable[[float, str], None]
 
 WARM_UP = 0.1
+AVERAGING = 0.997
 MAX_GRADIENT = 1.0
 REVENUE_SHARE = 0.05
 
@@ -160,7 +162,10 @@ def optimise(
     params: RankerParams,
     progress: Progress | None,
 ) -> list[Epoch]:
-    """AdamW with warm-up and cosine decay; keeps the weights of the best validation loss."""
+    """AdamW with warm-up and cosine decay, on which a moving average of the weights follows.
+
+    The average is what is validated, and its best epoch is what is kept.
+    """
     rows, held_out = features.rows(TRAIN), features.rows(VALIDATION)
     segments = packing.cut(
         features,
@@ -170,6 +175,8 @@ def optimise(
     )
     rng = np.random.default_rng(params.seed)
     modules = torch.nn.ModuleList([ranker.net, ranker.position])
+    average = copy.deepcopy(ranker)
+    averaged = torch.nn.ModuleList([average.net, average.position])
     optimiser = optimiser_of(modules, params)
     steps = params.epochs * len(packing.schedule(segments, params.batch_tokens, None))
     history: list[Epoch] = []
@@ -192,20 +199,33 @@ def optimise(
             objective.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(modules.parameters(), MAX_GRADIENT)
             optimiser.step()
+            follow(averaged, modules, step)
             n = targets.weight.sum().item()
             total, count, step = total + n * probability.item(), count + n, step + 1
-        held_out_loss, click_auc = validate(ranker, features, params, held_out)
+        held_out_loss, click_auc = validate(average, features, params, held_out)
         history.append(Epoch(epoch, total / count, held_out_loss, click_auc))
         if progress:
             progress(epoch / params.epochs, f"epoch {epoch}: {history[-1].validation_loss:.5f}")
         best_epoch = min(history, key=lambda line: line.validation_loss).epoch
         if best_epoch == epoch:
-            best = {key: value.clone() for key, value in modules.state_dict().items()}
+            best = {key: value.clone() for key, value in averaged.state_dict().items()}
         elif epoch - best_epoch >= params.patience:
             break
     modules.load_state_dict(best)
     modules.eval()
     return history
+
+
+@torch.no_grad()
+def follow(average: nn.Module, current: nn.Module, step: int) -> None:
+    """Move `average` towards `current`: w <- k w + (1 - k) v, k = min(AVERAGING, t / (t + 9)).
+
+    Exponential averaging (Polyak and Juditsky, 1992) with t = step + 1, so that it starts at
+    `current` and soon forgets its start.
+    """
+    keep = min(AVERAGING, (step + 1) / (step + 10))
+    for mean, value in zip(average.parameters(), current.parameters(), strict=True):
+        mean.lerp_(value, 1 - keep)
 
 
 def optimiser_of(modules: nn.Module, params: RankerParams) -> torch.optim.Optimizer:
