@@ -103,19 +103,17 @@ def up() -> None:
 
     A second call starts only what does not run. `roiflow down` ends it.
     """
-    from rich.table import Table
-
     from roiflow import platform
 
     repository, settings, console = _here()
     with _progress(console, "start") as show:
         running = platform.up(settings, repository, show)
-    table = Table(show_header=False)
+    found = platform.airflow_password(settings.home)
+    notes = {"airflow-api-server": f"user {found[0]}, password {found[1]}" if found else ""}
     for name, one in sorted(running.items()):
-        table.add_row(name, one.address, one.log)
-    console.print(table)
-    if found := platform.airflow_password(settings.home):
-        console.print(f"Airflow: user {found[0]}, password {found[1]}")
+        line = f"{name:<24} {one.address}  {notes.get(name, '')}"
+        console.print(line.rstrip(), soft_wrap=True, highlight=False)
+    console.print(f"{'logs':<24} {settings.logs}", soft_wrap=True, highlight=False)
 
 
 @app.command()
