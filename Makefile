@@ -12,7 +12,7 @@ setup: .venv/installed  ## make .venv with every package of requirements.lock
 .venv/installed: requirements.lock overrides.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --python $(BIN)/python --requirement requirements.lock --overrides overrides.txt
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --requirement requirements.lock --overrides overrides.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --editable .
 	touch $@
 

@@ -11,8 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose
-from tests.conftest import Record
-from tests.integration.test_redis_store import Server
 
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
@@ -22,6 +20,8 @@ from roiflow.features.redis_store import RedisStore
 from roiflow.features.spec import ITEM_ENTITIES, RATES, USER_ENTITIES
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.params import FeaturesParams
+from tests.conftest import Record
+from tests.integration.test_redis_store import Server
 
 WEEKS = Week.parse("2026-W03").window(2)
 PARAMS = FeaturesParams(

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from tests.conftest import Record
-from tests.unit.policy.worlds import PARAMS, planted
 
 from roiflow.features.table import Floats, Longs
 from roiflow.params import PolicyParams
 from roiflow.policy import network, ppo
 from roiflow.policy.environment import discount, slot_rewards
 from roiflow.policy.network import SlatePolicy
+from tests.conftest import Record
+from tests.unit.policy.worlds import PARAMS, planted
 
 ROUNDS = 5
 SIZE = PolicyParams(**PARAMS.model_dump() | {"slate_size": 3, "hidden": 32, "learning_rate": 0.003})

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
-from tests.conftest import Record
-from tests.unit.serving.packages import tiny_world, write_package
 
 from roiflow.deployment import processes
 from roiflow.deployment.processes import Running, Server, free_port, port_ready
 from roiflow.features.online import load_snapshot
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts
+from tests.conftest import Record
+from tests.unit.serving.packages import tiny_world, write_package
 
 APPS = ("lean", "dispatched", "mounted", "fastapi", "bento")
 ROUNDS, REQUESTS = 5, 1000

@@ -5,8 +5,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from tests.conftest import Record
-from tests.unit.ranking.worlds import PARAMS, build
 
 from roiflow.data.split import TRAIN
 from roiflow.features.table import Features, Longs
@@ -15,6 +13,8 @@ from roiflow.ranking import packing
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.torch_ranker import one_thread, tensors
 from roiflow.ranking.train import Targets, loss, start
+from tests.conftest import Record
+from tests.unit.ranking.worlds import PARAMS, build
 
 ROUNDS = 5
 REFERENCE = PARAMS.model_copy(update={"dim": 32, "layers": 2, "batch_tokens": 6400, "bins": 8})

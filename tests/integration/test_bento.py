@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from tests.unit.serving.packages import tiny_world, write_package
 
 from roiflow.bundle import build_bento, find_bento, requirements, store
 from roiflow.deployment import local, processes
 from roiflow.errors import PackageError, ServiceError
 from roiflow.serving import event_log
+from tests.unit.serving.packages import tiny_world, write_package
 
 SERVICE = Path(__file__).parents[2] / "bentos" / "ad_ranker"
 

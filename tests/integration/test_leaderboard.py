@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.conftest import Record
 
 from roiflow import features
 from roiflow.data.split import TEST
 from roiflow.evaluation.leaderboard import Score, leaderboard
 from roiflow.params import load_params
 from roiflow.stages import build_features, ingest, validate
+from tests.conftest import Record
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"dim": 8, "epochs": 1, "batch_tokens": 6400}

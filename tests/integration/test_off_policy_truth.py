@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.unit.evaluation.weeks import EVALUATE, Evaluated, evaluated_week
-from tests.unit.serving.packages import SHARES, TOP_K, TinyWorld, tiny_world
 
 from roiflow import columns as c
 from roiflow.evaluation.roi import RoiEstimate
@@ -17,6 +15,8 @@ from roiflow.policy.candidate_sets import score_requests
 from roiflow.policy.plackett_luce import sample
 from roiflow.simulator.truth import Truth, truth
 from roiflow.simulator.world import World
+from tests.unit.evaluation.weeks import EVALUATE, Evaluated, evaluated_week
+from tests.unit.serving.packages import SHARES, TOP_K, TinyWorld, tiny_world
 
 DRAWS = 20
 PARAMS = EVALUATE.model_copy(

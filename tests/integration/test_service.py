@@ -11,8 +11,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from tests.conftest import Record
-from tests.unit.serving.packages import TinyWorld, tiny_world, write_package
 
 from roiflow.bundle import Bento, build_bento, find_bento
 from roiflow.deployment import processes
@@ -22,6 +20,8 @@ from roiflow.errors import ServiceError
 from roiflow.experiment.assignment import arm
 from roiflow.jobs import deploy as deploy_job
 from roiflow.serving import event_log
+from tests.conftest import Record
+from tests.unit.serving.packages import TinyWorld, tiny_world, write_package
 
 SERVICE = Path(__file__).parents[2] / "bentos" / "ad_ranker"
 FOREVER = 1 << 60

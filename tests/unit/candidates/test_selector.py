@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.ranking.worlds import World, build, entropy, requests_of
 
 from roiflow import candidates
 from roiflow.candidates.design import MAX_CODES, Design
@@ -15,6 +14,7 @@ from roiflow.data.split import TEST, TRAIN
 from roiflow.errors import PackageError
 from roiflow.params import CandidatesParams, LogisticParams, XgboostParams
 from roiflow.ranking.metrics import log_loss
+from tests.unit.ranking.worlds import World, build, entropy, requests_of
 
 PARAMS = CandidatesParams(
     kind="logistic",

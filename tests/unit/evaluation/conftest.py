@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from tests.unit.evaluation.weeks import Evaluated, evaluated_week
-from tests.unit.serving.packages import TinyWorld, tiny_world, write_package
 
 from roiflow.serving.package import Package
+from tests.unit.evaluation.weeks import Evaluated, evaluated_week
+from tests.unit.serving.packages import TinyWorld, tiny_world, write_package
 
 
 @pytest.fixture(scope="session")

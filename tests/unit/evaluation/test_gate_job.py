@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.unit.evaluation.weeks import EVALUATE, PARAMS, Evaluated, run_folder
-from tests.unit.serving.packages import TinyWorld
 
 from roiflow.errors import GateError, PackageError
 from roiflow.evaluation.gate import Override
 from roiflow.jobs.gate import gate
 from roiflow.params import Params
 from roiflow.serving.package import Package
+from tests.unit.evaluation.weeks import EVALUATE, PARAMS, Evaluated, run_folder
+from tests.unit.serving.packages import TinyWorld
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.ranking.worlds import PARAMS, build
 
 from roiflow.evaluation.leaderboard import LEADER, compare, leaderboard
 from roiflow.params import Params, load_params
 from roiflow.ranking.metrics import auc
+from tests.unit.ranking.worlds import PARAMS, build
 
 
 def quick() -> Params:

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from tests.unit.evaluation.weeks import EVALUATE, PARAMS, Evaluated
-from tests.unit.serving.packages import TOP_K
 
 from roiflow.evaluation import roi
 from roiflow.evaluation.replay import compare, replay
@@ -11,6 +9,8 @@ from roiflow.evaluation.weekly import test_slates
 from roiflow.ranking.serving_form import histories
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Models
+from tests.unit.evaluation.weeks import EVALUATE, PARAMS, Evaluated
+from tests.unit.serving.packages import TOP_K
 
 GATE = PARAMS.gate.model_copy(update={"resamples": 100})
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.unit.evaluation.weeks import EVALUATE, Evaluated
 
 from roiflow.data.split import TEST
 from roiflow.errors import ContractError
 from roiflow.evaluation.weekly import suspected_leaks, test_slates
 from roiflow.ranking.metrics import auc
+from tests.unit.evaluation.weeks import EVALUATE, Evaluated
 
 
 def test_metrics_are_of_the_test_week(evaluated: Evaluated) -> None:

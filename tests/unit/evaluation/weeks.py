@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tests.unit.serving.packages import ROOT, SHARES, SLATE, TOP_K, TinyWorld
 
 from roiflow import candidates
 from roiflow.candidates import Selector
@@ -16,6 +15,7 @@ from roiflow.features.table import Features
 from roiflow.params import EvaluateParams, load_params
 from roiflow.policy import SlatePolicy, network
 from roiflow.policy.candidate_sets import first_rows, score_requests
+from tests.unit.serving.packages import ROOT, SHARES, SLATE, TOP_K, TinyWorld
 
 PARAMS = load_params(ROOT / "params.yaml")
 EVALUATE: EvaluateParams = PARAMS.evaluate.model_copy(

@@ -9,6 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
+
+from roiflow.errors import ContractError, ServiceError
+from roiflow.features.build import Built, write_built
+from roiflow.features.online import LAYOUT_KEY, FeatureStore, Value, Values, dense, load_snapshot
+from roiflow.features.plan import Plan
+from roiflow.features.table import Ints, Longs, Singles
+from roiflow.features.vocabulary import Vocabulary
 from tests.unit.features.world import (
     ADS,
     DAY,
@@ -20,13 +27,6 @@ from tests.unit.features.world import (
     random_world,
     table,
 )
-
-from roiflow.errors import ContractError, ServiceError
-from roiflow.features.build import Built, write_built
-from roiflow.features.online import LAYOUT_KEY, FeatureStore, Value, Values, dense, load_snapshot
-from roiflow.features.plan import Plan
-from roiflow.features.table import Ints, Longs, Singles
-from roiflow.features.vocabulary import Vocabulary
 
 Make = Callable[[Plan, Vocabulary, int], FeatureStore]
 

@@ -8,6 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+
+from roiflow.data.split import TEST, TRAIN, VALIDATION
+from roiflow.errors import ContractError, ParamsError
+from roiflow.features.build import Built, Window, build, hash_ids
+from roiflow.features.vocabulary import Vocabulary
 from tests.unit.features.world import (
     DAY,
     HOUR,
@@ -20,11 +25,6 @@ from tests.unit.features.world import (
     random_world,
     reference,
 )
-
-from roiflow.data.split import TEST, TRAIN, VALIDATION
-from roiflow.errors import ContractError, ParamsError
-from roiflow.features.build import Built, Window, build, hash_ids
-from roiflow.features.vocabulary import Vocabulary
 
 NOON = TEST_START + 2 * DAY + 12 * HOUR
 """A whole hour: the closed hours before it end where the user's own rows do."""

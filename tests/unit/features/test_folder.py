@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from tests.unit.features.world import random_world
 
 import roiflow.features
 from roiflow.errors import ContractError
@@ -12,6 +11,7 @@ from roiflow.features.build import write_built
 from roiflow.features.engine import open_engine
 from roiflow.features.table import Features
 from roiflow.features.vocabulary import Vocabulary
+from tests.unit.features.world import random_world
 
 
 @pytest.fixture(scope="module")

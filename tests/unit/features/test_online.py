@@ -1,7 +1,7 @@
 import pytest
-from tests.unit.features.store_contract import Make, StoreContract
 
 from roiflow.features.online import MemoryStore
+from tests.unit.features.store_contract import Make, StoreContract
 
 
 class TestMemoryStore(StoreContract):

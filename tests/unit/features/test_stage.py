@@ -2,12 +2,12 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from tests.unit.features.world import LAST, random_world
 
 import roiflow.features
 from roiflow.errors import ContractError
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.stages.build_features import main
+from tests.unit.features.world import LAST, random_world
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 

@@ -3,7 +3,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.policy.worlds import planted
 
 from roiflow.data.weeks import Week
 from roiflow.errors import ContractError
@@ -12,6 +11,7 @@ from roiflow.policy import candidate_sets
 from roiflow.policy.candidate_sets import columns_of, first_rows, score_requests, stack
 from roiflow.ranking.protocol import Predictions
 from roiflow.ranking.value import CostShares
+from tests.unit.policy.worlds import planted
 
 WEEKS = ("2026-W03", "2026-W04")
 CATALOGUES = (

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.policy.worlds import PARAMS, candidate_sets, planted
 
 from roiflow.errors import RoiflowError
 from roiflow.policy import plackett_luce
 from roiflow.policy.finetune import CHECKPOINT, digest, finetune, forget
+from tests.unit.policy.worlds import PARAMS, candidate_sets, planted
 
 ROOT = Path(__file__).parents[3]
 

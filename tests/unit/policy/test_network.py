@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.policy.worlds import candidate_sets, planted
 
 from roiflow import policy
 from roiflow.errors import PackageError
@@ -13,6 +12,7 @@ from roiflow.policy import network, plackett_luce
 from roiflow.policy.candidate_sets import CandidateSets
 from roiflow.policy.environment import slate_rewards
 from roiflow.policy.network import Network, SlatePolicy
+from tests.unit.policy.worlds import candidate_sets, planted
 
 
 def start(candidates: CandidateSets, temperature: float = 1.0) -> SlatePolicy:

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from tests.unit.policy.worlds import PARAMS, planted
 
 from roiflow.features.table import Floats, Longs
 from roiflow.policy import network, plackett_luce, ppo
 from roiflow.policy.environment import slate_rewards
+from tests.unit.policy.worlds import PARAMS, planted
 
 RNG_SEED = 3
 

@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from tests.unit.serving.packages import TinyWorld, tiny_world, write_package
 
 from roiflow.features.online import MemoryStore, load_snapshot
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
+from tests.unit.serving.packages import TinyWorld, tiny_world, write_package
 
 
 @pytest.fixture(scope="session")

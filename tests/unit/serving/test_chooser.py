@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
-from tests.unit.serving.packages import SLATE, TinyWorld, rebuilt
 
 from roiflow.data.weeks import Week
 from roiflow.evaluation.replay import replay
@@ -16,6 +15,7 @@ from roiflow.policy.plackett_luce import conditional_propensities
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Models
 from roiflow.simulator.source import SimulatorSource
+from tests.unit.serving.packages import SLATE, TinyWorld, rebuilt
 
 WEEK = Week.parse("2026-W03")
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from tests.unit.serving.packages import TinyWorld
 
 from roiflow.data.split import TEST
 from roiflow.errors import ParityError
@@ -11,6 +10,7 @@ from roiflow.policy.candidate_sets import first_rows
 from roiflow.ranking.protocol import Predictions
 from roiflow.serving.parity import compare, latency_ms, served
 from roiflow.serving.recommender import Recommender
+from tests.unit.serving.packages import TinyWorld
 
 PRESENT = np.array([[True, True, False], [True, False, False]])
 

@@ -8,7 +8,6 @@ from itertools import permutations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.unit.serving.packages import SLATE, TOP_K, TinyWorld
 
 from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.errors import PackageError
@@ -17,6 +16,7 @@ from roiflow.policy import plackett_luce
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Models, Recommender
 from roiflow.serving.slates import RequestContexts, Slates
+from tests.unit.serving.packages import SLATE, TOP_K, TinyWorld
 
 MINUTE = 60_000_000
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.serving.packages import TinyWorld
 
 from roiflow.errors import PackageError, ServiceError
 from roiflow.features.online import FeatureStore, MemoryValues, Value, load_snapshot
@@ -13,6 +12,7 @@ from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.service import Breaker, OnlineSlates, build_app, namespace
 from roiflow.serving.slates import RequestContexts
+from tests.unit.serving.packages import TinyWorld
 
 
 class Failing:

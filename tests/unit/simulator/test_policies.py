@@ -2,7 +2,6 @@ from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
-from tests.unit.simulator.conftest import Make
 
 from roiflow.data.weeks import Week
 from roiflow.simulator.noise import Stream
@@ -15,6 +14,7 @@ from roiflow.simulator.policies import (
 )
 from roiflow.simulator.truth import expected_value_of, slate_truth
 from roiflow.simulator.world import World
+from tests.unit.simulator.conftest import Make
 
 WEEK = Week.parse("2026-W02")
 RNG = np.random.default_rng(0)

@@ -2,7 +2,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from tests.unit.simulator.conftest import Make
 
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.protocol import Tables
@@ -13,6 +12,7 @@ from roiflow.simulator.policies import Oracle, PlackettLuce, logging_policy
 from roiflow.simulator.population import Ints
 from roiflow.simulator.run import DELAYED, nothing, run_week
 from roiflow.simulator.world import World, WorldRequests
+from tests.unit.simulator.conftest import Make
 
 WEEK = Week.parse("2026-W02")
 

@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.unit.simulator.conftest import Make
 
 from roiflow.data.sources.protocol import Source, Tables
 from roiflow.data.weeks import MICROS_PER_DAY, Week
@@ -11,6 +10,7 @@ from roiflow.errors import SourceError, UnknownWeek
 from roiflow.simulator.policies import Oracle, logging_policy
 from roiflow.simulator.run import DELAYED, nothing, run_week
 from roiflow.simulator.source import SimulatorSource, partition
+from tests.unit.simulator.conftest import Make
 
 FIRST = Week.parse("2026-W01")
 SECOND, THIRD = FIRST.plus(1), FIRST.plus(2)

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from tests.unit.simulator.conftest import Make
 
 from roiflow.data.weeks import Week
 from roiflow.simulator.policies import Oracle, logging_policy
 from roiflow.simulator.run import nothing, run_week
 from roiflow.simulator.truth import expected_value_of, slate_truth, truth
 from roiflow.simulator.world import World
+from tests.unit.simulator.conftest import Make
 
 WEEK = Week.parse("2026-W02")
 

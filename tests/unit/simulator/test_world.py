@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from tests.unit.simulator.conftest import Make
 
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_WEEK, Week
 from roiflow.errors import ContractError, ParamsError
 from roiflow.simulator import population as people
 from roiflow.simulator.policies import random_policy
 from roiflow.simulator.world import Outcome, Response, World, WorldRequests
+from tests.unit.simulator.conftest import Make
 
 WEEK = Week.parse("2026-W02")
 

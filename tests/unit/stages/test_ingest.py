@@ -3,8 +3,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
-from tests.unit.data import worlds
-from tests.unit.data.worlds import SECOND, WEEKS
 
 from roiflow.data import lake
 from roiflow.data.pulled import Pulled, read_pulled
@@ -13,6 +11,8 @@ from roiflow.errors import SourceError, UnknownWeek
 from roiflow.params import load_params
 from roiflow.settings import Settings
 from roiflow.stages.ingest import VOCABULARY, main, open_source
+from tests.unit.data import worlds
+from tests.unit.data.worlds import SECOND, WEEKS
 
 SHIPPED = Path(__file__).parents[3] / "params.yaml"
 

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.data import worlds
-from tests.unit.data.worlds import FIRST, SECOND, WEEKS
 
 from roiflow import columns as c
 from roiflow.data import lake
@@ -15,6 +13,8 @@ from roiflow.data.pulled import Pulled, write_pulled
 from roiflow.data.schemas import SCHEMAS
 from roiflow.errors import QuarantineLimit, SourceError
 from roiflow.stages.validate import main
+from tests.unit.data import worlds
+from tests.unit.data.worlds import FIRST, SECOND, WEEKS
 
 SHIPPED = Path(__file__).parents[3] / "params.yaml"
 

@@ -3,14 +3,14 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from tests.unit.data import worlds
-from tests.unit.data.worlds import FIRST, SECOND
 
 from roiflow import columns as c
 from roiflow.data import lake
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.files import Files
 from roiflow.errors import SourceError, UnknownWeek
+from tests.unit.data import worlds
+from tests.unit.data.worlds import FIRST, SECOND
 
 
 @pytest.fixture
