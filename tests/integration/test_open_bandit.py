@@ -11,9 +11,13 @@ from roiflow.evaluation.open_bandit import (
     read_priors,
     read_random_all,
 )
+from tests.conftest import Record
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("ROIFLOW_TEST_DATA", ROOT / "../shared/data")) / "open_bandit_small"
+
+
+pytestmark = pytest.mark.proof
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,12 @@ def estimates() -> dict[str, Estimate]:
 
 
 @pytest.mark.parametrize(("name", "value"), [("ips", 0.004553), ("dm", 0.003545), ("dr", 0.004727)])
-def test_value(estimates: dict[str, Estimate], name: str, value: float) -> None:
+def test_value(estimates: dict[str, Estimate], name: str, value: float, record: Record) -> None:
+    found = estimates[name]
+    record(
+        f"Open Bandit, published {name} {value:.6f}",
+        f"{found.value:.7f} ({found.low:.6f} to {found.high:.6f})",
+    )
     assert estimates[name].value == pytest.approx(value, abs=1e-5)
 
 

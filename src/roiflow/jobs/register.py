@@ -108,7 +108,9 @@ def describe(lineage: Lineage, decision: dict[str, Any]) -> str:
             f"| {check['name']} | {_number(check['value'])} | {interval} "
             f"| {_number(check['threshold'])} | {check['verdict']} |"
         )
-    return "\n".join([*lines, "", f"Prove the decision: `roiflow prove {lineage.source} VERSION`"])
+    return "\n".join(
+        [*lines, "", f"Prove the decision: `roiflow prove VERSION --source {lineage.source}`"]
+    )
 
 
 def _number(value: float | None) -> str:
