@@ -316,16 +316,19 @@ def results_table(done: list[WeekDone]) -> Table:
 
 
 def results(done: WeekDone) -> dict[str, str]:
-    """What one week came to. The direct method stands in where no propensities were logged."""
+    """What one week came to. The direct method stands in where no propensities were logged.
+
+    A source without cost has no ROI; its line shows none.
+    """
     metrics = done.json("metrics/evaluate.json")
     ranker, roi = metrics["models"]["rosa"], metrics["roi"]
-    estimator = next(name for name in ("dr", "dm") if interval(roi.get(name, {}), "roi") != "-")
+    estimator = next((name for name in ("dr", "dm") if roi.get(name)), "none: no cost")
     drift = done.json("data/drift/drift.json")
     return {
         "click AUC": interval(ranker, "test_full_click_auc"),
         "conversion AUC": interval(ranker, "test_full_conversion_auc"),
         "ROI as logged": interval(roi.get("logged", {}), "roi"),
-        f"ROI of the policy, {estimator}": interval(roi[estimator], "roi"),
+        "ROI of the policy": f"{interval(roi.get(estimator, {}), 'roi')} {estimator}",
         "gate": done.json("data/gate/decision.json")["verdict"],
         "drifted columns": f"{drift['drifted_share']:.0%} of {len(drift['columns'])}",
     }

@@ -18,6 +18,7 @@ from roiflow.demo import (
     interval,
     last_week,
     request_bodies,
+    results,
     seconds_table,
     served_by,
     truth_table,
@@ -114,3 +115,25 @@ def test_a_week_without_a_served_policy_has_a_dash() -> None:
     first, second = (line for line in text.splitlines() if "2026-W" in line)
     assert [cell.strip() for cell in first.split("│")[2:4]] == ["-", "0.250"]
     assert [cell.strip() for cell in second.split("│")[2:4]] == ["0.750", "0.250"]
+
+
+@pytest.mark.parametrize(
+    ("roi", "expected"),
+    [
+        ({"dr": {"roi": 0.5, "roi_low": 0.25, "roi_high": 0.75}}, "0.500 (0.250 to 0.750) dr"),
+        ({"logged": {}, "dm": {"roi": 0.5}}, "0.500 dm"),
+        ({"logged": {}, "dm": {}}, "- none: no cost"),
+    ],
+)
+def test_the_roi_line_names_its_estimator(
+    tmp_path: Path, roi: dict[str, dict[str, float]], expected: str
+) -> None:
+    files = {
+        "metrics/evaluate.json": {"models": {"rosa": {}}, "roi": roi},
+        "data/drift/drift.json": {"drifted_share": 0.0, "columns": []},
+        "data/gate/decision.json": {"verdict": "inconclusive"},
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    assert results(WeekDone("2026-W05", {}, tmp_path))["ROI of the policy"] == expected
