@@ -24,35 +24,100 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class SimulatorParams(Section):
-    """The ad world. Rates are means per user and day."""
+class ExaminationParams(Section):
+    """Which positions of a slate are looked at.
 
+    position_based: position k with probability 1 / k^exponent. cascade: the first one always, each
+    next one with probability after_click or after_skip, as the one above was clicked or not.
+    """
+
+    model: Literal["position_based", "cascade"]
+    exponent: NonNegative
+    after_click: Fraction
+    after_skip: Fraction
+
+
+class AuctionParams(Section):
+    """What an ad bids and pays.
+
+    The median bid is `bid_share` of the revenue that an average user brings per click (or, charged
+    by impression, per impression). First price pays the bid, second price the highest bid of an
+    outside market whose median is `competition` times the category's median bid. A day's budget is
+    `budget_share` times an ad's equal share of a day's spend; 0 is no budget.
+    """
+
+    pricing: Literal["first", "second"]
+    charge: Literal["click", "impression"]
+    bid_share: Positive
+    bid_sigma: NonNegative
+    competition: NonNegative
+    competition_sigma: NonNegative
+    budget_share: NonNegative
+    pacing: bool
+
+
+class SyntheticParams(Section):
+    """A population whose every parameter is planted. Rates are means per user and day."""
+
+    users: Count
+    ads: Count
+    new_ads_per_week: Annotated[int, Field(ge=0)]
+    ad_weeks: Positive
+    creative_weeks: Count
+    fatigue: NonNegative
+    categories: Count
+    popularity_exponent: NonNegative
+    price_median: Positive
+    price_sigma: NonNegative
+    activity_shape: Positive
+    session_events: Annotated[float, Field(ge=1)]
+    session_minutes: Positive
+    requests_per_user_day: Positive
+    behaviours_per_user_day: NonNegative
+    newcomers: Fraction
+    churn: Fraction
+    interest_drift: NonNegative
+    session_intent: NonNegative
+    half_life_hours: Positive
+    intent_days: Count
+    action_importance: dict[str, NonNegative]
+    holidays: list[str]
+
+
+class PanelParams(Section):
+    """The Complete Journey panel's households and products."""
+
+    products: Count
+    requests_per_visit: Positive
+    history_weeks: Count
+
+
+class SimulatorParams(Section):
+    """The ad world: a population, an auction and a response whose truth is known."""
+
+    world: Literal["synthetic", "panel"]
+    scenario: str
+    shock_week: WeekName
     weeks: Count
     first_week: WeekName
     seed: Seed
-    users: Count
-    ads: Count
-    categories: Count
-    requests_per_user_day: Positive
-    behaviours_per_user_day: NonNegative
     slate_size: Count
-    logging_temperature: Positive
     known_lag_hours: Count
-    examination_exponent: NonNegative
+    logging_temperature: Positive
+    popularity_noise: NonNegative
     click_rate: Probability
     conversion_rate: Probability
     interest_weight: NonNegative
     intent_weight: NonNegative
-    interest_drift: NonNegative
-    half_life_hours: Positive
-    action_importance: dict[str, NonNegative]
-    delay_hours: list[Positive]
+    delay_hours: list[float]
     attribution_days: Count
     revenue_sigma: NonNegative
-    bid_share: Positive
-    bid_sigma: NonNegative
-    cost_share: Positive
-    popularity_noise: NonNegative
+    return_rate: Fraction
+    return_days: Count
+    examination: ExaminationParams
+    auction: AuctionParams
+    synthetic: SyntheticParams
+    panel: PanelParams
 
 
 class WindowParams(Section):
