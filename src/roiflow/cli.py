@@ -1,22 +1,19 @@
 """The command line. Commands import what they need, so that help is there at once."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from roiflow.cli_simulate import simulate
 from roiflow.errors import RoiflowError
+from roiflow.terminal import finished, here, progress
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
-    from roiflow.data.weeks import Week as IsoWeek
     from roiflow.evaluation.leaderboard import Line, Score
-    from roiflow.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,29 +46,6 @@ def main() -> None:
         sys.exit(f"{type(error).__name__}: {error}")
 
 
-@contextmanager
-def _progress(console: "Console", what: str) -> Iterator[Callable[[float, str], None]]:
-    """A bar; yields a callback of the done fraction and what is being done."""
-    from rich.progress import Progress
-
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(what, total=1.0)
-
-        def show(done: float, text: str) -> None:
-            bar.update(task, completed=done, description=text)
-
-        yield show
-
-
-def _here() -> tuple[Path, "Settings", "Console"]:
-    from rich.console import Console
-
-    from roiflow.run import repository_of
-    from roiflow.settings import Settings
-
-    return repository_of(Path.cwd()), Settings(), Console()
-
-
 @app.command()
 def demo(
     source: Source = "simulator",
@@ -93,7 +67,7 @@ def demo(
     """
     from roiflow.demo import demo as run_demo
 
-    repository, settings, console = _here()
+    repository, settings, console = here()
     run_demo(repository, settings, source, week, further, console)
 
 
@@ -105,8 +79,8 @@ def up() -> None:
     """
     from roiflow import platform
 
-    repository, settings, console = _here()
-    with _progress(console, "start") as show:
+    repository, settings, console = here()
+    with progress(console, "start") as show:
         running = platform.up(settings, repository, show)
     found = platform.airflow_password(settings.home)
     notes = {"airflow-api-server": f"user {found[0]}, password {found[1]}" if found else ""}
@@ -121,74 +95,12 @@ def down() -> None:
     """End exactly what `up`, `demo` or a deployment started from this home."""
     from roiflow import platform
 
-    _, settings, console = _here()
+    _, settings, console = here()
     ended = platform.down(settings)
     console.print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
 
 
-@app.command()
-def simulate(
-    week: Annotated[str, typer.Argument(help="First week, such as 2026-W01.")],
-    folder: Annotated[Path | None, typer.Argument(help="Where the tables go.")] = None,
-    weeks: Annotated[int, typer.Option(min=1, help="How many weeks.")] = 1,
-    served: Annotated[
-        bool, typer.Option("--served", help="By the champion of the week before, into the lake.")
-    ] = False,
-) -> None:
-    """Write weeks of the simulated ad world as Parquet.
-
-    Into a folder they are served by the world's logging policy; the same numbers in
-    `ingest.simulator` of params.yaml give the same bytes. With `--served`, one week is served by
-    the policy that the run of the week before left as champion, and kept where the next run finds
-    it.
-
-        roiflow simulate 2026-W01 world --weeks 4
-
-        roiflow simulate 2026-W05 --served
-    """
-    from roiflow.data.weeks import Week as IsoWeek
-
-    repository, settings, console = _here()
-    first = IsoWeek.parse(week)
-    if served:
-        from roiflow.demo import WeekDone, serve_next_week
-        from roiflow.run import checkout_of
-
-        before = str(first.plus(-1))
-        checkout = _finished(checkout_of(settings.home, "simulator", before))
-        with console.status(f"serve {week}") as status:
-            serve_next_week(settings, WeekDone(before, {}, checkout), status.update)
-        console.print(f"{week} is in {settings.lake / 'simulator'}")
-        return
-    if folder is None:
-        raise typer.BadParameter("name a folder, or --served", param_hint="FOLDER")
-    _write_world(repository, folder, [first.plus(number) for number in range(weeks)], console)
-
-
-def _write_world(
-    repository: Path, folder: Path, weeks: list["IsoWeek"], console: "Console"
-) -> None:
-    from roiflow.data import lake
-    from roiflow.params import load_params
-    from roiflow.simulator.source import SimulatorSource
-
-    params = load_params(repository / "params.yaml").ingest.simulator
-    source = SimulatorSource(params, folder / ".served")
-    with _progress(console, "simulate") as show:
-        for number, week in enumerate(weeks):
-            show(number / len(weeks), str(week))
-            for name, table in source.pull(week, week.end).items():
-                lake.write(folder, name, week, table)
-    console.print(f"{weeks[0]} to {weeks[-1]} in {folder}")
-
-
-def _finished(checkout: Path) -> Path:
-    """A run's checkout. Raises RunError where the run did not get to a decision."""
-    if not (checkout / "data" / "promoted.json").exists():
-        from roiflow.errors import RunError
-
-        raise RunError(f"{checkout}: no finished run; run the week first, such as roiflow demo")
-    return checkout
+app.add_typer(simulate)
 
 
 @app.command()
@@ -209,7 +121,7 @@ def pull(
     from roiflow.run import PARAMS, with_run
     from roiflow.stages.ingest import open_source
 
-    repository, settings, console = _here()
+    repository, settings, console = here()
     text = with_run((repository / "params.yaml").read_text(), source, week, "")
     one = IsoWeek.parse(week)
     with console.status(f"{source} {week}"):
@@ -229,9 +141,9 @@ def report(source: Source = "simulator", week: Week = None) -> None:
     from roiflow.params import load_params
     from roiflow.run import checkout_of, job
 
-    repository, settings, console = _here()
+    repository, settings, console = here()
     named = week or last_week(load_params(repository / "params.yaml"), source)
-    checkout = _finished(checkout_of(settings.home, source, named))
+    checkout = finished(checkout_of(settings.home, source, named))
     with console.status(f"report of {source} {named}"):
         job(checkout, settings.home, "report", [*REPORT_INPUTS, REPORT], lambda _: None)
     console.print(checkout / REPORT)
@@ -248,7 +160,7 @@ def prove(
     """
     from roiflow.jobs.prove import prove as prove_decision
 
-    repository, settings, console = _here()
+    repository, settings, console = here()
     with console.status(f"{source} version {version}") as status:
         known = prove_decision(repository, settings, source, version, status.update)
     console.print(
@@ -270,7 +182,7 @@ def approve(
     """
     from roiflow.jobs.approve import main as approve_version
 
-    _, _, console = _here()
+    _, _, console = here()
     approve_version(source, version, by, why)
     console.print(f"{source} version {version} is champion, by {by}: {why}")
 
@@ -289,9 +201,9 @@ def leaderboard(source: Source = "simulator", week: Week = None) -> None:
     from roiflow.params import load_params
     from roiflow.run import prepare, repro
 
-    repository, settings, console = _here()
+    repository, settings, console = here()
     named = week or last_week(load_params(repository / "params.yaml"), source)
-    with _progress(console, "prepare") as show:
+    with progress(console, "prepare") as show:
         checkout = prepare(repository, settings.home, source, named, settings.data_folder)
         for number, stage in enumerate(("ingest", "validate", "build_features")):
             show(0.1 * number, stage)
