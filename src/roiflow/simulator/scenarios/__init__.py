@@ -29,4 +29,7 @@ SCENARIOS: dict[str, Scenario] = {
     "holiday": Holiday(),
 }
 
-__all__ = ["SCENARIOS", "Effects", "Scenario"]
+STEADY = {"stationary", "slow_drift"}
+"""Those that know no shock week."""
+
+__all__ = ["SCENARIOS", "STEADY", "Effects", "Scenario"]
