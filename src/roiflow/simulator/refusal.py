@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from datetime import date
 from functools import reduce
 
-import numpy as np
 from pydantic import BaseModel
 
 from roiflow.data.weeks import Week
 from roiflow.errors import ParamsError, UnknownWeek
 from roiflow.params import SimulatorParams
-from roiflow.simulator.noise import Floats
 from roiflow.simulator.population import ACTIONS
 from roiflow.simulator.scenarios import SCENARIOS, STEADY
 
@@ -142,18 +140,7 @@ def _of_auction(params: SimulatorParams) -> Iterator[tuple[str, str]]:
 
 
 def _charges(params: SimulatorParams) -> float:
-    """An ad's equal share of what a synthetic day is charged for: clicks, or impressions."""
+    """An average ad's share of what a synthetic day is charged for: clicks, or impressions."""
     world = params.synthetic
-    requests = world.users * world.requests_per_user_day / world.ads
-    if params.auction.charge == "impression":
-        return requests * params.slate_size
-    return requests * float(examination(params).sum()) * params.click_rate
-
-
-def examination(params: SimulatorParams) -> Floats:
-    """(S,) P(position is looked at) of a slate of average ads."""
-    model, place = params.examination, np.arange(float(params.slate_size))
-    if model.model == "position_based":
-        return np.power(place + 1.0, -model.exponent)
-    step = model.after_click * params.click_rate + model.after_skip * (1 - params.click_rate)
-    return np.power(step, place)
+    shows = world.users * world.requests_per_user_day * params.slate_size / world.ads
+    return shows * (params.click_rate if params.auction.charge == "click" else 1.0)

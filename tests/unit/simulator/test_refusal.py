@@ -78,7 +78,7 @@ IMPOSSIBLE: list[tuple[Change, str, str]] = [
     ({"synthetic.holidays": ["Easter"]}, "synthetic.holidays", "'Easter'"),
     ({"revenue_sigma": 5.0}, "revenue_sigma", "64 bits"),
     ({"auction.pricing": "second", "auction.competition": 0.0}, "auction.competition", "is 0"),
-    ({"auction.budget_share": 0.1}, "auction.budget_share", "0.291 clicks"),
+    ({"auction.budget_share": 0.1}, "auction.budget_share", "0.420 clicks"),
     (
         {"auction.budget_share": 0.005, "auction.charge": "impression"},
         "auction.budget_share",
