@@ -77,7 +77,7 @@ class SyntheticParams(Section):
     newcomers: Fraction
     churn: Fraction
     interest_drift: NonNegative
-    session_intent: NonNegative
+    session_intent: Fraction
     half_life_hours: Positive
     intent_days: Count
     action_importance: dict[str, NonNegative]
@@ -90,6 +90,7 @@ class PanelParams(Section):
     products: Count
     requests_per_visit: Positive
     history_weeks: Count
+    training_weeks: Count
 
 
 class SimulatorParams(Section):

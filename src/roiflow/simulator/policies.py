@@ -1,50 +1,79 @@
-"""Who fills slates in the ad world: chance, the logging policy, the oracle."""
+"""Who fills slates in the ad world: chance, the logging policy, greedy ones, the oracle."""
 
 import numpy as np
+from numba import njit
 
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_DAY, Week
-from roiflow.simulator.noise import Floats, Longs, Stream, generator, key, uniforms
-from roiflow.simulator.population import Ints
-from roiflow.simulator.world import Response, World, WorldRequests
+from roiflow.simulator.noise import (
+    Floats,
+    Longs,
+    Stream,
+    bits_of,
+    key,
+    normals,
+    uniform,
+)
+from roiflow.simulator.population import Flags, Ints, WorldRequests
+from roiflow.simulator.response import Response, goes_on
+from roiflow.simulator.world import World
+
+ATTEMPTS = 64
+"""Draws of one slot before the weights of the ads above it are taken out by a scan."""
+CHUNK_CELLS = 1 << 21
 
 
-def conditional_propensities(logits: Floats, slates: Ints) -> Floats:
-    """Plackett-Luce probability of each ad (B, S) given the ads above it; logits (B, A) or (A,)."""
+def conditional_propensities(logits: Floats, slates: Ints, eligible: Flags | None = None) -> Floats:
+    """Plackett-Luce probability of each ad (B, S) given the ads above it; logits (A,) or (B, A).
+
+    Ads that are not eligible (A,) have weight 0.
+    """
     weight = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    weight = np.array(np.broadcast_to(weight, (slates.shape[0], weight.shape[-1])))
-    rows, out = np.arange(slates.shape[0]), np.empty(slates.shape)
-    for slot in range(slates.shape[1]):
-        chosen = slates[:, slot]
-        out[:, slot] = weight[rows, chosen] / weight.sum(axis=1)
-        weight[rows, chosen] = 0.0
-    return out
+    if eligible is not None:
+        weight = weight * eligible
+    rows = np.arange(slates.shape[0])
+    chosen = weight[slates] if logits.ndim == 1 else weight[rows[:, None], slates]
+    above = np.cumsum(chosen, axis=1) - chosen
+    return chosen / (weight.sum(axis=-1)[..., None] - above)
 
 
 class PlackettLuce:
-    """Slates drawn from fixed logits (A,) by the Gumbel trick (Kool et al., 2019).
+    """Slates drawn without replacement from logits that are the same for every request.
 
-    The noise is addressed by week, request and ad, so slates do not depend on chunks.
+    The noise is addressed by week, request and slot, so slates do not depend on chunks.
     """
 
+    learns = False
+
     def __init__(
-        self, world: World, logits: Floats, policy_version: str, stream: Stream = Stream.LOGGING
+        self, world: World, policy_version: str, noise: float = 0.0, temperature: float = np.inf
     ) -> None:
+        """Logits are what an ad's own click and conversion odds are, with noise, tempered."""
         self.policy_version = policy_version
         self.arm = policy_version
-        self.logits = logits
-        self._seed, self._stream, self._slots = world.params.seed, stream, world.params.slate_size
+        self._world, self._noise, self._temperature = world, noise, temperature
 
-    def choose(self, requests: WorldRequests, rng: np.random.Generator) -> tuple[Ints, Floats]:  # noqa: ARG002
+    def logits(self, week: Week) -> Floats:
+        """(A,)."""
+        ads = self._world.ads(week)
+        family = key(self._world.params.seed, Stream.POPULARITY)
+        noise = self._noise * normals(family, np.arange(ads.ids.size))
+        scores: Floats = (ads.click + ads.conversion + noise) / self._temperature
+        return scores
+
+    def choose(
+        self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
+    ) -> tuple[Ints, Floats]:
         """Slates (B, S) and propensities (B, S)."""
+        del rng
+        slots = self._world.slate_size
         if not requests.number.size:
-            return np.zeros((0, self._slots), np.int32), np.zeros((0, self._slots))
+            return np.zeros((0, slots), np.int32), np.zeros((0, slots))
         week = Week.of(int(requests.event_time[0]))
-        ads = self.logits.size
-        cell: Longs = requests.number[:, None] * ads + np.arange(ads)
-        noise = uniforms(key(self._seed, self._stream, week.start // MICROS_PER_DAY), cell)
-        slates = _top(self.logits - np.log(-np.log(noise)), self._slots)
-        return slates, conditional_propensities(self.logits, slates)
+        logits = self.logits(week)
+        weight = np.where(eligible, np.exp(logits - logits.max()), 0.0)
+        family = key(self._world.params.seed, Stream.LOGGING, week.start // MICROS_PER_DAY)
+        return _draw(family, requests.number, weight, np.cumsum(weight), slots)
 
     def observe(self, tables: Tables) -> None:
         """Learns nothing."""
@@ -52,47 +81,142 @@ class PlackettLuce:
 
 def random_policy(world: World) -> PlackettLuce:
     """Every slate is equally likely."""
-    return PlackettLuce(world, np.zeros(world.ads.ids.size), "random")
+    return PlackettLuce(world, "random")
 
 
 def logging_policy(world: World) -> PlackettLuce:
     """Past orders per impression, known up to noise: popular ads are shown more often."""
-    ads, params = world.ads, world.params
-    rng = generator(params.seed, Stream.POPULARITY)
-    noise = params.popularity_noise * rng.standard_normal(ads.ids.size)
-    popularity = ads.click + ads.conversion + noise
-    return PlackettLuce(world, popularity / params.logging_temperature, "logging")
+    params = world.params
+    return PlackettLuce(world, "logging", params.popularity_noise, params.logging_temperature)
 
 
-class Oracle:
-    """The slate of highest expected revenue minus cost under the true probabilities."""
+class Greedy:
+    """The ads of highest true `score` of a look, highest first: by default clicks, at any price."""
 
-    policy_version = "oracle"
-    arm = "oracle"
+    learns = False
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, policy_version: str = "clicks") -> None:
+        self.policy_version = policy_version
+        self.arm = policy_version
         self._world = world
 
-    def choose(self, requests: WorldRequests, rng: np.random.Generator) -> tuple[Ints, Floats]:  # noqa: ARG002
+    def choose(
+        self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
+    ) -> tuple[Ints, Floats]:
         """Slates (B, S), each with probability 1."""
-        count, slots = self._world.ads.ids.size, self._world.params.slate_size
-        every = np.broadcast_to(np.arange(count, dtype=np.int32), (requests.number.size, count))
-        slates = _top(self.score(self._world.respond(requests, every)), slots)
+        del rng
+        rows = np.flatnonzero(eligible).astype(np.int32)
+        count = requests.number.size
+        step = max(1, CHUNK_CELLS // max(1, rows.size))
+        parts = [np.zeros((0, self._world.slate_size), np.int32)]
+        for at in range(0, count, step):
+            some = requests.take(slice(at, min(at + step, count)))
+            every = np.broadcast_to(rows, (some.number.size, rows.size))
+            parts.append(rows[self.best(self._world.respond(some, every))])
+        slates = np.concatenate(parts)
         return slates, np.ones(slates.shape)
 
-    def score(self, response: Response) -> Floats:
-        """What is maximised (B, A); another oracle may maximise another good."""
-        return response.value
+    def best(self, response: Response) -> Longs:
+        """Columns (B, S) of the slate."""
+        return top(response.click, self._world.slate_size)
 
     def observe(self, tables: Tables) -> None:
         """Knows everything already."""
 
 
-def _top(scores: Floats, slots: int) -> Ints:
-    """The `slots` highest of each row (B, A), highest first; a few passes beat a partition."""
+class Oracle(Greedy):
+    """The slate of highest expected revenue minus cost under the true probabilities, exactly.
+
+    Where a look does not depend on the other ads, the best ads come best first. In a cascade an
+    exchange of neighbours shows that the best slate is sorted by value / (1 - P(going on)), and the
+    set follows by dynamic programming over that order (Kempe and Mahdian, 2008).
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world, "oracle")
+
+    def best(self, response: Response) -> Longs:
+        """Columns (B, S) of the slate."""
+        slots, params = self._world.slate_size, self._world.params.examination
+        if params.model == "position_based":
+            return top(response.value, slots)
+        return _best_cascade(response.value, goes_on(params, response.click), slots)
+
+
+def _best_cascade(value: Floats, on: Floats, slots: int) -> Longs:
+    """Best slates (B, S) of ads with values of a look (B, A) and P(going on) (B, A)."""
+    count, ads = value.shape
+    order = np.argsort(-value / np.maximum(1 - on, 1e-12), axis=1, kind="stable")
+    value, on = np.take_along_axis(value, order, 1), np.take_along_axis(on, order, 1)
+    best = np.full((count, slots + 1), -np.inf)
+    best[:, 0] = 0.0
+    taken = np.zeros((ads, count, slots + 1), np.bool_)
+    for ad in range(ads - 1, -1, -1):
+        with_it = value[:, ad, None] + on[:, ad, None] * best[:, :-1]
+        taken[ad, :, 1:] = with_it >= best[:, 1:]
+        best[:, 1:] = np.maximum(best[:, 1:], with_it)
+    left, rows = np.full(count, slots), np.arange(count)
+    out = np.empty((count, slots), np.int64)
+    for ad in range(ads):
+        took = np.flatnonzero(taken[ad, rows, left] & (left > 0))
+        out[took, slots - left[took]] = order[took, ad]
+        left[took] -= 1
+    return out
+
+
+def top(scores: Floats, slots: int) -> Longs:
+    """Columns (B, S) of the highest scores of each row (B, A), highest first."""
     left, rows = scores.copy(), np.arange(scores.shape[0])
-    out = np.empty((scores.shape[0], slots), dtype=np.int32)
+    out = np.empty((scores.shape[0], slots), dtype=np.int64)
     for slot in range(slots):
         out[:, slot] = left.argmax(axis=1)
         left[rows, out[:, slot]] = -np.inf
     return out
+
+
+@njit(cache=True, nogil=True)
+def _draw(
+    family: np.uint64, numbers: Longs, weight: Floats, cumulated: Floats, slots: int
+) -> tuple[Ints, Floats]:
+    """Draw again what is in the slate already: the same as leaving it out."""
+    slates = np.empty((numbers.size, slots), np.int32)
+    propensity = np.empty((numbers.size, slots))
+    total = cumulated[-1]
+    for row in range(numbers.size):
+        above = 0.0
+        for slot in range(slots):
+            attempt, ad = 0, -1
+            while ad < 0:
+                number = (numbers[row] * slots + slot) * (ATTEMPTS + 1) + attempt
+                share = uniform(bits_of(family, number))
+                if attempt < ATTEMPTS:
+                    ad = min(np.searchsorted(cumulated, share * total, "right"), weight.size - 1)
+                else:
+                    ad = _scan(weight, slates[row, :slot], share * (total - above))
+                attempt += 1
+                for earlier in range(slot):
+                    if slates[row, earlier] == ad:
+                        ad = -1
+                        break
+                if ad >= 0 and weight[ad] == 0.0:
+                    ad = -1
+            slates[row, slot] = ad
+            propensity[row, slot] = weight[ad] / (total - above)
+            above += weight[ad]
+    return slates, propensity
+
+
+@njit(cache=True, nogil=True)
+def _scan(weight: Floats, out: Ints, height: float) -> int:
+    """The ad at a height of the cumulated weights without the ads `out`."""
+    last = -1
+    for ad in range(weight.size):
+        free = weight[ad] > 0.0
+        for one in out:
+            free = free and one != ad
+        if free:
+            last = ad
+            height -= weight[ad]
+            if height <= 0.0:
+                return ad
+    return last

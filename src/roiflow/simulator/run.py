@@ -1,7 +1,7 @@
 """A week of the ad world, served by whoever chooses the slates."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,15 +14,9 @@ from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError, PropensityError
 from roiflow.simulator.noise import Floats, Stream, generator
-from roiflow.simulator.population import Ints
-from roiflow.simulator.tables import (
-    ad_table,
-    behaviour_table,
-    conversion_table,
-    impression_table,
-    user_table,
-)
-from roiflow.simulator.world import World, WorldRequests
+from roiflow.simulator.population import Flags, Ints, WorldRequests
+from roiflow.simulator.tables import Shown, WorldTables, joined
+from roiflow.simulator.world import World
 
 Progress = Callable[[float, str], None]
 """Told the done fraction and what is being done."""
@@ -30,15 +24,25 @@ Progress = Callable[[float, str], None]
 DELAYED = {"impressions": IMPRESSIONS, "behaviours": BEHAVIOURS, "conversions": CONVERSIONS}
 """Tables whose rows may become known after their week."""
 
+OTHER_HISTORY = 1 << 40
+"""Added to the requests' numbers, which address all draws, to draw again."""
+
 
 class SlateChooser(Protocol):
     """What fills slates: the logging policy, the oracle, a served model."""
 
     policy_version: str
     arm: str
+    learns: bool
+    """Whether it wants to observe what becomes known."""
 
-    def choose(self, requests: WorldRequests, rng: np.random.Generator) -> tuple[Ints, Floats]:
-        """Ads (B, S), rows of the catalogue, and propensities (B, S), each given the ads above."""
+    def choose(
+        self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
+    ) -> tuple[Ints, Floats]:
+        """Ads (B, S), eligible rows of the catalogue (A,), and propensities (B, S).
+
+        A propensity is of an ad given those above it.
+        """
         ...
 
     def observe(self, tables: Tables) -> None:
@@ -51,7 +55,7 @@ class WeekRun:
     """What a served week left behind."""
 
     tables: Tables  # rows that became known in the week, and its two snapshots
-    pending: Tables  # impressions, behaviours and conversions that the next week gets to know
+    pending: Tables  # impressions, behaviours and conversions that later weeks get to know
 
 
 def run_week(
@@ -63,58 +67,96 @@ def run_week(
     progress: Progress | None = None,
     chunk_hours: int | None = None,
 ) -> WeekRun:
-    """Let `chooser` fill the week's slates, in chunks of known_lag_hours unless told otherwise.
+    """Let `chooser` fill the week's slates; `carried` is what earlier weeks left pending.
 
-    `carried` is what the week before left pending. Before each chunk the chooser observes what has
-    become known, each row once. Raises PropensityError or ContractError, naming the request, where
-    the chooser's answer is not a slate.
+    A chooser that learns observes what has become known before each chunk, each row once. Raises
+    PropensityError or ContractError, naming the request, where its answer is not a slate.
     """
-    step = (chunk_hours or world.params.known_lag_hours) * MICROS_PER_HOUR
+    tables = WorldTables(world, week)
+    log = _Log(carried, tables.behaviours())
+    shown: list[Shown] = []
+
+    def before(at: int) -> None:
+        if chooser.learns:
+            for one in shown:
+                log.add(**tables.of(one, chooser.policy_version, chooser.arm))
+            shown.clear()
+            chooser.observe(log.news(at))
+        if progress:
+            done = (at - week.start) / (week.end - week.start)
+            progress(done, f"{week} by {chooser.policy_version}")
+
+    for one in serve(world, week, chooser, before, chunk_hours=chunk_hours):
+        shown.append(one)
+    log.add(**tables.of(joined(shown), chooser.policy_version, chooser.arm))
+    if progress:
+        progress(1.0, f"{week} by {chooser.policy_version}")
+    return log.close(week, {"ads": tables.ads(), "users": tables.users()})
+
+
+def serve(
+    world: World,
+    week: Week,
+    chooser: SlateChooser,
+    before: Callable[[int], None] | None = None,
+    *,
+    chunk_hours: int | None = None,
+    draw: int = 0,
+) -> Iterator[Shown]:
+    """Slates of a week and what came of them, chunk by chunk; another `draw`, another history.
+
+    A chunk is an hour where there are budgets, else known_lag_hours for a chooser that learns and a
+    day for one that does not. `before` is called at the start of each.
+    """
+    pacer = world.pacer(week)
+    if pacer.hourly or world.effects(week).stopped is not None:
+        step = MICROS_PER_HOUR
+    else:
+        hours = chunk_hours or (world.params.known_lag_hours if chooser.learns else 24)
+        step = hours * MICROS_PER_HOUR
     requests = world.requests(week)
+    requests = replace(requests, number=requests.number + draw * OTHER_HISTORY)
     starts = np.arange(week.start, week.end, step)
     first = np.searchsorted(requests.event_time, np.append(starts, week.end))
-    log = _Log(carried, behaviour_table(world, week))
     for chunk, start in enumerate(starts.tolist()):
-        chooser.observe(log.news(start))
+        if before:
+            before(start)
         part = requests.take(slice(first[chunk], first[chunk + 1]))
-        rng = generator(world.params.seed, Stream.CHOOSER, start // MICROS_PER_HOUR)
-        slates, propensity = chooser.choose(part, rng)
-        _check(world, week, part, slates, propensity)
+        rng = generator(world.params.seed, Stream.CHOOSER, start // MICROS_PER_HOUR, draw)
+        eligible = pacer.eligible(start, world.slate_size)
+        slates, propensity = chooser.choose(part, eligible, rng)
+        _check(world, week, part, slates, propensity, eligible)
         outcome = world.happen(week, part, slates)
-        log.add(
-            impressions=impression_table(
-                world,
-                week,
-                part,
-                slates,
-                outcome,
-                propensity=propensity,
-                policy_version=chooser.policy_version,
-                arm=chooser.arm,
-            ),
-            conversions=conversion_table(world, week, part, outcome),
-        )
-        if progress:
-            progress((chunk + 1) / starts.size, f"{week} by {chooser.policy_version}")
-    return log.close(week, {"ads": ad_table(world, week), "users": user_table(world, week)})
+        pacer.record(slates.ravel(), outcome.cost.ravel())
+        yield Shown(part, slates, propensity, outcome)
 
 
 def _check(
-    world: World, week: Week, requests: WorldRequests, slates: Ints, propensity: Floats
+    world: World,
+    week: Week,
+    requests: WorldRequests,
+    slates: Ints,
+    propensity: Floats,
+    eligible: Flags,
 ) -> None:
-    shape = (requests.number.size, world.params.slate_size)
+    shape = (requests.number.size, world.slate_size)
     if slates.shape != shape or propensity.shape != shape:
         raise ContractError(
             f"week {week}: slates {slates.shape} with propensities {propensity.shape}, "
             f"expected {shape}"
         )
     ordered = np.sort(slates, axis=1)
-    wrong = (ordered[:, 0] < 0) | (ordered[:, -1] >= world.ads.ids.size)
+    wrong = (ordered[:, 0] < 0) | (ordered[:, -1] >= eligible.size)
     wrong |= (np.diff(ordered, axis=1) == 0).any(axis=1)
     for row in np.flatnonzero(wrong)[:1]:
         raise ContractError(
             f"week {week}, request {requests.number[row]}: ads {slates[row].tolist()} are not "
-            f"{shape[1]} different rows of a catalogue of {world.ads.ids.size}"
+            f"{shape[1]} different rows of a catalogue of {eligible.size}"
+        )
+    for row in np.flatnonzero(~eligible[slates].all(axis=1))[:1]:
+        raise ContractError(
+            f"week {week}, request {requests.number[row]}: ads {slates[row].tolist()} hold one "
+            "that has ended or spent its budget"
         )
     outside = ~((propensity > 0) & (propensity <= 1)).all(axis=1)
     for row in np.flatnonzero(outside)[:1]:
@@ -152,7 +194,7 @@ class _Log:
         return fresh
 
     def close(self, week: Week, snapshots: Tables) -> WeekRun:
-        """The week's partition, and what waits for the next one."""
+        """The week's partition, and what waits for the next ones."""
         self.news(week.end - 1)
         known = {name: ordered(name, parts) for name, parts in self._known.items()}
         waiting = {name: ordered(name, [table]) for name, table in self._waiting.items()}
@@ -168,10 +210,16 @@ def between(table: pa.Table, start: int, end: int | None) -> pa.Table:
     return table.filter(inside).combine_chunks()
 
 
+ORDER = {
+    "impressions": (c.EVENT_TIME, c.IMPRESSION),
+    "behaviours": (c.KNOWN_TIME, c.EVENT_TIME),
+    "conversions": (c.KNOWN_TIME, c.EVENT_TIME, c.IMPRESSION),
+}
+"""What a partition's rows are sorted by; rows that are alike in it keep their order."""
+
+
 def ordered(name: str, parts: list[pa.Table]) -> pa.Table:
-    """One table of the parts; impressions and behaviours come in time order, conversions do not."""
+    """One table of the parts, in the order of its kind."""
     table = pa.concat_tables(parts).combine_chunks()
-    if name != "conversions":
-        return table
-    by = [(c.KNOWN_TIME, "ascending"), (c.EVENT_TIME, "ascending"), (c.IMPRESSION, "ascending")]
+    by = [(column, "ascending") for column in ORDER[name]]
     return table.sort_by(by).combine_chunks()

@@ -1,8 +1,8 @@
 """The ad world as a source: served weeks lie in the lake, all other weeks are the logging policy's.
 
-A week's rows that become known after it (its last hour, and delayed conversions) reach the next
-week whichever policy serves that one. For a logged week they are drawn again from the seed; for a
-served week they lie beside it, in <lake>/simulator/pending/<table>/week=YYYY-Www/part-0.parquet.
+A week's rows that become known after it (its last hour, delayed conversions, returns) reach the
+next weeks whichever policy serves those. For a logged week they are drawn again from the seed; for
+a served week they lie beside it, in <lake>/simulator/pending/<table>/week=YYYY-Www/part-0.parquet.
 """
 
 from pathlib import Path
@@ -26,10 +26,13 @@ from roiflow.simulator.run import (
     ordered,
     run_week,
 )
+from roiflow.simulator.scenarios import SCENARIOS
 from roiflow.simulator.world import World
 
 MARKER = "impressions"
 """The table that is written last: a served week exists once its impressions do."""
+REACH = 2
+"""A week's rows become known in the week itself or in one of so many after it."""
 
 
 def partition(lake: Path, table: str, week: Week) -> Path:
@@ -73,7 +76,10 @@ class SimulatorSource:
         self._runs: dict[Week, WeekRun] = {}
 
     def pull(self, week: Week, as_of: int) -> Tables:
-        """Rows known in `week` and before `as_of`. Raises UnknownWeek before the first week."""
+        """Rows known in `week` and before `as_of`. Raises UnknownWeek outside the world's weeks.
+
+        They are what reaches the platform: a scenario may have spoilt the log on its way.
+        """
         self._require(week)
         if self.served(week):
             names = (*DELAYED, "ads", "users")
@@ -81,7 +87,10 @@ class SimulatorSource:
         else:
             carried, own = self.carried(week), self._logged(week).tables
             tables = own | {name: ordered(name, [carried[name], own[name]]) for name in DELAYED}
-        return tables | {name: between(tables[name], week.start, as_of) for name in DELAYED}
+        params = self.world.params
+        known = {name: between(tables[name], week.start, week.end) for name in DELAYED}
+        arrived = SCENARIOS[params.scenario].arrive(params, week, tables | known)
+        return arrived | {name: between(arrived[name], week.start, as_of) for name in DELAYED}
 
     def served(self, week: Week) -> bool:
         """Whether a policy other than the logging policy served the week."""
@@ -93,7 +102,7 @@ class SimulatorSource:
         """Let `chooser` serve a week and keep it in the lake; serving it again replaces it.
 
         Weeks are served in order: a later week keeps what it carried over when it was served.
-        Raises UnknownWeek before the first week.
+        Raises UnknownWeek outside the world's weeks.
         """
         self._require(week)
         run = run_week(self.world, week, chooser, self.carried(week), progress=progress)
@@ -101,24 +110,31 @@ class SimulatorSource:
         return run.tables
 
     def carried(self, week: Week) -> Tables:
-        """What the week before left to be known in this one."""
-        before = week.plus(-1)
-        if before < self.world.first_week:
-            return nothing()
-        if self.served(before):
-            pending = self._lake / "pending"
-            return {name: _read(partition(pending, name, before)) for name in DELAYED}
-        return self._logged(before).pending
+        """What the weeks before left to become known in this one or later."""
+        waiting, before = [nothing()], week
+        for _ in range(REACH):
+            before = before.plus(-1)
+            if before < self.world.first_week:
+                break
+            if self.served(before):
+                pending = self._lake / "pending"
+                waiting.append({name: _read(partition(pending, name, before)) for name in DELAYED})
+                break
+            waiting.append(self._logged(before).pending)
+        return {
+            name: between(ordered(name, [part[name] for part in waiting]), week.start, None)
+            for name in DELAYED
+        }
 
     def _require(self, week: Week) -> None:
-        if week < self.world.first_week:
-            raise UnknownWeek(
-                f"week {week}: the simulator holds weeks from {self.world.first_week} on"
-            )
+        first, last = self.world.first_week, self.world.population.last_week
+        if week < first or (last is not None and week > last):
+            until = "on" if last is None else f"to {last}"
+            raise UnknownWeek(f"week {week}: the simulator holds weeks from {first} {until}")
 
     def _logged(self, week: Week) -> WeekRun:
-        """The logging policy's own events of a week; it needs no news, so a day is a chunk."""
+        """The logging policy's own events of a week."""
         if week not in self._runs:
-            run = run_week(self.world, week, logging_policy(self.world), nothing(), chunk_hours=24)
-            self._runs = dict(list(self._runs.items())[-1:]) | {week: run}
+            run = run_week(self.world, week, logging_policy(self.world), nothing())
+            self._runs = dict(list(self._runs.items())[-REACH:]) | {week: run}
         return self._runs[week]

@@ -1,9 +1,12 @@
 """What happened in the ad world, as the tables of the data contract."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+from numba import njit
 from numpy.typing import NDArray
 
 from roiflow import columns as c
@@ -11,170 +14,260 @@ from roiflow.data.schemas import ADS, BEHAVIOURS, CONVERSIONS, IMPRESSIONS, TIME
 from roiflow.data.weeks import Week
 from roiflow.simulator import population as people
 from roiflow.simulator.noise import Floats, Longs
-from roiflow.simulator.population import Ints, Names
-from roiflow.simulator.world import Outcome, World, WorldRequests
+from roiflow.simulator.population import Ints, Names, WorldRequests
+from roiflow.simulator.response import Outcome
+from roiflow.simulator.world import World
+
+Bytes = NDArray[np.uint8]
+NUMBER_DIGITS = 10
 
 
-def impression_table(
-    world: World,
-    week: Week,
-    requests: WorldRequests,
-    slates: Ints,
-    outcome: Outcome,
-    *,
-    propensity: Floats,
-    policy_version: str,
-    arm: str,
-) -> pa.Table:
-    """One row per ad shown, in the order of requests and positions."""
-    count, slots = slates.shape
-    row, ad = np.repeat(np.arange(count), slots), slates.ravel()
-    time = requests.event_time[row]
-    return _table(
-        {
-            c.EVENT_TIME: time,
-            c.KNOWN_TIME: world.known_time(time),
-            c.REQUEST: request_ids(week, requests.number).take(pa.array(row)),
-            c.IMPRESSION: impression_ids(week, requests.number, slots),
-            c.USER: _take(world.users.ids, requests.user_index[row]),
-            c.AD: _take(world.ads.ids, ad),
-            c.POSITION: np.tile(np.arange(1, slots + 1, dtype=np.int32), count),
-            c.SLATE_SIZE: np.full(ad.size, slots, dtype=np.int32),
-            c.PLACEMENT: _take(np.array(people.PLACEMENTS), requests.placement_index[row]),
-            c.DEVICE: _take(np.array(people.DEVICES), requests.device_index[row]),
-            c.BID: world.ads.bid[ad],
-            c.COST: outcome.cost.ravel(),
-            c.PROPENSITY: propensity.ravel(),
-            c.POLICY_VERSION: pa.repeat(pa.scalar(policy_version), ad.size),
-            c.ARM: pa.repeat(pa.scalar(arm), ad.size),
-            c.CLICKED: outcome.clicked.ravel(),
-        },
-        IMPRESSIONS,
-    )
+@dataclass(frozen=True)
+class Shown:
+    """Slates (B, S) that were shown, and what came of them."""
+
+    requests: WorldRequests
+    slates: Ints
+    propensity: Floats
+    outcome: Outcome
 
 
-def conversion_table(
-    world: World, week: Week, requests: WorldRequests, outcome: Outcome
-) -> pa.Table:
-    """One row per conversion, in the order of the impressions."""
-    slots = outcome.clicked.shape[1]
-    time = requests.event_time[outcome.converted // slots] + outcome.delay
-    return _table(
-        {
-            c.EVENT_TIME: time,
-            c.KNOWN_TIME: world.known_time(time),
-            c.IMPRESSION: impression_ids(week, requests.number, slots).take(
-                pa.array(outcome.converted)
-            ),
-            c.REVENUE: outcome.revenue,
-        },
-        CONVERSIONS,
-    )
+def joined(parts: Sequence[Shown]) -> Shown:
+    """Chunks in time order as one; nothing where there is none."""
+    slots = max((part.slates.shape[1] for part in parts), default=1)
+    cells = np.cumsum([0, *(part.slates.size for part in parts)])
+    sold = np.cumsum([0, *(part.outcome.converted.size for part in parts)])
+    outcomes = [part.outcome for part in parts]
 
+    def join(
+        arrays: Sequence[NDArray[np.generic]], empty: NDArray[np.generic]
+    ) -> NDArray[np.generic]:
+        return np.concatenate(arrays) if arrays else empty
 
-def behaviour_table(world: World, week: Week) -> pa.Table:
-    """Behaviours that happened in a week, in the contract's schema."""
-    rows = world.behaviours(week)
-    return _table(
-        {
-            c.EVENT_TIME: rows.event_time,
-            c.KNOWN_TIME: world.known_time(rows.event_time),
-            c.USER: _take(world.users.ids, rows.user),
-            c.AD: _take(world.ads.ids, rows.ad),
-            c.CATEGORY: _take(_categories(world), world.ads.category[rows.ad]),
-            c.ACTION: _take(np.array(people.ACTIONS), rows.action),
-            c.DWELL_MS: rows.dwell_ms,
-        },
-        BEHAVIOURS,
-    )
-
-
-def ad_table(world: World, week: Week) -> pa.Table:
-    """The week's catalogue; no ad has a budget limit."""
-    ads = world.ads
-    start = np.full(ads.ids.size, week.start)
-    return _table(
-        {
-            c.EVENT_TIME: start,
-            c.KNOWN_TIME: start,
-            c.AD: ads.ids,
-            c.CAMPAIGN: ads.campaign,
-            c.ADVERTISER: ads.advertiser,
-            c.CATEGORY: _categories(world)[ads.category],
-            c.BRAND: ads.brand,
-            c.AD_TYPE: np.array(people.AD_TYPES)[ads.ad_type],
-            c.PRICE: ads.price,
-            c.BID: ads.bid,
-            c.DAILY_BUDGET: pa.nulls(ads.ids.size, pa.int64()),
-            c.CREATED_AT: ads.created_at,
-        },
-        ADS,
-    )
-
-
-def user_table(world: World, week: Week) -> pa.Table:
-    """Users who have joined by the week, with their profile."""
-    here = np.flatnonzero(world.users.joined <= week.start)
-    start = np.full(here.size, week.start)
-    profile = {
-        "age": np.array(people.AGES)[world.users.age[here]],
-        "membership": np.array(people.MEMBERSHIPS)[world.users.membership[here]],
-        "region": np.array(people.REGIONS)[world.users.region[here]],
+    nothing = np.zeros((0, slots))
+    outcome = {
+        "clicked": join([one.clicked for one in outcomes], nothing.astype(np.bool_)),
+        "cost": join([one.cost for one in outcomes], nothing.astype(np.int64)),
+        "converted": [one.converted + at for one, at in zip(outcomes, cells, strict=False)],
+        "delay": [one.delay for one in outcomes],
+        "revenue": [one.revenue for one in outcomes],
+        "returned": [one.returned + at for one, at in zip(outcomes, sold, strict=False)],
+        "kept": [one.kept for one in outcomes],
     }
-    schema = USERS
-    for name in profile:
-        schema = schema.append(pa.field(name, pa.string(), False))
-    known = {c.EVENT_TIME: start, c.KNOWN_TIME: start, c.USER: world.users.ids[here]}
-    return _table(known | profile, schema)
+    flat = {
+        name: join(value, np.zeros(0, np.int64)) if isinstance(value, list) else value
+        for name, value in outcome.items()
+    }
+    requests = {
+        field.name: join(
+            [getattr(part.requests, field.name) for part in parts], np.zeros(0, np.int64)
+        )
+        for field in fields(WorldRequests)
+    }
+    return Shown(
+        WorldRequests(**requests),  # type: ignore[arg-type]
+        join([part.slates for part in parts], nothing.astype(np.int32)),  # type: ignore[arg-type]
+        join([part.propensity for part in parts], nothing),  # type: ignore[arg-type]
+        Outcome(**flat),  # type: ignore[arg-type]
+    )
 
 
-def request_ids(week: Week, numbers: Longs) -> pa.Array:
-    """`2026-W04-00000012` and so on (n,)."""
-    return _strings(_request_characters(week, numbers))
+class WorldTables:
+    """Tables of one week of one world.
+
+    Columns of names are plain strings, or where `compact` dictionary-encoded, which is what Parquet
+    writes fastest.
+    """
+
+    def __init__(self, world: World, week: Week, *, compact: bool = False) -> None:
+        self._world, self._week, self._compact = world, week, compact
+        self._catalogue = world.ads(week)
+
+    def of(self, shown: Shown, policy_version: str, arm: str) -> dict[str, pa.Table]:
+        """Impressions and conversions."""
+        return {
+            "impressions": self.impressions(shown, policy_version, arm),
+            "conversions": self.conversions(shown),
+        }
+
+    def impressions(self, shown: Shown, policy_version: str, arm: str) -> pa.Table:
+        """One row per ad shown, in the order of requests and positions."""
+        requests, ad = shown.requests, shown.slates.ravel()
+        count, slots = shown.slates.shape
+        every = np.repeat(np.arange(count, dtype=np.int32), slots)
+        time = requests.event_time[every]
+        first = np.zeros(ad.size, np.int32)
+        return self._table(
+            {
+                c.EVENT_TIME: time,
+                c.KNOWN_TIME: self._world.known_time(requests.event_time)[every],
+                c.REQUEST: request_ids(self._week, requests.number, slots),
+                c.IMPRESSION: impression_ids(self._week, requests.number, slots),
+                c.USER: self._names(self._users, requests.user_index[every]),
+                c.AD: self._names(self._ads, ad),
+                c.POSITION: np.tile(np.arange(1, slots + 1, dtype=np.int32), count),
+                c.SLATE_SIZE: np.full(ad.size, slots, dtype=np.int32),
+                c.PLACEMENT: self._names(people.PLACEMENTS, requests.placement_index[every]),
+                c.DEVICE: self._names(people.DEVICES, requests.device_index[every]),
+                c.BID: self._catalogue.bid[ad],
+                c.COST: shown.outcome.cost.ravel(),
+                c.PROPENSITY: shown.propensity.ravel(),
+                c.POLICY_VERSION: self._names([policy_version], first),
+                c.ARM: self._names([arm], first),
+                c.CLICKED: shown.outcome.clicked.ravel(),
+            },
+            IMPRESSIONS,
+        )
+
+    def conversions(self, shown: Shown) -> pa.Table:
+        """One row per conversion, in the order of the impressions, then one per return."""
+        outcome, slots = shown.outcome, shown.slates.shape[1]
+        row = outcome.converted // slots
+        time = shown.requests.event_time[row] + outcome.delay
+        back = outcome.returned
+        time = np.concatenate([time, time[back] + outcome.kept])
+        cell = np.concatenate([outcome.converted, outcome.converted[back]])
+        return self._table(
+            {
+                c.EVENT_TIME: time,
+                c.KNOWN_TIME: self._world.known_time(time),
+                c.IMPRESSION: _cell_ids(self._week, shown.requests.number, cell, slots),
+                c.REVENUE: np.concatenate([outcome.revenue, -outcome.revenue[back]]),
+            },
+            CONVERSIONS,
+        )
+
+    def behaviours(self) -> pa.Table:
+        """Behaviours that happened in the week."""
+        rows = self._world.behaviours(self._week)
+        return self._table(
+            {
+                c.EVENT_TIME: rows.event_time,
+                c.KNOWN_TIME: self._world.known_time(rows.event_time),
+                c.USER: self._names(self._users, rows.user),
+                c.AD: self._names(self._ads, rows.ad),
+                c.CATEGORY: self._names(
+                    self._world.population.categories, self._catalogue.category[rows.ad]
+                ),
+                c.ACTION: self._names(people.ACTIONS, rows.action),
+                c.DWELL_MS: rows.dwell_ms,
+            },
+            BEHAVIOURS,
+        )
+
+    def ads(self) -> pa.Table:
+        """The week's catalogue: the ads that may be shown at its start."""
+        ads = self._catalogue
+        here = np.flatnonzero(self._world.eligible(self._week))
+        start = np.full(here.size, self._week.start)
+        budget = ads.budget[here]
+        return _table(
+            {
+                c.EVENT_TIME: start,
+                c.KNOWN_TIME: start,
+                c.AD: ads.ids[here],
+                c.CAMPAIGN: ads.campaign[here],
+                c.ADVERTISER: ads.advertiser[here],
+                c.CATEGORY: self._world.population.categories[ads.category[here]],
+                c.BRAND: ads.brand[here],
+                c.AD_TYPE: np.array(people.AD_TYPES)[ads.ad_type[here]],
+                c.PRICE: ads.price[here],
+                c.BID: ads.bid[here],
+                c.DAILY_BUDGET: pa.array(budget, mask=budget == 0),
+                c.CREATED_AT: ads.created_at[here],
+            },
+            ADS,
+        )
+
+    def users(self) -> pa.Table:
+        """Users who are there in the week, with their profile."""
+        here, profile = self._world.population.users(self._week)
+        start = np.full(here.size, self._week.start)
+        schema = USERS
+        for name in profile:
+            schema = schema.append(pa.field(name, pa.string(), False))
+        known = {c.EVENT_TIME: start, c.KNOWN_TIME: start, c.USER: self._world.user_ids[here]}
+        return _table(known | profile, schema)
+
+    @cached_property
+    def _users(self) -> pa.Array:
+        return pa.array(self._world.user_ids)
+
+    @cached_property
+    def _ads(self) -> pa.Array:
+        return pa.array(self._catalogue.ids)
+
+    def _names(self, values: pa.Array | Sequence[str] | Names, rows: Ints) -> pa.Array:
+        if not isinstance(values, pa.Array):
+            values = pa.array(values)
+        if self._compact:
+            return pa.DictionaryArray.from_arrays(pa.array(rows), values)
+        return values.take(pa.array(rows))
+
+    def _table(self, values: Mapping[str, object], schema: pa.Schema) -> pa.Table:
+        return _table(values, schema)
+
+
+def request_ids(week: Week, numbers: Longs, slots: int) -> pa.Array:
+    """`2026-W04-0000000012` and so on, each `slots` times (n * slots,)."""
+    return _ids(week, numbers, np.arange(numbers.size * slots), slots, position=False)
 
 
 def impression_ids(week: Week, numbers: Longs, slots: int) -> pa.Array:
-    """`2026-W04-00000012-1` and so on, position by position (n * slots,)."""
-    position = np.tile(np.arange(1, slots + 1), numbers.size)
-    dash = np.full((position.size, 1), ord("-"), dtype=np.uint8)
-    request = np.repeat(_request_characters(week, numbers), slots, axis=0)
-    return _strings(np.hstack([request, dash, _digits(position, len(str(slots)))]))
+    """`2026-W04-0000000012-1` and so on, position by position (n * slots,)."""
+    return _cell_ids(week, numbers, np.arange(numbers.size * slots), slots)
 
 
-def _request_characters(week: Week, numbers: Longs) -> NDArray[np.uint8]:
+def _cell_ids(week: Week, numbers: Longs, cells: Longs, slots: int) -> pa.Array:
+    """Impression ids of cells (m,) of slates (n, slots)."""
+    return _ids(week, numbers, cells, slots, position=True)
+
+
+def _ids(week: Week, numbers: Longs, cells: Longs, slots: int, *, position: bool) -> pa.Array:
     head = np.frombuffer(f"{week}-".encode(), dtype=np.uint8)
-    return np.hstack([np.tile(head, (numbers.size, 1)), _digits(numbers, 8)])
-
-
-def _digits(numbers: Longs, width: int) -> NDArray[np.uint8]:
-    """Decimal digits (n, width) as characters."""
-    powers = 10 ** np.arange(width - 1, -1, -1)
-    return (numbers[:, None] // powers % 10 + ord("0")).astype(np.uint8)
-
-
-def _strings(characters: NDArray[np.uint8]) -> pa.Array:
-    """Rows of characters (n, width) as n strings, without a Python object each."""
+    tail = len(str(slots)) if position else 0
+    characters = _write_ids(head, numbers, cells, slots, NUMBER_DIGITS, tail)
     count, width = characters.shape
     offsets = np.arange(count + 1, dtype=np.int32) * np.int32(width)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(characters))]
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(characters)]
     return pa.Array.from_buffers(pa.string(), count, buffers)
 
 
-def _categories(world: World) -> Names:
-    return people.names("c", world.params.categories)
-
-
-def _take(values: Names, rows: NDArray[np.integer]) -> pa.Array:
-    return pa.array(values).take(pa.array(rows))
+@njit(cache=True, nogil=True)
+def _write_ids(
+    head: Bytes, numbers: Longs, cells: Longs, slots: int, digits: int, tail: int
+) -> Bytes:
+    """ASCII characters (m, width) of the ids, without a Python object each."""
+    width = head.size + digits + (tail + 1 if tail else 0)
+    out = np.empty((cells.size, width), np.uint8)
+    for row in range(cells.size):
+        for at in range(head.size):
+            out[row, at] = head[at]
+        rest = numbers[cells[row] // slots]
+        for at in range(head.size + digits - 1, head.size - 1, -1):
+            out[row, at] = 48 + rest % 10
+            rest //= 10
+        if tail:
+            out[row, head.size + digits] = 45
+            rest = cells[row] % slots + 1
+            for at in range(width - 1, width - 1 - tail, -1):
+                out[row, at] = 48 + rest % 10
+                rest //= 10
+    return out
 
 
 def _table(values: Mapping[str, object], schema: pa.Schema) -> pa.Table:
-    arrays = []
+    """Columns in the schema's order; names may be dictionary-encoded, numbers are of its types."""
+    arrays, kept = [], []
+    rows = max(len(value) for value in values.values())  # type: ignore[arg-type]
     for field in schema:
         column = values[field.name]
         if isinstance(column, np.ndarray):
             column = pa.array(column)
             if field.type == TIME:
                 column = column.cast(pa.int64()).view(TIME)
+        if len(column) != rows:  # type: ignore[arg-type]
+            raise ValueError(field.name)
         arrays.append(column)
-    return pa.table(arrays, schema=schema)
+        kept.append(field.with_type(column.type))  # type: ignore[attr-defined]
+    return pa.table(arrays, schema=pa.schema(kept))

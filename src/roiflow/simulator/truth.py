@@ -5,26 +5,33 @@ import pyarrow as pa
 
 from roiflow import columns as c
 from roiflow.data.weeks import Week
+from roiflow.errors import ContractError
 from roiflow.simulator import population as people
-from roiflow.simulator.noise import Floats, Stream, generator
-from roiflow.simulator.population import Ints
-from roiflow.simulator.run import SlateChooser
-from roiflow.simulator.world import World, WorldRequests
+from roiflow.simulator.noise import Floats
+from roiflow.simulator.population import Ints, Names, WorldRequests
+from roiflow.simulator.run import SlateChooser, serve
+from roiflow.simulator.world import World
 
 Truth = dict[str, float]
 """impressions, clicks, conversions, roi; revenue, cost and value (their difference) in currency."""
 
 
 def slate_truth(world: World, requests: WorldRequests, slates: Ints) -> Floats:
-    """Expected clicks, conversions, revenue and cost (B, 4) of slates (B, S); money in micros."""
+    """Expected clicks, conversions, revenue and cost (B, 4) of slates (B, S); money in micros.
+
+    Revenue is net of returns.
+    """
     look = world.respond(requests, slates)
-    click = world.examination * look.click
+    seen = world.examine(look.click)
+    click = seen * look.click
     conversion = click * look.conversion
-    columns = (click, conversion, conversion * look.revenue, click * look.cost)
+    cost = click * look.click_cost + seen * look.look_cost
+    columns = (click, conversion, conversion * look.revenue, cost)
     return np.stack([column.sum(axis=1) for column in columns], axis=1)
 
 
-def _summary(impressions: int, sums: Floats) -> Truth:
+def summary(impressions: int, sums: Floats) -> Truth:
+    """Sums (4,) of slate_truth, named."""
     clicks, conversions, revenue, cost = sums.tolist()
     return {
         "impressions": float(impressions),
@@ -38,27 +45,32 @@ def _summary(impressions: int, sums: Floats) -> Truth:
 
 
 def truth(world: World, impressions: pa.Table) -> Truth:
-    """Expected outcome of the impressions shown, given user, time, context, ad and position.
+    """Expected outcome of whole slates of one week, given users, times, contexts and ads.
 
-    Raises ContractError naming an ad or user that is not of this world.
+    Raises ContractError naming an ad or user that is not of this world, or a slate that is not
+    whole.
     """
-    times = impressions[c.EVENT_TIME].cast(pa.int64()).to_numpy()
-    position = impressions[c.POSITION].to_numpy()
+    rows = impressions.sort_by(
+        [(c.EVENT_TIME, "ascending"), (c.REQUEST, "ascending"), (c.POSITION, "ascending")]
+    )
+    slots = world.slate_size
+    position = rows[c.POSITION].to_numpy()
+    if rows.num_rows % slots or (position.reshape(-1, slots) != np.arange(1, slots + 1)).any():
+        raise ContractError(f"{rows.num_rows} impressions are not whole slates of {slots}")
+    if not rows.num_rows:
+        return summary(0, np.zeros(4))
+    heads = rows.take(pa.array(np.arange(0, rows.num_rows, slots)))
+    times = heads[c.EVENT_TIME].cast(pa.int64()).to_numpy()
+    week = Week.of(int(times[0]))
     requests = WorldRequests(
         number=np.arange(times.size),
-        user_ids=_text(impressions, c.USER),
         event_time=times,
-        placement=_text(impressions, c.PLACEMENT),
-        device=_text(impressions, c.DEVICE),
-        user_index=world.user_rows(_text(impressions, c.USER)),
-        placement_index=_rows(people.PLACEMENTS, _text(impressions, c.PLACEMENT)),
-        device_index=_rows(people.DEVICES, _text(impressions, c.DEVICE)),
+        user_index=world.user_rows(_text(heads, c.USER)),
+        placement_index=_rows(people.PLACEMENTS, _text(heads, c.PLACEMENT)),
+        device_index=_rows(people.DEVICES, _text(heads, c.DEVICE)),
     )
-    look = world.respond(requests, world.ad_rows(_text(impressions, c.AD))[:, None])
-    click = world.examination[position - 1] * look.click[:, 0]
-    conversion = click * look.conversion[:, 0]
-    columns = (click, conversion, conversion * look.revenue[:, 0], click * look.cost[:, 0])
-    return _summary(times.size, np.array([column.sum() for column in columns]))
+    slates = world.ad_rows(week, _text(rows, c.AD)).reshape(-1, slots)
+    return summary(rows.num_rows, slate_truth(world, requests, slates).sum(axis=0))
 
 
 def expected_value_of(
@@ -66,16 +78,17 @@ def expected_value_of(
 ) -> tuple[Truth, Truth]:
     """Expected outcome of a policy on a week's requests, and the standard error of each figure.
 
-    Slates are drawn `draws` times, each drawn slate counts with its closed form. The error is of
-    the drawing only (0 for a policy that always decides alike), from the draws (NaN with one).
+    Each drawn slate counts with its closed form. What remains random are the slates, and through
+    spent budgets what came of earlier ones: they are drawn `draws` times, and the error is of this
+    drawing only (0 for a policy that always decides alike, NaN from one draw).
     """
-    requests = world.requests(week)
     outcomes = []
     for draw in range(draws):
-        rng = generator(world.params.seed, Stream.CHOOSER, week.start // 3_600_000_000, draw)
-        slates, _ = chooser.choose(requests, rng)
-        sums = slate_truth(world, requests, slates).sum(axis=0)
-        outcomes.append(_summary(slates.size, sums))
+        sums, count = np.zeros(4), 0
+        for shown in serve(world, week, chooser, draw=draw):
+            sums += slate_truth(world, shown.requests, shown.slates).sum(axis=0)
+            count += shown.slates.size
+        outcomes.append(summary(count, sums))
     names = list(outcomes[0])
     table = np.array([[outcome[name] for name in names] for outcome in outcomes])
     spread = table.std(axis=0, ddof=1) if draws > 1 else np.full(len(names), np.nan)
@@ -86,10 +99,10 @@ def expected_value_of(
     )
 
 
-def _text(table: pa.Table, name: str) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
+def _text(table: pa.Table, name: str) -> Names:
     return np.array(table[name].to_pylist(), dtype=np.str_)
 
 
-def _rows(known: tuple[str, ...], values: np.ndarray[tuple[int], np.dtype[np.str_]]) -> Ints:
+def _rows(known: tuple[str, ...], values: Names) -> Ints:
     order = np.argsort(known)
     return order[np.searchsorted(np.array(known)[order], values)].astype(np.int32)

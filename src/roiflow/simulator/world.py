@@ -1,94 +1,36 @@
-"""An ad world whose truth is known.
+"""An ad world whose truth is known: a population, an auction, a response, a scenario.
 
-Users have interests in categories that turn slowly, and an intent that follows their recent
-behaviours and fades with a half-life. A request shows a slate; position k is looked at with
-probability 1 / k^exponent (position-based model, Richardson et al., 2007), an ad that is looked at
-is clicked with a logistic probability, a click converts with another one after an exponential
-delay, and revenue is log-normal around the price. The advertiser pays a share of the bid per click.
-
-Behaviours do not depend on what is shown, so the expected value of a slate has a closed form.
+What users do of their own accord does not depend on what is shown to them, so the expected value of
+a slate has a closed form.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 
-from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_WEEK, Week
-from roiflow.errors import ContractError
+from roiflow.data.weeks import MICROS_PER_HOUR, Week
+from roiflow.errors import ContractError, UnknownWeek
 from roiflow.params import SimulatorParams
-from roiflow.simulator import population as people
-from roiflow.simulator.noise import Floats, Longs, Stream, generator, key, normals, uniforms
-from roiflow.simulator.population import Ads, Ints, Names, Users
+from roiflow.simulator import auction, response
+from roiflow.simulator.noise import Floats, Longs
+from roiflow.simulator.population import (
+    Ads,
+    Flags,
+    Ints,
+    Names,
+    Population,
+    WorldBehaviours,
+    WorldRequests,
+    bots,
+    sigmoid,
+)
+from roiflow.simulator.refusal import refuse_impossible
+from roiflow.simulator.response import Outcome, Response
+from roiflow.simulator.scenarios import SCENARIOS
+from roiflow.simulator.scenarios.effects import Effects
+from roiflow.simulator.synthetic import SyntheticPopulation, shards
 
-Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class WorldRequests:
-    """B requests in time order. What a platform knows is in the first five fields."""
-
-    number: Longs  # (B,) 0-based within the week
-    user_ids: Names  # (B,)
-    event_time: Longs  # (B,) microseconds, UTC; never a multiple of known_lag_hours
-    placement: Names  # (B,)
-    device: Names  # (B,)
-    user_index: Ints  # (B,) rows of World.users
-    placement_index: Ints  # (B,)
-    device_index: Ints  # (B,)
-
-    def take(self, rows: slice) -> "WorldRequests":
-        """A contiguous part."""
-        return WorldRequests(*(column[rows] for column in vars(self).values()))
-
-
-@dataclass(frozen=True)
-class WorldBehaviours:
-    """n organic behaviours in time order."""
-
-    user: Ints  # (n,)
-    ad: Ints  # (n,)
-    action: Ints  # (n,)
-    event_time: Longs  # (n,) microseconds, UTC
-    dwell_ms: Longs  # (n,)
-
-
-@dataclass(frozen=True)
-class Response:
-    """The true probabilities of showing ads (B, K) to requests (B,)."""
-
-    click: Floats  # (B, K) P(click | looked at)
-    conversion: Floats  # (B, K) P(conversion | click)
-    revenue: Floats  # (B, K) E[revenue | conversion], micros
-    cost: Floats  # (B, K) paid per click, micros
-
-    @property
-    def value(self) -> Floats:
-        """(B, K) expected revenue minus cost of a look, micros."""
-        return self.click * (self.conversion * self.revenue - self.cost)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of n slates of S ads."""
-
-    clicked: Flags  # (n, S)
-    cost: Longs  # (n, S) micros, 0 without a click
-    converted: Longs  # (m,) the cells of (n, S), row by row, that converted
-    delay: Longs  # (m,) microseconds from impression to conversion
-    revenue: Longs  # (m,) micros
-
-
-@dataclass(frozen=True)
-class _History:
-    """Behaviours of some weeks, CSR by user, each user's in time order."""
-
-    weeks: tuple[Week, Week]  # first and last
-    offsets: Longs
-    time: Longs
-    category: Ints
-    weight: Floats
+BOT_CLICK, BOT_CONVERSION = 0.9, 1e-9
 
 
 class World:
@@ -97,223 +39,145 @@ class World:
     Raises ParamsError, naming key and value, where no such world can be.
     """
 
-    def __init__(self, params: SimulatorParams) -> None:
-        people.refuse_impossible(params)
+    def __init__(self, params: SimulatorParams, population: Population | None = None) -> None:
+        refuse_impossible(params)
         self.params = params
-        self.first_week = Week.parse(params.first_week)
-        self.users: Users = people.draw_users(params)
-        self.ads: Ads = people.draw_ads(params)
-        self.examination: Floats = (
-            np.arange(1, params.slate_size + 1, dtype=np.float64) ** -params.examination_exponent
-        )
+        self.population = population or populate(params)
+        self.first_week = self.population.first_week
+        self.slate_size = params.slate_size
         self._lag = params.known_lag_hours * MICROS_PER_HOUR
-        self._latest: dict[Week, WorldBehaviours] = {}
-        self._history: _History | None = None
+        self._requests: dict[Week, WorldRequests] = {}
+        self._behaviours: dict[Week, WorldBehaviours] = {}
+
+    @property
+    def user_ids(self) -> Names:
+        """Every user there ever is (U,), sorted."""
+        return self.population.user_ids
+
+    def effects(self, week: Week) -> Effects:
+        """What the scenario does in a week. Raises UnknownWeek outside the world's weeks."""
+        last = self.population.last_week
+        if last is not None and week > last:
+            raise UnknownWeek(f"week {week}: the {self.params.world} world ends with {last}")
+        return SCENARIOS[self.params.scenario].effects(self.params, week)
 
     def known_time(self, event_time: Longs) -> Longs:
-        """The next multiple of known_lag_hours after the event, microseconds."""
-        return (event_time // self._lag + 1) * self._lag
+        """The next multiple of known_lag_hours after the event, or an outage's end; microseconds."""
+        known = (event_time // self._lag + 1) * self._lag
+        for week in _weeks(event_time):
+            outage = self.effects(week).outage
+            if outage is not None:
+                start, end, until = outage
+                known = np.where((start <= event_time) & (event_time < end), until, known)
+        return known
 
-    def interest(self, user: Ints, event_time: Longs) -> Floats:
-        """Lasting interests (n, C) of users (n,) in the week of a time (n,)."""
-        weeks = (event_time - self.first_week.start) // MICROS_PER_WEEK
-        angle = (self.params.interest_drift * weeks)[:, None]
-        users = self.users
-        return (
-            users.common[user]
-            + np.cos(angle) * users.east[user]
-            + np.sin(angle) * users.north[user]
-        )
+    def ads(self, week: Week) -> Ads:
+        """Every ad up to a week."""
+        return self.population.ads(week, self.effects(week))
 
-    def _times(self, rng: np.random.Generator, start: int, rate: float) -> tuple[Ints, Longs]:
-        """Users and times, in time order, of one day's visits."""
-        day = start // MICROS_PER_DAY
-        mean = self.users.activity * (rate * people.WEEKDAY_FACTORS[(day + 3) % 7])
-        count = rng.poisson(np.where(self.users.joined <= start, mean, 0.0))
-        user = np.repeat(np.arange(count.size, dtype=np.int32), count)
-        hour = np.searchsorted(np.cumsum(people.HOUR_SHARES)[:-1], rng.random(user.size), "right")
-        inside = rng.integers(1, MICROS_PER_HOUR, user.size)
-        time = start + hour * MICROS_PER_HOUR + inside
-        order = np.argsort(time, kind="stable")
-        return user[order], time[order]
+    def eligible(self, week: Week) -> Flags:
+        """Which ads (A,) may be shown at the week's start, budgets aside."""
+        ads = self.ads(week)
+        return (ads.first <= week.start) & (week.start < ads.last)
+
+    def pacer(self, week: Week) -> auction.Pacer:
+        """What ads may still spend, from the week's start on."""
+        return auction.Pacer(self.params.auction, self.ads(week))
 
     def requests(self, week: Week) -> WorldRequests:
         """Every request of a week."""
-        parts = [self._requests_of_day(week.start + day * MICROS_PER_DAY) for day in range(7)]
-        user, time, placement, device = (
-            np.concatenate(column) for column in zip(*parts, strict=True)
-        )
-        return WorldRequests(
-            number=np.arange(user.size),
-            user_ids=self.users.ids[user],
-            event_time=time,
-            placement=np.array(people.PLACEMENTS)[placement],
-            device=np.array(people.DEVICES)[device],
-            user_index=user,
-            placement_index=placement,
-            device_index=device,
-        )
-
-    def _requests_of_day(self, start: int) -> tuple[Ints, Longs, Ints, Ints]:
-        rng = generator(self.params.seed, Stream.REQUESTS, start // MICROS_PER_DAY)
-        user, time = self._times(rng, start, self.params.requests_per_user_day)
-        placement = rng.choice(len(people.PLACEMENTS), user.size, p=people.PLACEMENT_SHARES)
-        other = rng.choice(len(people.DEVICES), user.size, p=people.DEVICE_SHARES)
-        device = np.where(rng.random(user.size) < 0.8, self.users.device[user], other)
-        return user, time, placement.astype(np.int32), device.astype(np.int32)
+        if week not in self._requests:
+            self._requests = {week: self.population.requests(week, self.effects(week))}
+        return self._requests[week]
 
     def behaviours(self, week: Week) -> WorldBehaviours:
-        """Every organic behaviour of a week; the stronger the interest, the stronger the action."""
-        if week not in self._latest:
-            parts = [self._behaviours_of_day(week.start + day * MICROS_PER_DAY) for day in range(7)]
-            columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-            self._latest = dict(list(self._latest.items())[-1:]) | {week: WorldBehaviours(*columns)}
-        return self._latest[week]
+        """Every organic behaviour of a week."""
+        if week not in self._behaviours:
+            self._behaviours = {week: self.population.behaviours(week, self.effects(week))}
+        return self._behaviours[week]
 
-    def _behaviours_of_day(self, start: int) -> tuple[Ints, Ints, Ints, Longs, Longs]:
-        rng = generator(self.params.seed, Stream.BEHAVIOURS, start // MICROS_PER_DAY)
-        user, time = self._times(rng, start, self.params.behaviours_per_user_day)
-        interest = self.interest(user, time)
-        gumbel = -np.log(-np.log(rng.random(interest.shape)))
-        category = np.argmax(interest + gumbel, axis=1)
-        order = np.argsort(self.ads.category, kind="stable")
-        first = np.searchsorted(self.ads.category[order], np.arange(self.params.categories + 1))
-        count = np.diff(first)[category]
-        ad = order[first[category] + (rng.random(user.size) * count).astype(np.int64)]
-        strength = 0.5 * interest[np.arange(user.size), category] + rng.logistic(size=user.size)
-        bounds = np.cumsum(people.ACTION_SHARES)[:-1]
-        thresholds = 0.5 + np.log(bounds / (1 - bounds))
-        action = np.searchsorted(thresholds, strength)
-        dwell = np.exp(8.0 + 0.3 * action + 0.8 * rng.standard_normal(user.size))
-        return user, ad.astype(np.int32), action.astype(np.int32), time, dwell.astype(np.int64)
-
-    def intent(self, user: Ints, event_time: Longs) -> Floats:
-        """Intent (n, C): importances of the last 7 days' behaviours, halved per half-life."""
-        out = np.zeros((user.size, self.params.categories))
-        if not user.size:
-            return out
-        past = self._past(Week.of(int(event_time.min())).plus(-1), Week.of(int(event_time.max())))
-        rate = np.log(2) / (self.params.half_life_hours * MICROS_PER_HOUR)
-        _add_intent(
-            past.offsets, past.time, past.category, past.weight, rate, user, event_time, out
+    def respond(self, requests: WorldRequests, rows: Ints) -> Response:
+        """True probabilities of ads `rows` (B, K) of the catalogue; requests of one week."""
+        if not requests.number.size:
+            none = np.zeros(rows.shape)
+            return Response(none, none, none, none, none)
+        week = Week.of(int(requests.event_time[0]))
+        ads, effects = self.ads(week), self.effects(week)
+        click, conversion = self.population.log_odds(requests, ads, rows, effects)
+        price = auction.expected_price(self.params.auction, ads)[rows]
+        free = np.zeros(rows.shape)
+        by_click = self.params.auction.charge == "click"
+        kept = 1 - self.params.return_rate
+        truth = Response(
+            click=sigmoid(click),
+            conversion=sigmoid(conversion),
+            revenue=kept * ads.price[rows],
+            click_cost=price if by_click else free,
+            look_cost=free if by_click else price,
         )
-        return out
+        return self._with_bots(truth, requests, effects)
 
-    def _past(self, first: Week, last: Week) -> _History:
-        if self._history is None or self._history.weeks != (first, last):
-            parts = []
-            week = first
-            while week <= last:
-                parts.append(self.behaviours(week))
-                week = week.plus(1)
-            user = np.concatenate([part.user for part in parts])
-            order = np.argsort(user, kind="stable")
-            action = np.concatenate([part.action for part in parts])[order]
-            importance = [self.params.action_importance[name] for name in people.ACTIONS]
-            self._history = _History(
-                weeks=(first, last),
-                offsets=np.searchsorted(user[order], np.arange(self.users.ids.size + 1)),
-                time=np.concatenate([part.event_time for part in parts])[order],
-                category=self.ads.category[np.concatenate([part.ad for part in parts])[order]],
-                weight=np.array(importance, dtype=np.float64)[action],
-            )
-        return self._history
+    def _with_bots(self, truth: Response, requests: WorldRequests, effects: Effects) -> Response:
+        if not effects.bots:
+            return truth
+        first = getattr(self.population, "part", range(1)).start
+        every = bots(self.params.seed, first, self.user_ids.size, effects.bots)
+        bot = every[requests.user_index][:, None]
+        return replace(
+            truth,
+            click=np.where(bot, BOT_CLICK, truth.click),
+            conversion=np.where(bot, BOT_CONVERSION, truth.conversion),
+        )
 
-    def respond(self, requests: WorldRequests, ads: Ints) -> Response:
-        """True probabilities of ads (B, K), rows of the catalogue."""
-        user, time, device = requests.user_index, requests.event_time, requests.device_index
-        interest = self.interest(user, time)
-        affinity = self.params.interest_weight * interest
-        affinity += self.params.intent_weight * np.log1p(self.intent(user, time))
-        hour = time // MICROS_PER_HOUR % 24
-        base = (
-            _logit(self.params.click_rate)
-            + self.users.click[user]
-            + people.PLACEMENT_EFFECT[requests.placement_index]
-            + people.HOUR_EFFECT[hour]
-        )
-        category = self.ads.category[ads]
-        creative = people.AD_TYPE_ON_DEVICE[self.ads.ad_type[ads], device[:, None]]
-        click = base[:, None] + np.take_along_axis(affinity, category, 1) + creative
-        conversion = _logit(self.params.conversion_rate) + self.users.conversion[user][:, None]
-        return Response(
-            click=_sigmoid(click + self.ads.click[ads]),
-            conversion=_sigmoid(
-                conversion
-                + 0.3 * np.take_along_axis(interest, category, 1)
-                + self.ads.conversion[ads]
-            ),
-            revenue=self.ads.price[ads].astype(np.float64),
-            cost=np.rint(self.params.cost_share * self.ads.bid[ads]),
-        )
+    def examine(self, click: Floats) -> Floats:
+        """P(position is looked at) (B, S) of slates with P(click | look) (B, S)."""
+        return response.examine(self.params.examination, click)
 
     def happen(self, week: Week, requests: WorldRequests, slates: Ints) -> Outcome:
-        """What comes of slates (B, S); every draw is addressed by week, request and position."""
-        slots = slates.shape[1]
-        cell = requests.number[:, None] * slots + np.arange(slots)
-
-        def family(stream: Stream) -> np.uint64:
-            return key(self.params.seed, stream, week.start // MICROS_PER_DAY)
-
+        """What comes of slates (B, S) of a week's requests; their numbers address the draws."""
         truth = self.respond(requests, slates)
-        clicked = uniforms(family(Stream.CLICK), cell) < self.examination * truth.click
-        won = clicked & (uniforms(family(Stream.CONVERSION), cell) < truth.conversion)
-        sigma = self.params.revenue_sigma
-        spread = np.exp(sigma * normals(family(Stream.REVENUE), cell[won]) - sigma**2 / 2)
-        return Outcome(
-            clicked=clicked,
-            cost=np.where(clicked, truth.cost, 0).astype(np.int64),
-            converted=np.flatnonzero(won),
-            delay=self._delay(uniforms(family(Stream.DELAY), cell[won]), slates[won]),
-            revenue=np.rint(truth.revenue[won] * spread).astype(np.int64),
-        )
+        return response.happen(self.params, week, self.ads(week), truth, slates, requests.number)
 
-    def _delay(self, uniform: Floats, ads: Ints) -> Longs:
-        """Exponential delays, cut at the attribution window, microseconds."""
-        mean, window = self.ads.delay[ads], self.params.attribution_days * 24.0
-        hours = -mean * np.log1p(uniform * np.expm1(-window / mean))
-        return (hours * MICROS_PER_HOUR).astype(np.int64) + 1
-
-    def ad_rows(self, ad_ids: Names) -> Ints:
-        """Rows of the catalogue, in the shape of the ids. Raises ContractError, naming the ad."""
-        rows = np.minimum(np.searchsorted(self.ads.ids, ad_ids), self.ads.ids.size - 1)
-        unknown = self.ads.ids[rows] != ad_ids
-        if unknown.any():
-            raise ContractError(f"ad {ad_ids[unknown][0]!r} is not in the catalogue")
-        return rows.astype(np.int32)
+    def ad_rows(self, week: Week, ad_ids: Names) -> Ints:
+        """Rows of a week's catalogue (n,). Raises ContractError, naming the ad."""
+        return _rows(self.ads(week).ids, ad_ids, "ad {!r} is not in the catalogue")
 
     def user_rows(self, user_ids: Names) -> Ints:
-        """Rows of World.users. Raises ContractError naming an unknown one."""
-        rows = np.minimum(np.searchsorted(self.users.ids, user_ids), self.users.ids.size - 1)
-        unknown = self.users.ids[rows] != user_ids
-        if unknown.any():
-            raise ContractError(f"user {user_ids[unknown][0]!r} is not in the world")
-        return rows.astype(np.int32)
+        """Rows of user_ids (n,). Raises ContractError naming an unknown one."""
+        return _rows(self.user_ids, user_ids, "user {!r} is not in the world")
 
 
-@njit(cache=True)
-def _add_intent(
-    offsets: Longs,
-    time: Longs,
-    category: Ints,
-    weight: Floats,
-    rate: float,
-    user: Ints,
-    at: Longs,
-    out: Floats,
-) -> None:
-    for row in range(user.size):
-        for event in range(offsets[user[row] + 1] - 1, offsets[user[row]] - 1, -1):
-            age = at[row] - time[event]
-            if age > MICROS_PER_WEEK:
-                break
-            if age > 0:
-                out[row, category[event]] += weight[event] * np.exp(-rate * age)
+def populate(params: SimulatorParams) -> Population:
+    """The population that the parameters name."""
+    if params.world == "synthetic":
+        return SyntheticPopulation(params)
+    from roiflow.simulator.panel import PanelPopulation
+
+    return PanelPopulation(params)
 
 
-def _logit(probability: float) -> float:
-    return float(np.log(probability / (1 - probability)))
+def parts(params: SimulatorParams) -> list[World]:
+    """The world in parts of its users, each with its share of the budgets."""
+    if params.world != "synthetic":
+        return [World(params)]
+    return [World(params, SyntheticPopulation(params, part)) for part in shards(params)]
 
 
-def _sigmoid(logit: Floats) -> Floats:
-    return 1 / (1 + np.exp(-logit))
+def _weeks(times: Longs) -> list[Week]:
+    if not times.size:
+        return []
+    first, last = Week.of(int(times.min())), Week.of(int(times.max()))
+    found = [first]
+    while found[-1] < last:
+        found.append(found[-1].plus(1))
+    return found
+
+
+def _rows(known: Names, wanted: Names, problem: str) -> Ints:
+    order = np.argsort(known, kind="stable")
+    place = np.minimum(np.searchsorted(known, wanted, sorter=order), known.size - 1)
+    rows = order[place]
+    unknown = known[rows] != wanted
+    if unknown.any():
+        raise ContractError(problem.format(str(wanted[unknown][0])))
+    return rows.astype(np.int32)
