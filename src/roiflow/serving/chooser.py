@@ -3,43 +3,56 @@
 import numpy as np
 
 from roiflow.data.sources.protocol import Tables
+from roiflow.data.weeks import Week
 from roiflow.errors import ContractError
 from roiflow.features.online import OnlineStore
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts
 from roiflow.simulator.noise import Floats
-from roiflow.simulator.population import Ints
-from roiflow.simulator.world import World, WorldRequests
+from roiflow.simulator.population import Flags, Ints, WorldRequests
+from roiflow.simulator.world import World
 
 
 class ServedChooser:
     """The simulator's SlateChooser: the recommender, and the store that learns what is known."""
 
+    learns = True
+
     def __init__(self, recommender: Recommender, store: OnlineStore, world: World) -> None:
         self.policy_version = recommender.policy_version
         self.arm = "stable"
-        self._recommender, self._store = recommender, store
-        names = np.array(recommender.models.ads.ad_id)
-        self._world_row = world.ad_rows(names)
+        self._recommender, self._store, self._world = recommender, store, world
+        self._ads = np.array(recommender.models.ads.ad_id)
 
-    def choose(self, requests: WorldRequests, rng: np.random.Generator) -> tuple[Ints, Floats]:
-        """Rows of the world's catalogue (B, S) and propensities (B, S)."""
+    def choose(
+        self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
+    ) -> tuple[Ints, Floats]:
+        """Rows of the world's catalogue (B, S) and propensities (B, S).
+
+        Ads that are newer than the package wait for the next one.
+        """
+        if not requests.number.size:
+            slots = self._world.slate_size
+            return np.zeros((0, slots), np.int32), np.zeros((0, slots))
+        world_row = self._world.ad_rows(Week.of(int(requests.event_time[0])), self._ads)
         contexts = RequestContexts(
-            requests.user_ids.tolist(),
+            self._world.user_ids[requests.user_index].tolist(),
             requests.event_time,
             requests.placement.tolist(),
             requests.device.tolist(),
         )
-        slates, degraded = self._recommender.recommend(contexts, self._store, rng)
+        slates, degraded = self._recommender.recommend(
+            contexts, self._store, rng, eligible[world_row]
+        )
         if degraded:
             raise ContractError(f"{self.policy_version}: the online store could not be read")
         if (slates.row < 0).any():
             row = int(np.flatnonzero((slates.row < 0).any(axis=1))[0])
             raise ContractError(
-                f"request {requests.number[row]}: only {len(self._world_row)} ads can be shown, "
-                f"fewer than {slates.row.shape[1]} slots"
+                f"request {requests.number[row]}: only {eligible[world_row].sum()} ads of the "
+                f"package can be shown, fewer than {slates.row.shape[1]} slots"
             )
-        return self._world_row[slates.row], slates.propensity
+        return world_row[slates.row], slates.propensity
 
     def observe(self, tables: Tables) -> None:
         """What has just become known goes into the store."""

@@ -18,7 +18,7 @@ from roiflow.features import online
 from roiflow.features.layout import UserStates
 from roiflow.features.online import AdStates, MemoryStore, OnlineStore
 from roiflow.features.plan import CONTEXT_PLACEMENT, Plan, context
-from roiflow.features.table import Floats, Ints, Longs, Requests, Singles
+from roiflow.features.table import Flags, Floats, Ints, Longs, Requests, Singles
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.policy import plackett_luce
 from roiflow.policy.candidate_sets import CandidateSets
@@ -162,31 +162,40 @@ class Recommender:
         return MemoryStore(self.models.plan, self.models.vocabulary, self.history)
 
     def recommend(
-        self, batch: RequestContexts, store: OnlineStore, rng: np.random.Generator
+        self,
+        batch: RequestContexts,
+        store: OnlineStore,
+        rng: np.random.Generator,
+        eligible: Flags | None = None,
     ) -> tuple[Slates, bool]:
         """Slates of B requests, and whether they were made without online features.
 
+        Ads of the catalogue (A,) that are not `eligible` (ended, out of budget) are not shown.
         Requests of different hours are read apart, since item counters stand still in an hour.
         """
         hours = batch.event_time // MICROS_PER_HOUR
         if hours.size and (hours != hours[0]).any():
             order = np.argsort(hours, kind="stable")
             by_hour = np.split(order, np.flatnonzero(np.diff(hours[order])) + 1)
-            parts = [self.recommend(_take(batch, rows), store, rng) for rows in by_hour]
+            parts = [self.recommend(_take(batch, rows), store, rng, eligible) for rows in by_hour]
             back = np.argsort(order, kind="stable")
             return _stack([slates for slates, _ in parts], back), any(bad for _, bad in parts)
         chunk = max(1, CHUNK_PAIRS // max(1, self.models.ads.ad.size))
         if hours.size <= chunk:
-            return self._recommend(batch, store, rng)
+            return self._recommend(batch, store, rng, eligible)
+        every = np.arange(hours.size)
         parts = [
-            self._recommend(_take(batch, np.arange(at, min(at + chunk, hours.size))), store, rng)
+            self._recommend(_take(batch, every[at : at + chunk]), store, rng, eligible)
             for at in range(0, hours.size, chunk)
         ]
-        every = np.arange(hours.size)
         return _stack([slates for slates, _ in parts], every), any(bad for _, bad in parts)
 
     def _recommend(
-        self, batch: RequestContexts, store: OnlineStore, rng: np.random.Generator
+        self,
+        batch: RequestContexts,
+        store: OnlineStore,
+        rng: np.random.Generator,
+        eligible: Flags | None,
     ) -> tuple[Slates, bool]:
         """Requests of one hour, few enough to be worked on at once."""
         if not batch.event_time.size:
@@ -194,16 +203,22 @@ class Recommender:
         as_of = int(batch.event_time[-1])
         users = within(store.read(batch.user_ids, as_of), self.models.plan)
         items = store.ad_states(as_of)
-        columns, sets = self.expect(batch, users, items)
+        columns, sets = self.expect(batch, users, items, eligible)
         logits = self.models.logits(sets)
         choices, propensity = plackett_luce.sample(logits, self.slate_size, rng)
         return self._slates(columns, sets, choices, propensity), users.degraded or items.degraded
 
     def expect(
-        self, batch: RequestContexts, users: UserStates, items: AdStates
+        self,
+        batch: RequestContexts,
+        users: UserStates,
+        items: AdStates,
+        eligible: Flags | None = None,
     ) -> tuple[Longs, CandidateSets]:
         """Rows of the catalogue (B, k) that requests of one hour may show, and what to expect."""
         requests = self.requests(batch, users, items)
+        if eligible is not None:
+            requests = replace(requests, ad=np.where(eligible, requests.ad, -1).astype(np.int32))
         people = People(users.user, users.profile, _history(users))
         columns = self.models.select(requests, people, self.models.plan.attributes)
         requests = narrow(requests, columns)

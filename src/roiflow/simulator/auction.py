@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.params import AuctionParams
 from roiflow.simulator.noise import Floats, Longs
-from roiflow.simulator.population import HOUR_SHARES, Ads, Flags, micros
+from roiflow.simulator.population import HOUR_SHARES, Ads, Flags, Ints, micros
 
 BUDGET_SIGMA = 0.5
 """Of the log budget around its median."""
@@ -33,7 +33,8 @@ def market(params: AuctionParams, click_rate: float, expected: Floats) -> Floats
 def bids(params: AuctionParams, click_rate: float, expected: Floats, normal: Floats) -> Longs:
     """Bids (A,), micros: a noisy share of what the advertiser expects; never under a cent."""
     noise = np.exp(params.bid_sigma * normal)
-    return micros(params.bid_share * expected * _unit(params, click_rate) * noise / 1e6)
+    share = params.bid_share * _unit(params, click_rate) / 1e6
+    return micros(share * expected * noise)
 
 
 def budgets(
@@ -61,7 +62,7 @@ def expected_price(params: AuctionParams, ads: Ads) -> Floats:
     return price
 
 
-def paid(params: AuctionParams, ads: Ads, rows: Longs, uniform: Floats) -> Longs:
+def paid(params: AuctionParams, ads: Ads, rows: Ints, uniform: Floats) -> Longs:
     """Micros (n,) paid for charges to ads `rows` (n,)."""
     bid = ads.bid[rows]
     if params.pricing == "first":
@@ -109,6 +110,6 @@ class Pacer:
             rich &= here
         return rich
 
-    def record(self, rows: Longs, cost: Longs) -> None:
+    def record(self, rows: Ints, cost: Longs) -> None:
         """Costs (n,) of ads `rows` (n,)."""
         self._spent += np.bincount(rows, weights=cost, minlength=self._spent.size)

@@ -95,9 +95,20 @@ class WorldBehaviours:
 class Population(Protocol):
     """Users, ads and organic behaviour, none of which depends on what is shown."""
 
-    first_week: Week
-    last_week: Week | None
-    categories: Names
+    @property
+    def first_week(self) -> Week:
+        """The first week that can be simulated."""
+        ...
+
+    @property
+    def last_week(self) -> Week | None:
+        """The last one; None is no end."""
+        ...
+
+    @property
+    def categories(self) -> Names:
+        """(C,)."""
+        ...
 
     @property
     def user_ids(self) -> Names:
@@ -136,7 +147,7 @@ def names(prefix: str, count: int, first: int = 1, width: int | None = None) -> 
     return np.array([f"{prefix}{number:0{digits}d}" for number in range(first, first + count)])
 
 
-def micros(amount: Floats) -> Longs:
+def micros(amount: NDArray[np.floating]) -> Longs:
     """Currency units to whole micros, in whole cents and never under one."""
     return (np.maximum(np.rint(amount * 100), 1) * 10_000).astype(np.int64)
 

@@ -86,8 +86,7 @@ def run_week(
             done = (at - week.start) / (week.end - week.start)
             progress(done, f"{week} by {chooser.policy_version}")
 
-    for one in serve(world, week, chooser, before, chunk_hours=chunk_hours):
-        shown.append(one)
+    shown.extend(serve(world, week, chooser, before, chunk_hours=chunk_hours))
     log.add(**tables.of(joined(shown), chooser.policy_version, chooser.arm))
     if progress:
         progress(1.0, f"{week} by {chooser.policy_version}")

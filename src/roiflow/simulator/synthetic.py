@@ -101,7 +101,7 @@ def shards(params: SimulatorParams) -> list[range]:
 class SyntheticPopulation:
     """Users `part` of the planted population, all of them unless told otherwise."""
 
-    last_week = None
+    last_week: Week | None = None
 
     def __init__(self, params: SimulatorParams, part: range | None = None) -> None:
         self.params = params
@@ -372,7 +372,7 @@ def _gamma(shape: float, uniform: Floats) -> Singles:
 
 
 def _draw_ads(params: SimulatorParams, week: Week, effects: Effects, share: float) -> Ads:
-    """Ads are numbered as they come, so a later week only appends; budgets are for a share of all."""
+    """Ads are numbered as they come, so a later week only appends; budgets are of a share."""
     synthetic, seed = params.synthetic, params.seed
     start = Week.parse(params.first_week)
     passed = max(0, (week.start - start.start) // MICROS_PER_WEEK)
@@ -439,7 +439,7 @@ def _draw_ads(params: SimulatorParams, week: Week, effects: Effects, share: floa
         click=brand_click[brand] + 0.35 * normal(9) - synthetic.fatigue * worn,
         conversion=category_conversion[category] + 0.35 * normal(10),
         delay=delay[category],
-        weight=popularity,
+        weight=np.asarray(popularity, np.float64),
     )
 
 

@@ -1,8 +1,9 @@
 """What happened in the ad world, as the tables of the data contract."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -33,43 +34,31 @@ class Shown:
 
 
 def joined(parts: Sequence[Shown]) -> Shown:
-    """Chunks in time order as one; nothing where there is none."""
-    slots = max((part.slates.shape[1] for part in parts), default=1)
-    cells = np.cumsum([0, *(part.slates.size for part in parts)])
-    sold = np.cumsum([0, *(part.outcome.converted.size for part in parts)])
+    """Chunks in time order as one. Raises ValueError where there is none."""
     outcomes = [part.outcome for part in parts]
-
-    def join(
-        arrays: Sequence[NDArray[np.generic]], empty: NDArray[np.generic]
-    ) -> NDArray[np.generic]:
-        return np.concatenate(arrays) if arrays else empty
-
-    nothing = np.zeros((0, slots))
-    outcome = {
-        "clicked": join([one.clicked for one in outcomes], nothing.astype(np.bool_)),
-        "cost": join([one.cost for one in outcomes], nothing.astype(np.int64)),
-        "converted": [one.converted + at for one, at in zip(outcomes, cells, strict=False)],
-        "delay": [one.delay for one in outcomes],
-        "revenue": [one.revenue for one in outcomes],
-        "returned": [one.returned + at for one, at in zip(outcomes, sold, strict=False)],
-        "kept": [one.kept for one in outcomes],
-    }
-    flat = {
-        name: join(value, np.zeros(0, np.int64)) if isinstance(value, list) else value
-        for name, value in outcome.items()
-    }
-    requests = {
-        field.name: join(
-            [getattr(part.requests, field.name) for part in parts], np.zeros(0, np.int64)
-        )
-        for field in fields(WorldRequests)
-    }
+    cells = np.cumsum([0, *(part.slates.size for part in parts)])
+    sold = np.cumsum([0, *(one.converted.size for one in outcomes)])
+    converted = [one.converted + at for one, at in zip(outcomes, cells, strict=False)]
+    returned = [one.returned + at for one, at in zip(outcomes, sold, strict=False)]
     return Shown(
-        WorldRequests(**requests),  # type: ignore[arg-type]
-        join([part.slates for part in parts], nothing.astype(np.int32)),  # type: ignore[arg-type]
-        join([part.propensity for part in parts], nothing),  # type: ignore[arg-type]
-        Outcome(**flat),  # type: ignore[arg-type]
+        _concatenated([part.requests for part in parts]),
+        np.concatenate([part.slates for part in parts]),
+        np.concatenate([part.propensity for part in parts]),
+        replace(
+            _concatenated(outcomes),
+            converted=np.concatenate(converted),
+            returned=np.concatenate(returned),
+        ),
     )
+
+
+Arrays = TypeVar("Arrays", WorldRequests, Outcome)
+
+
+def _concatenated(parts: Sequence[Arrays]) -> Arrays:
+    names = [field.name for field in fields(parts[0])]
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+    return type(parts[0])(*columns)
 
 
 class WorldTables:

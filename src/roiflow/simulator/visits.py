@@ -62,7 +62,7 @@ def draw_visits(
 
 
 @njit(cache=True, nogil=True)
-def _draw(
+def _draw(  # noqa: C901
     family: np.uint64,
     first: int,
     means: Singles,
@@ -104,7 +104,7 @@ def _draw(
             state += GOLDEN
             inside = 1 + np.int64(uniform(mixed(state)) * (MICROS_PER_HOUR - 1))
             time = day_start + hour * MICROS_PER_HOUR + inside
-            length = 1
+            length = np.int64(1)
             if more > 0.0:
                 state += GOLDEN
                 length += np.int64(np.log(uniform(mixed(state))) / log_more)

@@ -62,7 +62,7 @@ class World:
         return SCENARIOS[self.params.scenario].effects(self.params, week)
 
     def known_time(self, event_time: Longs) -> Longs:
-        """The next multiple of known_lag_hours after the event, or an outage's end; microseconds."""
+        """Microseconds: the next multiple of known_lag_hours, or the end of an outage."""
         known = (event_time // self._lag + 1) * self._lag
         for week in _weeks(event_time):
             outage = self.effects(week).outage
@@ -111,7 +111,7 @@ class World:
         truth = Response(
             click=sigmoid(click),
             conversion=sigmoid(conversion),
-            revenue=kept * ads.price[rows],
+            revenue=kept * ads.price[rows].astype(np.float64),
             click_cost=price if by_click else free,
             look_cost=free if by_click else price,
         )
