@@ -104,7 +104,7 @@ class CompleteJourney:
 
     def pull(self, week: Week, as_of: int) -> Tables:
         """See Source.pull. A week needs `history_weeks` whole panel weeks before it."""
-        panel_week = (week.start - FIRST_PANEL_WEEK.start) // MICROS_PER_WEEK + 1
+        panel_week = number_of(week)
         earliest = self._history_weeks + 2
         if not earliest <= panel_week <= PANEL_WEEKS:
             first = FIRST_PANEL_WEEK.plus(earliest - 1)
@@ -113,30 +113,30 @@ class CompleteJourney:
                 f"{self.name} holds {first} to {last} with {self._history_weeks} weeks of history, "
                 f"not {week}"
             )
-        now = self._lines_of(panel_week, panel_week)
-        before = self._lines_of(panel_week - self._history_weeks, panel_week - 1)
+        now = self.lines_of(panel_week, panel_week)
+        before = self.lines_of(panel_week - self._history_weeks, panel_week - 1)
         promotions = self._promotions_of(panel_week)
-        exposures = _exposures(now, before, promotions, self._type)
+        exposures = _exposures(now, before, promotions, self.product_type)
         if as_of < week.end:  # labels close with the week
             exposures = exposures.slice(0, 0)
-        price, bid = self._price_and_bid(panel_week)
-        ads = self._ads(np.unique(promotions["product"].to_numpy()), price, bid)
+        price, bid = self.price_and_bid(panel_week)
+        ads = self.ads(np.unique(promotions["product"].to_numpy()), price, bid)
         return {
             "impressions": self._impressions(exposures, bid, week),
             "behaviours": self._behaviours(now, as_of),
-            "conversions": _conversions(exposures, self._products, week),
+            "conversions": _conversions(exposures, self.products, week),
             "ads": _snapshot(ads, week, as_of),
-            "users": _snapshot(self._users, week, as_of),
+            "users": _snapshot(self.households, week, as_of),
         }
 
-    # Loading. Products are coded by their row in `_products`, product types from 0 (-1: none).
+    # Loading. Products are coded by their row in `products`, product types from 0 (-1: none).
 
     @cached_property
     def _transactions(self) -> pa.Table:
         return lake.read_parquet(self._folder / "transactions.parquet", TRANSACTION_COLUMNS)
 
     @cached_property
-    def _products(self) -> pa.Table:
+    def products(self) -> pa.Table:
         """By product_id; a product that was sold and is not described has no attributes."""
         rows = lake.read_parquet(self._folder / "products.parquet", PRODUCT_COLUMNS)
         sold = pc.unique(self._transactions["product_id"])
@@ -145,14 +145,14 @@ class CompleteJourney:
         return pa.concat_tables([rows, added], promote_options="default").sort_by("product_id")
 
     @cached_property
-    def _type(self) -> Longs:
+    def product_type(self) -> Longs:
         """Product type of each product, (products,)."""
-        codes = self._products["product_type"].combine_chunks().dictionary_encode().indices
+        codes = self.products["product_type"].combine_chunks().dictionary_encode().indices
         return pc.fill_null(codes, -1).to_numpy().astype(np.int64)
 
     def _code(self, product_id: pa.ChunkedArray) -> tuple[Longs, NDArray[np.bool_]]:
         """(code, whether there is such a product) of each id."""
-        ids = self._products["product_id"].to_numpy()
+        ids = self.products["product_id"].to_numpy()
         wanted = product_id.to_numpy()
         place = np.minimum(np.searchsorted(ids, wanted), ids.size - 1)
         return place, ids[place] == wanted
@@ -185,8 +185,8 @@ class CompleteJourney:
         starts = FIRST_PANEL_WEEK.start + np.arange(-1, PANEL_WEEKS + 1) * MICROS_PER_WEEK
         return np.searchsorted(self._lines["time"].to_numpy(), starts)
 
-    def _lines_of(self, first: int, last: int) -> pa.Table:
-        """The lines of panel weeks `first` to `last`."""
+    def lines_of(self, first: int, last: int) -> pa.Table:
+        """The lines of panel weeks `first` to `last`, by time."""
         start, end = self._panel_weeks[first], self._panel_weeks[last + 1]
         return self._lines.slice(start, end - start)
 
@@ -212,15 +212,15 @@ class CompleteJourney:
         rows = rows.set_column(3, "mailer", mailer).filter(pc.not_equal(mailer, NO_MAILER))
         product, described = self._code(rows["product_id"])
         rows, product = rows.filter(pa.array(described)), product[described]
-        key = rows["store_id"].to_numpy() * self._type.size + product
+        key = rows["store_id"].to_numpy() * self.product_type.size + product
         _, first = np.unique(key, return_index=True)
         return pa.table(
             {"store": rows["store_id"], "product": product, "mailer": rows["mailer"]}
         ).take(pa.array(first))
 
-    def _price_and_bid(self, panel_week: int) -> tuple[Longs, Longs]:
+    def price_and_bid(self, panel_week: int) -> tuple[Longs, Longs]:
         """Micros of every product, (products,) each, from the panel weeks before."""
-        lines = self._lines_of(1, panel_week - 1)
+        lines = self.lines_of(1, panel_week - 1)
         product = lines["product"].to_numpy()
         sales, discount = lines["sales"].to_numpy(), lines["discount"].to_numpy()
         quantity = lines["quantity"].to_numpy().astype(np.float64)
@@ -232,9 +232,9 @@ class CompleteJourney:
 
     def _mean(self, product: Longs, value: Floats, weight: Floats) -> Floats:
         """Sum of value over sum of weight, per product, else of its type, else of all."""
-        size = self._type.size
+        size = self.product_type.size
         totals = np.bincount(product, value, size), np.bincount(product, weight, size)
-        place = self._type + 1  # 0: no type
+        place = self.product_type + 1  # 0: no type
         types = np.bincount(place, totals[0]), np.bincount(place, totals[1])
         mean = np.full(size, value.sum() / max(weight.sum(), 1.0))
         of_type = types[1][place]
@@ -242,9 +242,9 @@ class CompleteJourney:
         np.divide(totals[0], totals[1], out=mean, where=totals[1] > 0)
         return mean
 
-    def _ads(self, chosen: Longs, price: Longs, bid: Longs) -> pa.Table:
+    def ads(self, chosen: Longs, price: Longs, bid: Longs) -> pa.Table:
         """The contract's ads without the snapshot's times; `chosen` are product codes."""
-        rows = self._products.take(pa.array(chosen))
+        rows = self.products.take(pa.array(chosen))
         return pa.table(
             {
                 c.AD: _text(rows["product_id"]),
@@ -261,7 +261,8 @@ class CompleteJourney:
         )
 
     @cached_property
-    def _users(self) -> pa.Table:
+    def households(self) -> pa.Table:
+        """The contract's users without the snapshot's times, by household number."""
         path = self._folder / "demographics.parquet"
         rows = lake.read_parquet(path, ["household_id", *PROFILE])
         households = pc.unique(self._lines["household"]).sort()
@@ -274,7 +275,7 @@ class CompleteJourney:
         product = exposures["product"]
         same = pa.array(np.zeros(count, np.int64))
         one = pa.array(np.ones(count, np.int32))
-        identity = _identity(exposures, self._products, week)
+        identity = _identity(exposures, self.products, week)
         return pa.table(
             [
                 _times(exposures["exposed"].to_numpy()),
@@ -282,7 +283,7 @@ class CompleteJourney:
                 identity,
                 identity,
                 _text(exposures["household"]),
-                _text(self._products["product_id"]).take(product),
+                _text(self.products["product_id"]).take(product),
                 one,
                 one,
                 exposures["mailer"],
@@ -300,7 +301,7 @@ class CompleteJourney:
     def _behaviours(self, lines: pa.Table, as_of: int) -> pa.Table:
         rows = lines.filter(pc.less(lines["time"], as_of))
         time = _times(rows["time"].to_numpy())
-        products = self._products.take(rows["product"])
+        products = self.products.take(rows["product"])
         action = pa.array(["purchase", "coupon"]).take(rows["coupon"].cast(pa.int8()))
         return pa.table(
             [
@@ -314,6 +315,11 @@ class CompleteJourney:
             ],
             schema=SCHEMAS["behaviours"],
         )
+
+
+def number_of(week: Week) -> int:
+    """The panel's number of an ISO week: 1 is 2016-W52."""
+    return (week.start - FIRST_PANEL_WEEK.start) // MICROS_PER_WEEK + 1
 
 
 def _exposures(now: pa.Table, before: pa.Table, promotions: pa.Table, type_: Longs) -> pa.Table:
