@@ -30,7 +30,8 @@ class Log:
     positions: int  # of the longest slate
     user: Longs  # (n,) of each event: a request or a behaviour; 0-based
     time: Longs  # (n,) microseconds since the log's first day
-    items: Longs  # (m,) impressions of each item that was shown
+    requests: int | None  # how many of the events are requests; None where it is not told
+    items: Longs  # (m,) how often users turned to each item, of those with any
     by_position: Longs  # (2, positions) impressions, clicks
     by_week: Longs  # (3, days // 7) impressions, clicks, conversions
     price: Floats  # (p,) of each item, in the log's currency
@@ -83,10 +84,11 @@ def of_tables(
     known = cause.is_valid()
     cause = cause.drop_null().to_numpy()
     revenue = bought.filter(known)[c.REVENUE].to_numpy() / 1e6
-    item, ids = codes(impressions[c.AD])
-    price = _prices(tables["ads"], ids)
+    price = _prices(tables["ads"], codes(impressions[c.AD])[1])
     weeks = max(1, days // DAYS_PER_WEEK)
     lacks = {}
+    if not behaviours.num_rows:
+        lacks["popularity"] = "no behaviours"
     if slate == 1:
         lacks["position"] = NO_SLATES
     if not price.size:
@@ -101,7 +103,8 @@ def of_tables(
         positions=slate,
         user=codes(users)[0][order],
         time=time[order],
-        items=np.bincount(item),
+        requests=requests.num_rows,
+        items=np.bincount(codes(behaviours[c.AD])[0]),
         by_position=np.stack([count(position - 1, slate), count(position[clicked] - 1, slate)]),
         by_week=np.stack([count(rows, weeks) for rows in (week, week[clicked], week[cause])]),
         price=price,

@@ -16,6 +16,7 @@ from roiflow.simulator.noise import Floats, Longs
 
 SMALLEST_GAP = MICROS_PER_SECOND
 """Events of a user in the same second count as one second apart."""
+LORENZ_POINTS = 1_000
 LEAST_SHOWN = 100
 """A position with fewer impressions has no click rate worth comparing."""
 
@@ -56,9 +57,14 @@ def gap(log: Log) -> Distribution:
 
 
 def popularity(log: Log) -> Distribution:
-    """Share of the items (most shown first) weighted with their impressions: a Lorenz curve."""
-    count = np.sort(log.items)[::-1]
-    return Distribution(np.arange(1, count.size + 1) / count.size, count / count.sum())
+    """Share of the items, favourites first, weighted with their events: a Lorenz curve.
+
+    Events are what users turn to of their own accord; what is shown to them is the policy's doing.
+    """
+    count = np.cumsum(np.append(0, np.sort(log.items)[::-1]))
+    share = np.arange(1, LORENZ_POINTS + 1) / LORENZ_POINTS
+    curve = np.interp(share * log.items.size, np.arange(count.size), count / count[-1])
+    return Distribution(share, np.diff(curve, prepend=0.0))
 
 
 def position(log: Log) -> Curve:

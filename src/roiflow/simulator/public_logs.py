@@ -1,7 +1,7 @@
 """Public logs to compare the world with.
 
 - `kuairand`: KuaiRand-Pure's standard log, 25 April to 8 May 2022; `kuairand_dense`: very active
-  users, 8 to 21 April (Gao et al., 2022). An event is a video shown. Conversion: long view.
+  users, 8 to 21 April (Gao et al., 2022). An event is a video played, a conversion a long view.
 - `trivago`: two days of the RecSys Challenge 2019: what users did, and the lists they clicked in.
 - `online_ads`: displays, clicks and conversions of one advertiser, 1 April to 30 June 2020, per
   day, campaign, banner and placement.
@@ -65,6 +65,7 @@ def _kuairand(name: str, file: str, first_day: str) -> Callable[[Path], Log]:
             positions=1,
             user=codes(rows["user_id"])[0][order],
             time=time[order],
+            requests=None,
             items=np.bincount(codes(rows["video_id"])[0]),
             by_position=np.array([[time.size], [clicked.sum()]]),
             by_week=np.stack([count(week[one], 2) for one in (time >= 0, clicked, viewed)]),
@@ -87,6 +88,7 @@ def _trivago(folder: Path) -> Log:
     time = rows["timestamp"].to_numpy() * MICROS_PER_SECOND
     time = time - time.min() // MICROS_PER_DAY * MICROS_PER_DAY
     order = np.argsort(time, kind="stable")
+    turned = rows.filter(pc.match_substring(rows["action_type"], "item"))
     lists = rows.filter(pc.is_valid(rows["impressions"])).combine_chunks()
     shown = pc.split_pattern(lists["impressions"], "|").combine_chunks()
     items, of = pc.list_flatten(shown), pc.list_parent_indices(shown)
@@ -108,7 +110,8 @@ def _trivago(folder: Path) -> Log:
         positions=slate,
         user=codes(rows["user_id"])[0][order],
         time=time[order],
-        items=np.bincount(item),
+        requests=lists.num_rows,
+        items=np.bincount(codes(turned["reference"])[0]),
         by_position=np.stack([count(place, slate), count(place[clicked], slate)]),
         by_week=np.zeros((3, 0), dtype=np.int64),
         price=prices.cast(pa.float64()).to_numpy()[first],
@@ -153,6 +156,7 @@ def _online_ads(folder: Path) -> Log:
         positions=1,
         user=NOTHING,
         time=NOTHING,
+        requests=None,
         items=NOTHING,
         by_position=np.array([[values[0].sum()], [values[1].sum()]]),
         by_week=np.stack(per_week).astype(np.int64),
