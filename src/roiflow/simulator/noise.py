@@ -6,7 +6,7 @@ Flood, 2014).
 """
 
 from enum import IntEnum
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numba import njit
@@ -50,6 +50,7 @@ def generator(seed: int, stream: Stream, *address: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, stream, *address])))
 
 
+@lru_cache(maxsize=4096)
 def key(seed: int, stream: Stream, *address: int) -> np.uint64:
     """64 bits that name one family of draws."""
     return np.random.SeedSequence([seed, stream, *address]).generate_state(1, np.uint64)[0]

@@ -20,6 +20,8 @@ from roiflow.simulator.world import World
 
 ATTEMPTS = 64
 """Draws of one slot before the weights of the ads above it are taken out by a scan."""
+CANCELLED = 1e-6
+"""Where so small a share of the weight is left, a difference of sums no longer tells it."""
 CHUNK_CELLS = 1 << 21
 
 
@@ -52,14 +54,16 @@ class PlackettLuce:
         self.policy_version = policy_version
         self.arm = policy_version
         self._world, self._noise, self._temperature = world, noise, temperature
+        self._logits: dict[Week, Floats] = {}
 
     def logits(self, week: Week) -> Floats:
         """(A,)."""
-        ads = self._world.ads(week)
-        family = key(self._world.params.seed, Stream.POPULARITY)
-        noise = self._noise * normals(family, np.arange(ads.ids.size))
-        scores: Floats = (ads.click + ads.conversion + noise) / self._temperature
-        return scores
+        if week not in self._logits:
+            ads = self._world.ads(week)
+            family = key(self._world.params.seed, Stream.POPULARITY)
+            noise = self._noise * normals(family, np.arange(ads.ids.size))
+            self._logits[week] = (ads.click + ads.conversion + noise) / self._temperature
+        return self._logits[week]
 
     def choose(
         self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
@@ -185,6 +189,9 @@ def _draw(
     for row in range(numbers.size):
         above = 0.0
         for slot in range(slots):
+            left = total - above
+            if left < CANCELLED * total:
+                left = _left(weight, slates[row, :slot])
             attempt, ad = 0, -1
             while ad < 0:
                 number = (numbers[row] * slots + slot) * (ATTEMPTS + 1) + attempt
@@ -192,7 +199,7 @@ def _draw(
                 if attempt < ATTEMPTS:
                     ad = min(np.searchsorted(cumulated, share * total, "right"), weight.size - 1)
                 else:
-                    ad = _scan(weight, slates[row, :slot], share * (total - above))
+                    ad = _scan(weight, slates[row, :slot], share * left)
                 attempt += 1
                 for earlier in range(slot):
                     if slates[row, earlier] == ad:
@@ -201,9 +208,22 @@ def _draw(
                 if ad >= 0 and weight[ad] == 0.0:
                     ad = -1
             slates[row, slot] = ad
-            propensity[row, slot] = weight[ad] / (total - above)
+            propensity[row, slot] = min(1.0, weight[ad] / left)
             above += weight[ad]
     return slates, propensity
+
+
+@njit(cache=True, nogil=True)
+def _left(weight: Floats, out: Ints) -> float:
+    """The weights without those of the ads `out`, summed afresh."""
+    left = 0.0
+    for ad in range(weight.size):
+        free = True
+        for one in out:
+            free = free and one != ad
+        if free:
+            left += weight[ad]
+    return left
 
 
 @njit(cache=True, nogil=True)

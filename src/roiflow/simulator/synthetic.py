@@ -5,11 +5,11 @@ recent behaviours and fades with a half-life. They come in sessions, each about 
 than about others, join and leave; ads come every week, live for some weeks, and wear out. Nothing
 of this depends on what is shown, so the expected value of a slate has a closed form.
 
-Users are drawn in shards of SHARD_USERS: a population over one shard is a part of the whole one.
+Users are drawn in shards: a population over one shard is a part of the whole one.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numba import njit
@@ -41,10 +41,11 @@ from roiflow.simulator.population import (
     WorldRequests,
     names,
 )
-from roiflow.simulator.scenarios.effects import Effects
+from roiflow.simulator.scenarios.effects import Effects, ends
 from roiflow.simulator.visits import Sessions, Visits, Words, draw_visits
 
-SHARD_USERS = 1 << 15
+SHARD_EVENTS = 400_000
+"""About so many events of a week are drawn at a time."""
 SHARD_REQUESTS = 10_000_000
 """Request numbers of a week go up by so many from shard to shard."""
 NEWCOMER_WEEKS = 52
@@ -92,10 +93,17 @@ def user_count(params: SimulatorParams) -> int:
     return synthetic.users + round(synthetic.newcomers * synthetic.users) * NEWCOMER_WEEKS
 
 
+def shard_users(params: SimulatorParams) -> int:
+    """Users of a shard."""
+    rates = params.synthetic
+    events = rates.behaviours_per_user_day + params.slate_size * rates.requests_per_user_day
+    return max(1000, round(SHARD_EVENTS / (7 * events)))
+
+
 def shards(params: SimulatorParams) -> list[range]:
     """Ranges of user numbers that are drawn apart."""
-    count = user_count(params)
-    return [range(at, min(at + SHARD_USERS, count)) for at in range(0, count, SHARD_USERS)]
+    count, width = user_count(params), shard_users(params)
+    return [range(at, min(at + width, count)) for at in range(0, count, width)]
 
 
 class SyntheticPopulation:
@@ -195,7 +203,7 @@ class SyntheticPopulation:
         )
         placement, device = _contexts(bits, user, self.state.device)
         return WorldRequests(
-            number=_numbers(user, self.part.start),
+            number=_numbers(user, self.part.start, shard_users(self.params)),
             event_time=time,
             user_index=user,
             placement_index=placement,
@@ -205,10 +213,15 @@ class SyntheticPopulation:
     def behaviours(self, week: Week, effects: Effects) -> WorldBehaviours:
         """Every organic behaviour of a week; the stronger the interest, the stronger the action."""
         days = [self._behaviours(week, day, effects) for day in range(7)]
-        return _joined(days)
+        rows = _joined(days)
+        bounds = np.cumsum([0, *(day.user.size for day in days)])
+        for day in range(7):  # views, so that no day is held twice
+            part = slice(bounds[day], bounds[day + 1])
+            self._past[week, day, effects.turn] = rows.take(part)
+        return rows
 
     def _behaviours(self, week: Week, weekday: int, effects: Effects) -> WorldBehaviours:
-        """One day's; the days that the next week's intent needs are kept."""
+        """One day's; kept while this week, or the next one's intent, needs it."""
         address = (week, weekday, effects.turn)
         if address in self._past:
             return self._past[address]
@@ -224,9 +237,13 @@ class SyntheticPopulation:
             first, order, chance, other, _ACTION_BOUNDS, _logistic_quantiles(), _dwell_table(),
         )  # fmt: skip
         made = WorldBehaviours(visits.user, ad, action, visits.time, dwell)
-        if weekday >= 7 - self.params.synthetic.intent_days:
-            kept = {at: day for at, day in self._past.items() if at[0] >= week.plus(-1)}
-            self._past = kept | {address: made}
+        late = 7 - self.params.synthetic.intent_days
+        kept = {
+            at: rows
+            for at, rows in self._past.items()
+            if at[0] == week or (at[0] == week.plus(-1) and at[1] >= late)
+        }
+        self._past = kept | {address: made}
         return made
 
     def log_odds(
@@ -306,11 +323,9 @@ def is_holiday(holidays: list[str], day: int) -> bool:
 
 
 def _joined(parts: list[WorldBehaviours]) -> WorldBehaviours:
+    names = ("user", "ad", "action", "event_time", "dwell_ms")
     return WorldBehaviours(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("user", "ad", "action", "event_time", "dwell_ms")
-        )
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
     )
 
 
@@ -363,12 +378,18 @@ def _joined_week(at_first: int, share: float, numbers: Longs) -> Longs:
 
 def _gamma(shape: float, uniform: Floats) -> Singles:
     """Gamma quantiles of mean 1, from a table of 65,536."""
+    table = _gamma_quantiles(shape)
+    out: Singles = table[(uniform * table.size).astype(np.int64)]
+    return out
+
+
+@lru_cache(maxsize=8)
+def _gamma_quantiles(shape: float) -> Singles:
     from scipy.special import gammaincinv
 
-    size = 1 << 16
-    table = (gammaincinv(shape, (np.arange(size) + 0.5) / size) / shape).astype(np.float32)
-    out: Singles = table[(uniform * size).astype(np.int64)]
-    return out
+    middles = (np.arange(1 << 16) + 0.5) / (1 << 16)
+    table: Singles = (gammaincinv(shape, middles) / shape).astype(np.float32)
+    return table
 
 
 def _draw_ads(params: SimulatorParams, week: Week, effects: Effects, share: float) -> Ads:
@@ -398,7 +419,7 @@ def _draw_ads(params: SimulatorParams, week: Week, effects: Effects, share: floa
     advertiser = (draw(1) * advertisers).astype(np.int64)
     campaign = 2 * advertiser + (draw(2) * 2).astype(np.int64)
     price = synthetic.price_median * level[category] * np.exp(synthetic.price_sigma * normal(3))
-    price = people.micros(price * effects.price)
+    price = people.micros(price)
     odds = params.conversion_rate / (1 - params.conversion_rate)
     expected = price / (1 + np.exp(-category_conversion[category]) / odds)
     born = np.where(
@@ -411,10 +432,7 @@ def _draw_ads(params: SimulatorParams, week: Week, effects: Effects, share: floa
     lifetime = np.ceil(-synthetic.ad_weeks * np.log(draw(5))).astype(np.int64)
     last = first + np.minimum(lifetime, 100_000) * MICROS_PER_WEEK
     last = np.where(number < min(synthetic.ads, params.slate_size), np.iinfo(np.int64).max, last)
-    if effects.stopped is not None:
-        names_there, place = np.unique(advertiser, return_index=True)
-        which = names_there[np.argsort(place)][effects.stopped[0] % names_there.size]
-        last = np.where(advertiser == which, np.minimum(last, effects.stopped[1]), last)
+    last = ends(effects, advertiser, first, last)
     creative = (week.start - first) // MICROS_PER_WEEK + age_days // 7
     worn = np.log2(1 + creative % synthetic.creative_weeks)
     popularity = (1 + number // categories) ** -synthetic.popularity_exponent
@@ -427,7 +445,7 @@ def _draw_ads(params: SimulatorParams, week: Week, effects: Effects, share: floa
         brand=names("b", 3 * categories)[brand],
         category=category.astype(np.int32),
         ad_type=np.searchsorted((0.6, 0.85), draw(7), "right").astype(np.int32),
-        price=price,
+        price=people.micros(price * effects.price / 1e6),
         bid=bid,
         budget=auction.budgets(
             params.auction, bid, params.click_rate, shows * effects.budget * share, normal(8)
@@ -443,9 +461,9 @@ def _draw_ads(params: SimulatorParams, week: Week, effects: Effects, share: floa
     )
 
 
-def _numbers(user: Ints, first: int) -> Longs:
+def _numbers(user: Ints, first: int, width: int) -> Longs:
     """Names of requests in time order: the user's shard, then the rank within it."""
-    shard = (user.astype(np.int64) + first) // SHARD_USERS
+    shard = (user.astype(np.int64) + first) // width
     low, high = (int(shard.min()), int(shard.max())) if shard.size else (0, 0)
     number = np.empty(user.size, np.int64)
     for one in range(low, high + 1):

@@ -126,9 +126,9 @@ class WorldTables:
             CONVERSIONS,
         )
 
-    def behaviours(self) -> pa.Table:
-        """Behaviours that happened in the week."""
-        rows = self._world.behaviours(self._week)
+    def behaviours(self, part: slice = slice(None)) -> pa.Table:
+        """Behaviours that happened in the week, or some of them."""
+        rows = self._world.behaviours(self._week).take(part)
         return self._table(
             {
                 c.EVENT_TIME: rows.event_time,

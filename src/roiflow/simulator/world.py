@@ -48,6 +48,8 @@ class World:
         self._lag = params.known_lag_hours * MICROS_PER_HOUR
         self._requests: dict[Week, WorldRequests] = {}
         self._behaviours: dict[Week, WorldBehaviours] = {}
+        self._effects: dict[Week, Effects] = {}
+        self._price: dict[Week, Floats] = {}
 
     @property
     def user_ids(self) -> Names:
@@ -59,7 +61,9 @@ class World:
         last = self.population.last_week
         if last is not None and week > last:
             raise UnknownWeek(f"week {week}: the {self.params.world} world ends with {last}")
-        return SCENARIOS[self.params.scenario].effects(self.params, week)
+        if week not in self._effects:
+            self._effects[week] = SCENARIOS[self.params.scenario].effects(self.params, week)
+        return self._effects[week]
 
     def known_time(self, event_time: Longs) -> Longs:
         """Microseconds: the next multiple of known_lag_hours, or the end of an outage."""
@@ -104,7 +108,9 @@ class World:
         week = Week.of(int(requests.event_time[0]))
         ads, effects = self.ads(week), self.effects(week)
         click, conversion = self.population.log_odds(requests, ads, rows, effects)
-        price = auction.expected_price(self.params.auction, ads)[rows]
+        if week not in self._price:
+            self._price = {week: auction.expected_price(self.params.auction, ads)}
+        price = self._price[week][rows]
         free = np.zeros(rows.shape)
         by_click = self.params.auction.charge == "click"
         kept = 1 - self.params.return_rate
