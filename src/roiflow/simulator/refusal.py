@@ -16,9 +16,15 @@ from roiflow.errors import ParamsError, UnknownWeek
 from roiflow.params import SimulatorParams
 from roiflow.simulator.population import ACTIONS
 from roiflow.simulator.scenarios import SCENARIOS, STEADY
+from roiflow.simulator.synthetic import SHARD_REQUESTS, shards
 
 MAX_SIGMAS = 9.0
 """No normal draw of 53 random bits is farther out."""
+
+MAX_DAYS = 11
+"""From an impression to a return, so that two weeks after it no outage can hide one."""
+NUMBER_DIGITS = 10
+"""Of a request's number in its id."""
 
 
 def refuse_impossible(params: SimulatorParams) -> None:
@@ -60,7 +66,10 @@ def _of_time(params: SimulatorParams) -> Iterator[tuple[str, str]]:
     if 24 % params.known_lag_hours:
         yield "known_lag_hours", "must divide 24, so that weeks end on a multiple of it"
     if params.attribution_days > 6:
-        yield "attribution_days", "must be at most 6, so that the next week knows everything"
+        yield "attribution_days", "must be at most 6, so that the next week knows every conversion"
+    elif params.attribution_days + params.return_days > MAX_DAYS:
+        longest = MAX_DAYS - params.attribution_days
+        yield "return_days", f"must be at most {longest}, so that two weeks later all is known"
 
 
 def _of_response(params: SimulatorParams) -> Iterator[tuple[str, str]]:
@@ -101,6 +110,9 @@ def _of_synthetic(params: SimulatorParams) -> Iterator[tuple[str, str]]:
     left = _left(world.users, world.newcomers * world.users, 1 - world.churn, params.weeks)
     if left < 1:
         yield "synthetic.churn", f"on average {left:.1f} users are left after {params.weeks} weeks"
+    most = 10**NUMBER_DIGITS // SHARD_REQUESTS
+    if len(shards(params)) > most:
+        yield "synthetic.users", f"their events of a week fill over {most} shards: ids would repeat"
     if set(world.action_importance) != set(ACTIONS):
         yield "synthetic.action_importance", f"must name exactly {', '.join(ACTIONS)}"
     for day in world.holidays:

@@ -12,7 +12,7 @@ from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
 from roiflow.params import SimulatorParams, load_params
 from roiflow.simulator.scenarios import SCENARIOS, STEADY, Effects
-from roiflow.simulator.scenarios.effects import shock_week
+from roiflow.simulator.scenarios.effects import ends, shock_week
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml").ingest.simulator
 SHOCK = shock_week(PARAMS)
@@ -127,7 +127,8 @@ def test_effects_of_the_shock_week() -> None:
     assert same(of("budget_cut"), Effects(budget=0.3))
     thursday = SHOCK.start + 3 * MICROS_PER_DAY
     assert of("dead_advertiser").stopped == (0, thursday)
-    late = (thursday, thursday + MICROS_PER_DAY, SHOCK.end + 3 * MICROS_PER_DAY)
+    saturday = SHOCK.start + 5 * MICROS_PER_DAY
+    late = (saturday, saturday + MICROS_PER_DAY, SHOCK.end + 3 * MICROS_PER_DAY)
     assert same(of("late_backfill"), Effects(outage=late))
     holiday = of("holiday")
     assert holiday.traffic.shape == holiday.conversion.shape == (7,)
@@ -170,3 +171,22 @@ def test_event_times_move_by_exactly_8_hours_and_known_times_do_not(log: Tables)
         assert arrived[name]["event_time"].type == TIME
         assert arrived[name].drop("event_time") == log[name].drop("event_time")
     assert arrived["ads"] is log["ads"]
+
+
+def test_the_advertiser_that_ends_is_the_one_with_most_ads_at_the_time() -> None:
+    """At time 10, x has the ads 0 and 1, y has 2, 3 and 4, of which 4 has ended; z comes later.
+
+    So x comes before y, which are even, by name.
+    """
+    advertiser = np.array(["x", "x", "y", "y", "y", "z", "z", "z"])
+    first = np.array([0, 5, 0, 0, 0, 11, 12, 13])
+    last = np.array([99, 50, 99, 20, 9, 99, 99, 99])
+
+    def ended(rank: int) -> list[int]:
+        return ends(Effects(stopped=(rank, 10)), advertiser, first, last).tolist()
+
+    assert ended(0) == [10, 10, 99, 20, 9, 99, 99, 99]
+    assert ended(1) == [99, 50, 10, 10, 9, 99, 99, 99]
+    assert ended(2) == [99, 50, 99, 20, 9, 10, 10, 10]
+    assert ended(3) == ended(0)
+    assert ends(Effects(), advertiser, first, last) is last

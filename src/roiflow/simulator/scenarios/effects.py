@@ -15,6 +15,7 @@ from roiflow.data.weeks import Week
 from roiflow.params import SimulatorParams
 
 Floats = NDArray[np.float64]
+Longs = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +28,25 @@ class Effects:
     price: float = 1.0  # factor on prices
     budget: float = 1.0  # factor on daily budgets
     stopped: tuple[int, int] | None = None
-    """(advertiser number in order of first appearance in Ads, microseconds): its ads end then."""
+    """(advertiser's rank by the ads it then has, most first, microseconds): its ads end then."""
     bots: float = 0.0
     """Share of users that are bots: they visit 10 times as often, click nearly all, buy nothing."""
     outage: tuple[int, int, int] | None = None
     """Events of [start, end) become known only at the third time, all microseconds."""
+
+
+def ends(effects: Effects, advertiser: NDArray[np.generic], first: Longs, last: Longs) -> Longs:
+    """When ads (A,) that may be shown in [first, last) end where an advertiser stops, microseconds.
+
+    Ads that come later are of no weight in the rank, so that it is the same in all weeks.
+    """
+    if effects.stopped is None:
+        return last
+    rank, at = effects.stopped
+    known, number = np.unique(advertiser, return_inverse=True)
+    held = np.bincount(number, weights=(first <= at) & (at < last))
+    stopped = np.argsort(-held, kind="stable")[rank % known.size]
+    return np.where(number == stopped, np.minimum(last, at), last)
 
 
 class Scenario(Protocol):

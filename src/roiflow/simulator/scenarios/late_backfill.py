@@ -4,8 +4,8 @@ from roiflow.data.weeks import MICROS_PER_DAY, Week
 from roiflow.params import SimulatorParams
 from roiflow.simulator.scenarios.effects import Effects, Scenario, shock_week
 
-DAY, LATE = 3, 3
-"""The Thursday's events are known three days after the week's end."""
+DAY, LATE = 5, 3
+"""The Saturday's events are known three days after the week's end."""
 
 
 class LateBackfill(Scenario):
