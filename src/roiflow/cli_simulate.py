@@ -86,6 +86,7 @@ def _write_world(
 ) -> None:
     from roiflow.data import lake
     from roiflow.params import load_params
+    from roiflow.simulator.planted import write_planted
     from roiflow.simulator.source import SimulatorSource
 
     params = load_params(repository / "params.yaml").ingest.simulator
@@ -95,4 +96,5 @@ def _write_world(
             show(number / len(weeks), str(week))
             for name, table in source.pull(week, week.end).items():
                 lake.write(folder, name, week, table)
+    write_planted(folder, source.world, weeks[-1])
     console.print(f"{weeks[0]} to {weeks[-1]} in {folder}")

@@ -12,6 +12,7 @@ from roiflow.serving.chooser import ServedChooser
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.settings import Settings
+from roiflow.simulator.planted import write_planted
 from roiflow.simulator.run import Progress
 from roiflow.simulator.source import SimulatorSource
 from roiflow.stages.command import run
@@ -21,10 +22,11 @@ from roiflow.stages.ingest import open_source
 def main(package: Path, online: Path, params: Path) -> None:
     """Serve the week after params.yaml's `ingest.week`, from the snapshot at that week's end.
 
-    Raises SourceError where the source is not the simulator: no other world answers.
+    What was planted in the world is left beside its weeks, in truth.json. Raises SourceError where
+    the source is not the simulator: no other world answers.
     """
-    config = load_params(params).ingest
-    source = open_source(config, Settings())
+    config, settings = load_params(params).ingest, Settings()
+    source = open_source(config, settings)
     if not isinstance(source, SimulatorSource):
         raise SourceError(f"{params}: only the source simulator can be served, not {source.name}")
     week = Week.parse(config.week).plus(1)
@@ -34,6 +36,7 @@ def main(package: Path, online: Path, params: Path) -> None:
             package, online, source, week,
             lambda done, what: bar.update(task, completed=done, description=what),
         )  # fmt: skip
+    write_planted(settings.lake / source.name, source.world, week)
 
 
 def simulate(

@@ -50,7 +50,7 @@ from roiflow.simulator.population import (
     bots,
     logit,
 )
-from roiflow.simulator.scenarios.effects import Effects
+from roiflow.simulator.scenarios.effects import Effects, ends
 
 NOT_ADVERTISED = ("FUEL", "MISCELLANEOUS", "COUPON", UNKNOWN)
 """Departments whose lines are not products with a price per unit."""
@@ -384,16 +384,11 @@ def held_out_fit(params: SimulatorParams, weeks: Sequence[Week]) -> list[tuple[W
 
 def _affected(ads: Ads, effects: Effects) -> Ads:
     """The ads as a scenario changes them; bids stay as they were."""
-    last = ads.last
-    if effects.stopped is not None:
-        advertisers, first = np.unique(ads.advertiser, return_index=True)
-        stopped = advertisers[np.argsort(first)][effects.stopped[0] % advertisers.size]
-        last = np.where(ads.advertiser == stopped, np.minimum(last, effects.stopped[1]), last)
     return replace(
         ads,
         price=np.rint(ads.price * effects.price).astype(np.int64),
         budget=np.rint(ads.budget * effects.budget).astype(np.int64),
-        last=last,
+        last=ends(effects, ads.advertiser, ads.first, ads.last),
     )
 
 
