@@ -7,13 +7,14 @@ smoothed log rates: of the household buying the product's type, and of the produ
 purchases of the type, so that their sum is close to the log odds sought. A third lets a household
 that never bought the type have a taste for it: the cosine similarities of the product's buyers to
 those of the types that the household does buy (item-based collaborative filtering; Sarwar et al.,
-2001).
+2001). Sums run in the rows' order, so the number of threads of the linear algebra changes nothing.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -48,7 +49,7 @@ L2 = 1.0
 """Ridge on coefficients of standardised features."""
 MAX_NEGATIVES = 1_000_000
 """More pairs without purchase than these are sampled and weighted back."""
-MAX_STEPS, TOLERANCE = 30, 1e-10
+MAX_STEPS, TOLERANCE = 30, 1e-6
 
 
 @dataclass(frozen=True)
@@ -183,19 +184,22 @@ def _similarity(
     purchases: Purchases, lines: slice, products: Longs, product_weeks: Floats
 ) -> Floats:
     """(U, A) mean cosine similarity of a product's buyers to those of the other types bought."""
+    from scipy.sparse import csr_array
+
     line_type = purchases.product_type[purchases.product[lines]]
     known = line_type >= 0
     types = int(purchases.product_type.max()) + 1
-    cell = purchases.household[lines][known].astype(np.int64) * types + line_type[known]
-    bought = np.zeros((purchases.households, types), np.float32)
-    bought.ravel()[np.unique(cell)] = 1.0
-    buyers = np.log1p(product_weeks).astype(np.float32)
-    cosine = buyers.T @ bought  # (A, T)
-    cosine /= np.maximum(np.linalg.norm(buyers, axis=0), 1e-6)[:, None]
-    cosine /= np.maximum(np.linalg.norm(bought, axis=0), 1e-6)
-    cosine[np.arange(products.size), purchases.product_type[products]] = 0.0
-    mean = bought @ cosine.T / np.maximum(bought.sum(1), 1.0)[:, None]
-    return mean.astype(np.float64)
+    any_line = np.zeros((purchases.households, types), bool)
+    any_line[purchases.household[lines][known], line_type[known]] = True
+    bought = csr_array(any_line, dtype=np.float64)
+    count = bought.sum(axis=0)
+    buyers = np.log1p(product_weeks)
+    length = np.sqrt(np.square(buyers).sum(0))
+    cosine = (bought.T @ buyers) / np.sqrt(np.maximum(count, 1.0))[:, None]  # (T, A)
+    cosine /= np.where(length > 0, length, 1.0)
+    cosine[purchases.product_type[products], np.arange(products.size)] = 0.0
+    mean: Floats = (bought @ cosine) / np.maximum(bought.sum(axis=1), 1.0)[:, None]
+    return mean
 
 
 @dataclass(frozen=True)
@@ -211,8 +215,8 @@ class ResponseModel:
     def log_odds(self, values: Singles) -> Floats:
         """(..., F) features to (...,) log odds."""
         slope = self.coefficients / self.scale
-        constant = self.intercept - float(self.mean @ slope)
-        return (values @ slope.astype(np.float32)).astype(np.float64) + constant
+        constant = self.intercept - float(np.sum(self.mean * slope))
+        return np.einsum("...f,f->...", values, slope, dtype=np.float64) + constant
 
 
 class Pairs(NamedTuple):
@@ -245,56 +249,65 @@ def fit(parts: list[Pairs], rng: np.random.Generator) -> ResponseModel:
     values -= mean
     values /= scale
     intercept, coefficients = logistic(values, bought, weight, L2)
-    rate = float(weight @ bought / weight.sum())
+    rate = float(np.sum(weight * bought) / np.sum(weight))
     return ResponseModel(mean, scale, coefficients, intercept, rate)
 
 
 def logistic(values: Floats, label: Flags, weight: Floats, l2: float) -> tuple[float, Floats]:
     """Intercept and coefficients (F,) of ridge logistic regression by Newton's method.
 
-    Minimises -sum w log P(label) + l2 / 2 |coefficients|^2; the intercept is free, and finite as
-    half a case of either label is added to its start alone. A step that does not lower the loss is
-    halved.
+    Minimises -sum w log P(label) + l2 / 2 |coefficients|^2; a step that does not lower it is
+    halved. Where all labels are alike the intercept stays near the log odds of half a case.
     """
-    width = values.shape[1]
-    ridge = np.r_[1e-9, np.full(width, l2)]
-    sign = np.where(label, 1.0, -1.0)
-
-    def loss(beta: Floats) -> float:
-        margin = sign * (beta[0] + values @ beta[1:])
-        return float(weight @ np.logaddexp(0.0, -margin) + ridge @ beta**2 / 2)
-
-    positive, total = float(weight @ label), float(weight.sum())
-    beta = np.zeros(width + 1)
+    ridge = np.r_[0.0, np.full(values.shape[1], l2)]
+    positive, total = float(np.sum(weight * label)), float(np.sum(weight))
+    beta = np.zeros(ridge.size)
     beta[0] = np.log((positive + 0.5) / (total - positive + 0.5))
-    best = loss(beta)
+    if positive in (0.0, total):
+        return float(beta[0]), beta[1:]
+    loss, gradient, hessian = _pass(values, label, weight, ridge, beta)
     for _ in range(MAX_STEPS):
-        step = _newton_step(values, label, weight, ridge, beta)
-        while (lower := loss(beta - step)) > best and np.abs(step).max() > TOLERANCE:
+        step = np.linalg.solve(hessian, gradient)
+        while (tried := _pass(values, label, weight, ridge, beta - step))[0] > loss:
             step = step / 2
-        if lower > best:
-            break
-        done = best - lower < TOLERANCE * total
-        beta, best = beta - step, lower
-        if done:
+            if np.abs(step).max() < TOLERANCE:
+                return float(beta[0]), beta[1:]
+        beta = beta - step
+        loss, gradient, hessian = tried
+        if np.abs(step).max() < TOLERANCE:
             break
     return float(beta[0]), beta[1:]
 
 
-def _newton_step(
+@njit(cache=True, nogil=True)
+def _pass(
     values: Floats, label: Flags, weight: Floats, ridge: Floats, beta: Floats
-) -> Floats:
-    p = 1 / (1 + np.exp(-(beta[0] + values @ beta[1:])))
-    residual, curvature = weight * (p - label), weight * p * (1 - p)
-    gradient = np.r_[residual.sum(), residual @ values] + ridge * beta
-    scaled = values * curvature[:, None]
-    hessian = np.diag(ridge)
-    hessian[0, 0] += curvature.sum()
-    hessian[0, 1:] += scaled.sum(0)
-    hessian[1:, 0] += scaled.sum(0)
-    hessian[1:, 1:] += values.T @ scaled
-    step: Floats = np.linalg.solve(hessian, gradient)
-    return step
+) -> tuple[float, Floats, Floats]:
+    """Loss, gradient (F + 1,) and Hessian (F + 1, F + 1), summed row by row in their order."""
+    width = beta.size
+    loss, gradient, hessian = 0.0, ridge * beta, np.diag(ridge)
+    for at in range(width):
+        loss += ridge[at] * beta[at] ** 2 / 2
+    row_values = np.ones(width)
+    for row in range(label.size):
+        odds = beta[0]
+        for at in range(1, width):
+            row_values[at] = values[row, at - 1]
+            odds += beta[at] * row_values[at]
+        margin = odds if label[row] else -odds
+        loss += weight[row] * (np.log1p(np.exp(-abs(margin))) + max(-margin, 0.0))
+        p = 1 / (1 + np.exp(-odds))
+        residual = weight[row] * (p - (1.0 if label[row] else 0.0))
+        curvature = weight[row] * p * (1 - p)
+        for at in range(width):
+            gradient[at] += residual * row_values[at]
+            scaled = curvature * row_values[at]
+            for other in range(at + 1):
+                hessian[at, other] += scaled * row_values[other]
+    for at in range(width):
+        for other in range(at):
+            hessian[other, at] = hessian[at, other]
+    return loss, gradient, hessian
 
 
 class HeldOutFit(NamedTuple):
