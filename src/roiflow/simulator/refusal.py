@@ -11,6 +11,7 @@ from functools import reduce
 
 from pydantic import BaseModel
 
+from roiflow.data.sources.complete_journey import FIRST_PANEL_WEEK, PANEL_WEEKS
 from roiflow.data.weeks import Week
 from roiflow.errors import ParamsError, UnknownWeek
 from roiflow.params import SimulatorParams
@@ -85,10 +86,15 @@ def _of_response(params: SimulatorParams) -> Iterator[tuple[str, str]]:
 def _of_scenario(params: SimulatorParams) -> Iterator[tuple[str, str]]:
     if params.scenario not in SCENARIOS:
         yield "scenario", f"there is none of this name; there are {', '.join(SCENARIOS)}"
-    shocks = params.scenario not in STEADY
-    first = Week.parse(params.first_week)
-    if params.world == "synthetic" and shocks and Week.parse(params.shock_week) < first:
+    if params.scenario in STEADY:
+        return
+    shock, first, last = Week.parse(params.shock_week), Week.parse(params.first_week), None
+    if params.world == "panel":
+        first, last = FIRST_PANEL_WEEK, FIRST_PANEL_WEEK.plus(PANEL_WEEKS - 1)
+    if shock < first:
         yield "shock_week", f"is before the first week, {first}"
+    if last is not None and shock > last:
+        yield "shock_week", f"is after the panel's last week, {last}"
 
 
 def _of_synthetic(params: SimulatorParams) -> Iterator[tuple[str, str]]:

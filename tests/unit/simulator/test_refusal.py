@@ -67,6 +67,16 @@ IMPOSSIBLE: list[tuple[Change, str, str]] = [
     ({"examination.exponent": float("inf")}, "examination.exponent", "finite"),
     ({"scenario": "meteor"}, "scenario", "concept_drift"),
     ({"scenario": "holiday", "shock_week": "2025-W52"}, "shock_week", "first week, 2026-W01"),
+    (
+        {"world": "panel", "scenario": "holiday", "shock_week": "2026-W06"},
+        "shock_week",
+        "panel's last week, 2017-W52",
+    ),
+    (
+        {"world": "panel", "scenario": "holiday", "shock_week": "2016-W40"},
+        "shock_week",
+        "first week, 2016-W52",
+    ),
     ({"slate_size": 61}, "slate_size", "only 60 eligible ads"),
     ({"world": "panel", "slate_size": 121}, "slate_size", "only 120 eligible ads"),
     ({"synthetic.categories": 61}, "synthetic.categories", "only 60 ads"),
