@@ -10,8 +10,13 @@ from roiflow.terminal import finished, here, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from roiflow.data.weeks import Week as IsoWeek
+    from roiflow.simulator.fidelity_report import Section
+
+
+KNOWN_LOGS = "kuairand, kuairand_dense, trivago, online_ads, or a folder of weeks."
 
 
 class _WeeksByDefault(TyperGroup):
@@ -98,3 +103,143 @@ def _write_world(
                 lake.write(folder, name, week, table)
     write_planted(folder, source.world, weeks[-1])
     console.print(f"{weeks[0]} to {weeks[-1]} in {folder}")
+
+
+@simulate.command("loop")
+def loop_command(
+    weeks: Annotated[int, typer.Option(min=2, help="Runs of the pipeline, one a week.")] = 12,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Of the world; may be given several times.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Seeds at a time.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of loop.png and loop.md; the loop's home if none.")
+    ] = None,
+) -> None:
+    """Run the whole pipeline week after week, each week served by the champion of the one before.
+
+    Draws true ROI by week and cumulative regret of the served policy against random, the logging
+    policy, popularity, LR, GBDT, SASRec and the oracle. A loop that was interrupted goes on where
+    it was; weeks that are finished are not run again.
+
+        roiflow simulate --loop --weeks 12
+
+        roiflow simulate --loop --weeks 12 --seed 7 --seed 8 --seed 9 --jobs 2 --out docs
+    """
+    import os
+
+    # A loop keeps a registry of its own: its champions serve simulated weeks only.
+    os.environ.pop("ROIFLOW_MLFLOW_URI", None)
+    from roiflow.loop import open_loop, run_loop, run_loops
+    from roiflow.loop_report import comparable, ledger, table, write_report
+
+    repository, settings, console = here()
+    seeds: list[int] | list[None] = seed or [None]
+    loops = [open_loop(repository, settings, one) for one in seeds]
+    with progress(console, "loop") as show:
+        if len(loops) == 1:
+            results = [run_loop(loops[0], weeks, show)]
+        else:
+            results = run_loops(loops, weeks, jobs, show)
+    folder = out or (loops[0].home if len(loops) == 1 else loops[0].home.parent)
+    write_report(results, folder)
+    for one in results:
+        console.print(ledger(one))
+    console.print(table(comparable(results)))
+    console.print(f"{folder / 'loop.png'}\n{folder / 'loop.md'}", soft_wrap=True, highlight=False)
+
+
+@simulate.command("fidelity")
+def fidelity_command(
+    log: Annotated[list[str] | None, typer.Option(help=f"{KNOWN_LOGS} May be repeated.")] = None,
+    after: Annotated[
+        Path | None, typer.Option(help="The parameters that calibrate wrote, to compare with.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The report: .html, or .png for its plots.")] = Path(
+        "fidelity.html"
+    ),
+) -> None:
+    """Score how like real logs the world of params.yaml is; write a report with plots.
+
+    Eight marginals, from users' activity to the tail of revenue: 0 is like, 1 is unlike. Public
+    logs are read from `ROIFLOW_DATA_FOLDER`; without `--log` it is all of them.
+
+        roiflow simulate fidelity --log trivago --log kuairand --out report.html
+    """
+    from roiflow.params import load_params
+    from roiflow.simulator.fidelity import compare, simulated_log
+    from roiflow.simulator.fidelity_report import Section, write_report
+    from roiflow.simulator.public_logs import LOGS, read_log
+
+    repository, settings, console = here()
+    files = [repository / "params.yaml", *([after] if after else [])]
+    worlds = [load_params(path).ingest.simulator for path in files]
+    names = log or list(LOGS)
+    sections = []
+    with progress(console, "fidelity") as show:
+        for number, name in enumerate(names):
+            show(number / len(names), name)
+            real = read_log(name, settings.data_folder)
+            logs = [simulated_log(world, real.days, real.positions) for world in worlds]
+            before, *rest = [compare(simulated, real) for simulated in logs]
+            sections.append(Section(before, rest[0] if rest else None))
+        write_report(out, sections)
+    for section in sections:
+        console.print(_distances(section))
+    console.print(out, soft_wrap=True)
+
+
+@simulate.command("calibrate")
+def calibrate_command(
+    log: Annotated[str, typer.Option(help=KNOWN_LOGS)],
+    out: Annotated[Path, typer.Option(help="The parameters with what was fitted.")] = Path(
+        "params-calibrated.yaml"
+    ),
+    users: Annotated[int, typer.Option(min=1, help="Of the worlds that are tried.")] = 5000,
+) -> None:
+    """Fit the synthetic world of params.yaml to a log; write the parameters to another file.
+
+    A folder is one of weekly tables as `roiflow pull` and `roiflow simulate` write them. What the
+    log does not tell of stays as it is.
+
+        roiflow simulate calibrate --log kuairand --out params-calibrated.yaml
+    """
+    from roiflow.files import write_file
+    from roiflow.params import load_params
+    from roiflow.run import with_values
+    from roiflow.simulator.calibrate import calibrate
+    from roiflow.simulator.fidelity_report import Section
+    from roiflow.simulator.public_logs import read_log
+
+    repository, settings, console = here()
+    params = repository / "params.yaml"
+    world = load_params(params).ingest.simulator
+    real = read_log(log, settings.data_folder)
+    with progress(console, "calibrate") as show:
+        done = calibrate(world, real, users, show)
+    fitted = {f"ingest.simulator.{key}": value for key, value in done.values.items()}
+    text = with_values(params.read_text(), fitted)
+    with write_file(out) as aside:
+        aside.write_text(text)
+    console.print(_distances(Section(done.before, done.after)))
+    for key, value in fitted.items():
+        console.print(f"{key}: {value:g}", highlight=False)
+    console.print(out, soft_wrap=True)
+
+
+def _distances(section: "Section") -> "Table":
+    from rich.table import Table
+
+    from roiflow.simulator.fidelity_report import TITLES
+
+    both = [each for each in (section.before, section.after) if each]
+    table = Table("distance from the log", *("before", "after")[: len(both)])
+    table.title = section.before.log
+    for name, title in TITLES.items():
+        if name in section.before.distance:
+            table.add_row(title, *(f"{each.distance[name]:.3f}" for each in both))
+        else:
+            table.add_row(title, section.before.lacks[name])
+    table.add_section()
+    table.add_row("overall", *(f"{each.overall:.3f}" for each in both))
+    return table

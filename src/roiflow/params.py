@@ -308,6 +308,41 @@ class DriftParams(Section):
     max_drifted_share: Fraction
 
 
+class LoopRanker(Section):
+    """Ranker training in the loop."""
+
+    epochs: Count
+
+
+class LoopPolicy(Section):
+    """Policy training in the loop."""
+
+    requests: Count
+    iterations: Count
+
+
+class LoopEvaluate(Section):
+    """Evaluation in the loop."""
+
+    requests: Count
+    resamples: Count
+
+
+class LoopExport(Section):
+    """Export in the loop."""
+
+    parity_rows: Count
+
+
+class LoopParams(Section):
+    """What the weekly runs of a closed loop have instead of the sections of the same names."""
+
+    train_ranker: LoopRanker
+    finetune_policy: LoopPolicy
+    evaluate: LoopEvaluate
+    export: LoopExport
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -321,6 +356,7 @@ class Params(Section):
     export: ExportParams
     gate: GateParams
     report_drift: DriftParams
+    loop: LoopParams
 
 
 def load_params(path: Path) -> Params:

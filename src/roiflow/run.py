@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,15 +63,21 @@ def checkout_of(home: Path, source: str, week: str) -> Path:
 
 
 def prepare(
-    repository: Path, home: Path, source: str, week: str, data_folder: Path | None = None
+    repository: Path,
+    home: Path,
+    source: str,
+    week: str,
+    data_folder: Path | None = None,
+    values: Mapping[str, str | float] | None = None,
 ) -> Path:
     """Make the run's checkout, or bring an earlier one to the tree as it is now.
 
+    `values` are what this run has at keys of params.yaml, such as train_ranker.epochs, instead.
     Raises RunError where `repository` is no git repository with a commit, ParamsError or
     UnknownWeek where source, week or params.yaml are wrong; the checkout is then not touched.
     """
     base = snapshot(repository)
-    text = _git(repository, "show", f"{base}:{PARAMS}")
+    text = with_values(_git(repository, "show", f"{base}:{PARAMS}"), values or {})
     weeks = parse_params(with_run(text, source, week, ""), PARAMS).ingest.weeks
     held = fingerprint(home.absolute() / "lake" / source, Week.parse(week), weeks, data_folder)
     params = with_run(text, source, week, held)
@@ -192,10 +198,21 @@ def _commit_tree(repository: Path, tree: str, parent: str, message: str) -> str:
 
 
 def with_run(params: str, source: str, week: str, held: str) -> str:
-    """The text of params.yaml for a run; all else, comments included, stays.
+    """The text of params.yaml for a run; errors as in `with_values`.
 
-    Raises ParamsError, naming key and value, where the result is not a valid params.yaml, and
-    UnknownWeek where there is no such week.
+    Raises UnknownWeek where there is no such week.
+    """
+    run = {"ingest.source": source, "ingest.week": week, "ingest.held": held}
+    text = with_values(params, run)
+    Week.parse(week)
+    return text
+
+
+def with_values(params: str, values: Mapping[str, str | float]) -> str:
+    """The text of params.yaml with other values at keys such as ingest.week.
+
+    All else, comments included, stays. Raises ParamsError, naming key and value, where the result
+    is not a valid params.yaml.
     """
     from io import StringIO
 
@@ -209,12 +226,18 @@ def with_run(params: str, source: str, week: str, held: str) -> str:
         content = editor.load(params)
     except YAMLError as error:
         raise ParamsError(f"{PARAMS}: not valid YAML: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("ingest"), dict):
-        raise ParamsError(f"{PARAMS}: ingest: the section is missing")
-    content["ingest"] |= {"source": source, "week": week, "held": held}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        inside = content
+        for number, section in enumerate(sections):
+            inside = inside.get(section) if isinstance(inside, dict) else None
+            if not isinstance(inside, dict):
+                missing = ".".join(sections[: number + 1])
+                raise ParamsError(f"{PARAMS}: {missing}: the section is missing")
+        inside[name] = value
     text = StringIO()
     editor.dump(content, text)
-    Week.parse(parse_params(text.getvalue(), PARAMS).ingest.week)
+    parse_params(text.getvalue(), PARAMS)
     return text.getvalue()
 
 
