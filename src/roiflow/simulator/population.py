@@ -95,6 +95,10 @@ class WorldBehaviours:
         """Some of them, without a copy."""
         return WorldBehaviours(*(column[rows] for column in vars(self).values()))
 
+    def copy(self) -> "WorldBehaviours":
+        """The same, held on their own."""
+        return WorldBehaviours(*(column.copy() for column in vars(self).values()))
+
 
 class Population(Protocol):
     """Users, ads and organic behaviour, none of which depends on what is shown."""

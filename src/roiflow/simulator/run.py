@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numba import njit
 
 from roiflow import columns as c
 from roiflow.data.schemas import BEHAVIOURS, CONVERSIONS, IMPRESSIONS
@@ -117,11 +118,13 @@ def serve(
     requests = replace(requests, number=requests.number + draw * OTHER_HISTORY)
     starts = np.arange(week.start, week.end, step)
     first = np.searchsorted(requests.event_time, np.append(starts, week.end))
+    rng: np.random.Generator | None = None
     for chunk, start in enumerate(starts.tolist()):
         if before:
             before(start)
         part = requests.take(slice(first[chunk], first[chunk + 1]))
-        rng = generator(world.params.seed, Stream.CHOOSER, start // MICROS_PER_HOUR, draw)
+        if chooser.learns or rng is None:
+            rng = generator(world.params.seed, Stream.CHOOSER, start // MICROS_PER_HOUR, draw)
         eligible = pacer.eligible(start, world.slate_size)
         slates, propensity = chooser.choose(part, eligible, rng)
         _check(world, week, part, slates, propensity, eligible)
@@ -144,25 +147,40 @@ def _check(
             f"week {week}: slates {slates.shape} with propensities {propensity.shape}, "
             f"expected {shape}"
         )
-    ordered = np.sort(slates, axis=1)
-    wrong = (ordered[:, 0] < 0) | (ordered[:, -1] >= eligible.size)
-    wrong |= (np.diff(ordered, axis=1) == 0).any(axis=1)
-    for row in np.flatnonzero(wrong)[:1]:
+    row, fault = _first_fault(slates, propensity, eligible)
+    if fault == NOT_A_SLATE:
         raise ContractError(
             f"week {week}, request {requests.number[row]}: ads {slates[row].tolist()} are not "
             f"{shape[1]} different rows of a catalogue of {eligible.size}"
         )
-    for row in np.flatnonzero(~eligible[slates].all(axis=1))[:1]:
+    if fault == NOT_ELIGIBLE:
         raise ContractError(
             f"week {week}, request {requests.number[row]}: ads {slates[row].tolist()} hold one "
             "that has ended or spent its budget"
         )
-    outside = ~((propensity > 0) & (propensity <= 1)).all(axis=1)
-    for row in np.flatnonzero(outside)[:1]:
+    if fault == NO_PROPENSITY:
         raise PropensityError(
             f"week {week}, request {requests.number[row]}: {propensity[row].tolist()} outside "
             "(0, 1]"
         )
+
+
+NOT_A_SLATE, NOT_ELIGIBLE, NO_PROPENSITY = 1, 2, 3
+
+
+@njit(cache=True, nogil=True)
+def _first_fault(slates: Ints, propensity: Floats, eligible: Flags) -> tuple[int, int]:
+    """The first row that is no slate, and what is wrong with it; (-1, 0) where all are right."""
+    for row in range(slates.shape[0]):
+        for slot in range(slates.shape[1]):
+            ad = slates[row, slot]
+            if ad < 0 or ad >= eligible.size or (slates[row, :slot] == ad).any():
+                return row, NOT_A_SLATE
+            if not eligible[ad]:
+                return row, NOT_ELIGIBLE
+            if not 0.0 < propensity[row, slot] <= 1.0:
+                return row, NO_PROPENSITY
+    return -1, 0
 
 
 def nothing() -> Tables:

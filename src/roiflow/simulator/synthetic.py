@@ -41,10 +41,11 @@ from roiflow.simulator.population import (
     WorldRequests,
     names,
 )
+from roiflow.simulator.scenarios import SCENARIOS
 from roiflow.simulator.scenarios.effects import Effects, ends
 from roiflow.simulator.visits import Sessions, Visits, Words, draw_visits
 
-SHARD_EVENTS = 400_000
+SHARD_EVENTS = 450_000
 """About so many events of a week are drawn at a time."""
 SHARD_REQUESTS = 10_000_000
 """Request numbers of a week go up by so many from shard to shard."""
@@ -117,7 +118,8 @@ class SyntheticPopulation:
         self.part = part or range(user_count(params))
         self.categories: Names = names("c", params.synthetic.categories)
         self._ads: dict[tuple[Week, float, float, object], Ads] = {}
-        self._past: dict[tuple[Week, int, float], WorldBehaviours] = {}
+        self._weeks: dict[Week, WorldBehaviours] = {}
+        self._tails: dict[Week, WorldBehaviours] = {}
         self._histories: dict[Week, _History] = {}
         self._interest: dict[float, Singles] = {}
 
@@ -198,7 +200,7 @@ class SyntheticPopulation:
             for day in range(7)
         ]
         user, time, bits = (
-            np.concatenate([getattr(one, name) for one in visits])
+            np.concatenate([getattr(one, name)[one.order] for one in visits])
             for name in ("user", "time", "bits")
         )
         placement, device = _contexts(bits, user, self.state.device)
@@ -212,39 +214,38 @@ class SyntheticPopulation:
 
     def behaviours(self, week: Week, effects: Effects) -> WorldBehaviours:
         """Every organic behaviour of a week; the stronger the interest, the stronger the action."""
-        days = [self._behaviours(week, day, effects) for day in range(7)]
-        rows = _joined(days)
-        bounds = np.cumsum([0, *(day.user.size for day in days)])
-        for day in range(7):  # views, so that no day is held twice
-            part = slice(bounds[day], bounds[day + 1])
-            self._past[week, day, effects.turn] = rows.take(part)
-        return rows
+        if week not in self._weeks:
+            self._weeks = {week: self._days(week, range(7), effects)}
+            late = week.end - self.params.synthetic.intent_days * MICROS_PER_DAY
+            from_late = int(np.searchsorted(self._weeks[week].event_time, late))
+            self._tails = dict(list(self._tails.items())[-1:])
+            self._tails[week] = self._weeks[week].take(slice(from_late, None)).copy()
+        return self._weeks[week]
 
-    def _behaviours(self, week: Week, weekday: int, effects: Effects) -> WorldBehaviours:
-        """One day's; kept while this week, or the next one's intent, needs it."""
-        address = (week, weekday, effects.turn)
-        if address in self._past:
-            return self._past[address]
+    def _tail(self, week: Week, effects: Effects) -> WorldBehaviours:
+        """The last intent_days of a week."""
+        if week not in self._tails:
+            days = range(7 - self.params.synthetic.intent_days, 7)
+            return self._days(week, days, effects)
+        return self._tails[week]
+
+    def _days(self, week: Week, weekdays: range, effects: Effects) -> WorldBehaviours:
         rate = self.params.synthetic.behaviours_per_user_day
-        start = week.start + weekday * MICROS_PER_DAY
-        visits = self._visits(Stream.BEHAVIOURS, start, rate, effects)
-        ads = self.ads(week, effects)
+        tables = _alias_by_category(self.ads(week, effects), week.start, self.categories.size)
         interest = self.interest(effects.turn)
-        first, order, chance, other = _alias_by_category(ads, week.start, self.categories.size)
-        ad, action, dwell = _decide(
-            visits.user, visits.bits, visits.session, interest,
-            _cumulated(interest), self.params.synthetic.session_intent,
-            first, order, chance, other, _ACTION_BOUNDS, _logistic_quantiles(), _dwell_table(),
-        )  # fmt: skip
-        made = WorldBehaviours(visits.user, ad, action, visits.time, dwell)
-        late = 7 - self.params.synthetic.intent_days
-        kept = {
-            at: rows
-            for at, rows in self._past.items()
-            if at[0] == week or (at[0] == week.plus(-1) and at[1] >= late)
-        }
-        self._past = kept | {address: made}
-        return made
+        shares, days = _cumulated(interest), []
+        for day in weekdays:
+            start = week.start + day * MICROS_PER_DAY
+            visits = self._visits(Stream.BEHAVIOURS, start, rate, effects)
+            days.append(
+                _decide(
+                    visits.order, visits.user, visits.time, visits.bits, visits.session,
+                    interest, shares, self.params.synthetic.session_intent, *tables,
+                    _ACTION_BOUNDS, _logistic_quantiles(), _dwell_table(),
+                )
+            )  # fmt: skip
+        user, ad, action, time, dwell = (np.concatenate(one) for one in zip(*days, strict=True))
+        return WorldBehaviours(user, ad, action, time, dwell)
 
     def log_odds(
         self, requests: WorldRequests, ads: Ads, rows: Ints, effects: Effects
@@ -282,28 +283,31 @@ class SyntheticPopulation:
 
     def _history(self, week: Week, effects: Effects) -> "_History":
         if week not in self._histories:
-            days = self.params.synthetic.intent_days
-            before, parts = week.plus(-1), []
+            parts = [self.behaviours(week, effects)]
+            before = week.plus(-1)
             if before >= self.first_week.plus(-1):
-                past = self._effects_before(before, effects)
-                parts = [self._behaviours(before, day, past) for day in range(7 - days, 7)]
-            rows = _joined([*parts, self.behaviours(week, effects)])
+                parts = [self._tail(before, self._effects(before)), *parts]
             importance = self.params.synthetic.action_importance
             weight = np.array([importance[name] for name in people.ACTIONS])
             category = self.ads(week, effects).category
-            offsets, order = _by_user(rows.user, len(self.part))
+            offsets = np.zeros(len(self.part) + 1, np.int64)
+            for part in parts:
+                _count(part.user, offsets)
+            np.cumsum(offsets, out=offsets)
+            size = int(offsets[-1])
             made = _History(
-                offsets,
-                rows.event_time[order],
-                category[rows.ad[order]],
-                weight[rows.action[order]],
+                offsets, np.empty(size, np.int64), np.empty(size, np.int32), np.empty(size)
             )
+            free = offsets[:-1].copy()
+            for part in parts:
+                _place(
+                    part.user, part.event_time, part.ad, part.action, category, weight,
+                    free, made.time, made.category, made.weight,
+                )  # fmt: skip
             self._histories = {week: made}
         return self._histories[week]
 
-    def _effects_before(self, week: Week, effects: Effects) -> Effects:  # noqa: ARG002
-        from roiflow.simulator.scenarios import SCENARIOS
-
+    def _effects(self, week: Week) -> Effects:
         return SCENARIOS[self.params.scenario].effects(self.params, week)
 
 
@@ -320,13 +324,6 @@ class _History:
 def is_holiday(holidays: list[str], day: int) -> bool:
     """Whether a day since the epoch is one of MM-DD."""
     return str(np.datetime64(day, "D"))[5:] in holidays
-
-
-def _joined(parts: list[WorldBehaviours]) -> WorldBehaviours:
-    names = ("user", "ad", "action", "event_time", "dwell_ms")
-    return WorldBehaviours(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
-    )
 
 
 def _draw_users(params: SimulatorParams, part: range, first_week: Week) -> Users:
@@ -475,12 +472,14 @@ def _numbers(user: Ints, first: int, width: int) -> Longs:
 _ACTION_BOUNDS = 0.5 + np.log(np.cumsum(ACTION_SHARES)[:-1] / (1 - np.cumsum(ACTION_SHARES)[:-1]))
 
 
+@lru_cache(maxsize=1)
 def _logistic_quantiles() -> Singles:
     share = (np.arange(4096) + 0.5) / 4096
     table: Singles = np.log(share / (1 - share)).astype(np.float32)
     return table
 
 
+@lru_cache(maxsize=1)
 def _dwell_table() -> Longs:
     """Milliseconds (actions, 4096): log-normal, longer for stronger actions."""
     normal = normal_quantiles()[8::16].astype(np.float64)
@@ -545,48 +544,51 @@ def _alias(first: Longs, weight: Floats) -> tuple[Singles, Ints]:
 
 @njit(cache=True, nogil=True)
 def _decide(
+    order: Longs,
     user: Ints,
+    time: Longs,
     bits: Words,
     session: Words,
     interest: Singles,
     cumulated: Singles,
     stay: float,
     first: Longs,
-    order: Ints,
+    ads: Ints,
     chance: Singles,
     other: Ints,
     bounds: Floats,
     logistic: Singles,
     dwell: Longs,
-) -> tuple[Ints, Ints, Longs]:
-    count, categories = user.size, cumulated.shape[1]
-    ad, action = np.empty(count, np.int32), np.empty(count, np.int32)
-    stayed = np.empty(count, np.int64)
-    for row in range(count):
-        who = user[row]
-        more = bits_of(bits[row], 0)
-        about = uniform(more)
-        share = about / stay if about < stay else (about - stay) / (1.0 - stay)
-        if about < stay:
-            share = uniform(session[row])
+) -> tuple[Ints, Ints, Ints, Longs, Longs]:
+    """User, ad, action, time and dwell of visits, in their order."""
+    count, categories = order.size, cumulated.shape[1]
+    out_user, out_ad = np.empty(count, np.int32), np.empty(count, np.int32)
+    out_action, out_time = np.empty(count, np.int32), np.empty(count, np.int64)
+    out_dwell = np.empty(count, np.int64)
+    for row in range(order.size):
+        visit = order[row]
+        who, word = user[visit], bits[visit]
+        about = uniform(bits_of(word, 0))
+        share = uniform(session[visit]) if about < stay else (about - stay) / (1.0 - stay)
         category = 0
         while category < categories - 1 and share >= cumulated[who, category]:
             category += 1
-        word = bits[row]
         low, size = first[category], first[category + 1] - first[category]
         entry = low + np.int64(((word & np.uint64(0xFFFFFFFF)) * np.uint64(size)) >> np.uint64(32))
         if np.float64((word >> np.uint64(32)) & np.uint64(0xFFFF)) / 65536.0 >= chance[entry]:
             entry = other[entry]
-        ad[row] = order[entry]
-        rest = bits_of(bits[row], 1)
+        rest = bits_of(word, 1)
         strength = INTEREST_ON_ACTION * interest[who, category]
         strength += logistic[rest & np.uint64(0xFFF)]
         kind = 0
         while kind < bounds.size and strength > bounds[kind]:
             kind += 1
-        action[row] = kind
-        stayed[row] = dwell[kind, (rest >> np.uint64(12)) & np.uint64(0xFFF)]
-    return ad, action, stayed
+        out_user[row] = who
+        out_ad[row] = ads[entry]
+        out_action[row] = kind
+        out_time[row] = time[visit]
+        out_dwell[row] = dwell[kind, (rest >> np.uint64(12)) & np.uint64(0xFFF)]
+    return out_user, out_ad, out_action, out_time, out_dwell
 
 
 @njit(cache=True, nogil=True)
@@ -608,18 +610,32 @@ USED = (people.DEVICE_SHARES[0], people.DEVICE_SHARES[0] + people.DEVICE_SHARES[
 
 
 @njit(cache=True, nogil=True)
-def _by_user(user: Ints, users: int) -> tuple[Longs, Longs]:
-    """CSR of rows by user: offsets (users + 1,) and the rows in order, stable."""
-    offsets = np.zeros(users + 1, np.int64)
+def _count(user: Ints, offsets: Longs) -> None:
+    """Add how often each user occurs, one place on."""
     for who in user:
         offsets[who + 1] += 1
-    for who in range(users):
-        offsets[who + 1] += offsets[who]
-    free, order = offsets[:-1].copy(), np.empty(user.size, np.int64)
+
+
+@njit(cache=True, nogil=True)
+def _place(
+    user: Ints,
+    time: Longs,
+    ad: Ints,
+    action: Ints,
+    category_of: Ints,
+    weight_of: Floats,
+    free: Longs,
+    out_time: Longs,
+    out_category: Ints,
+    out_weight: Floats,
+) -> None:
+    """Put each user's events where they are free, in the order in which they come."""
     for row in range(user.size):
-        order[free[user[row]]] = row
-        free[user[row]] += 1
-    return offsets, order
+        place = free[user[row]]
+        free[user[row]] = place + 1
+        out_time[place] = time[row]
+        out_category[place] = category_of[ad[row]]
+        out_weight[place] = weight_of[action[row]]
 
 
 @njit(cache=True, nogil=True)

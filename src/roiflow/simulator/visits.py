@@ -33,12 +33,13 @@ class Sessions:
 
 @dataclass(frozen=True)
 class Visits:
-    """n visits in time order, each with random bits of its own and of its session."""
+    """n visits user by user, each with random bits of its own and of its session."""
 
     user: Ints  # (n,)
     time: Longs  # (n,) microseconds
     bits: Words  # (n,)
     session: Words  # (n,)
+    order: Longs  # (n,) rows in time order
 
 
 def draw_visits(
@@ -58,7 +59,7 @@ def draw_visits(
             break
         room *= 2
     order = time_order(time[:count], day_start)
-    return Visits(user[order], time[order], bits[order], session[order])
+    return Visits(user[:count], time[:count], bits[:count], session[:count], order)
 
 
 @njit(cache=True, nogil=True)

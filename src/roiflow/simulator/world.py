@@ -4,7 +4,9 @@ What users do of their own accord does not depend on what is shown to them, so t
 a slate has a closed form.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -47,7 +49,6 @@ class World:
         self.slate_size = params.slate_size
         self._lag = params.known_lag_hours * MICROS_PER_HOUR
         self._requests: dict[Week, WorldRequests] = {}
-        self._behaviours: dict[Week, WorldBehaviours] = {}
         self._effects: dict[Week, Effects] = {}
         self._price: dict[Week, Floats] = {}
 
@@ -96,9 +97,7 @@ class World:
 
     def behaviours(self, week: Week) -> WorldBehaviours:
         """Every organic behaviour of a week."""
-        if week not in self._behaviours:
-            self._behaviours = {week: self.population.behaviours(week, self.effects(week))}
-        return self._behaviours[week]
+        return self.population.behaviours(week, self.effects(week))
 
     def respond(self, requests: WorldRequests, rows: Ints) -> Response:
         """True probabilities of ads `rows` (B, K) of the catalogue; requests of one week."""
@@ -162,11 +161,15 @@ def populate(params: SimulatorParams) -> Population:
     return PanelPopulation(params)
 
 
-def parts(params: SimulatorParams) -> list[World]:
-    """The world in parts of its users, each with its share of the budgets."""
+def parts(params: SimulatorParams) -> list[Callable[[], World]]:
+    """The world in parts of its users, each with its share of the budgets, made when called."""
     if params.world != "synthetic":
-        return [World(params)]
-    return [World(params, SyntheticPopulation(params, part)) for part in shards(params)]
+        return [partial(World, params)]
+    return [partial(_part, params, part) for part in shards(params)]
+
+
+def _part(params: SimulatorParams, part: range) -> World:
+    return World(params, SyntheticPopulation(params, part))
 
 
 def _weeks(times: Longs) -> list[Week]:

@@ -27,7 +27,7 @@ from roiflow.simulator.scenarios import SCENARIOS
 from roiflow.simulator.tables import WorldTables, joined
 from roiflow.simulator.world import World, parts
 
-PLAIN = [c.EVENT_TIME, c.REQUEST, c.IMPRESSION, c.BID, c.COST, c.REVENUE, c.DWELL_MS]
+PLAIN = [c.KNOWN_TIME, c.REQUEST, c.IMPRESSION, c.PROPENSITY, c.REVENUE]
 """Columns of mostly different values: a dictionary of them would cost and save nothing."""
 
 
@@ -46,7 +46,7 @@ def write_weeks(
     events, done = 0, 0
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[int]] = deque()
-        queue: Iterator[tuple[int, World]] = iter(enumerate(worlds))
+        queue = iter(enumerate(worlds))
         while True:
             while len(waiting) <= threads and (following := next(queue, None)):
                 waiting.append(pool.submit(_write_part, *following, folder, weeks))
@@ -65,9 +65,9 @@ def _by_day(world: World, week: Week) -> list[slice]:
     return [slice(*pair) for pair in pairwise(bounds)]
 
 
-def _write_part(number: int, world: World, folder: Path, weeks: list[Week]) -> int:
+def _write_part(number: int, make: Callable[[], World], folder: Path, weeks: list[Week]) -> int:
     """All weeks of one part of the users; the number of events."""
-    events = 0
+    world, events = make(), 0
     late = {name: schema.empty_table() for name, schema in DELAYED.items()}
 
     def place(name: str, week: Week) -> Path:
@@ -126,9 +126,12 @@ def _writer(path: Path) -> Iterator[Callable[[pa.Table], None]]:
 
         def write(table: pa.Table) -> None:
             if not writers:
-                named = [field.name for field in table.schema if field.name not in PLAIN]
+                others = [*PLAIN, c.EVENT_TIME]
+                named = [field.name for field in table.schema if field.name not in others]
+                loose = dict.fromkeys(table.schema.names, "zstd") | {c.EVENT_TIME: "none"}
                 writer = pq.ParquetWriter(
-                    aside, table.schema, compression="zstd", use_dictionary=named,
+                    aside, table.schema, compression=loose, use_dictionary=named,
+                    column_encoding={c.EVENT_TIME: "DELTA_BINARY_PACKED"},
                     store_schema=False, write_statistics=False,
                 )  # fmt: skip
                 writers.append(stack.enter_context(writer))
