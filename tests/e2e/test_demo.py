@@ -76,7 +76,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, clone / name)
     content = yaml.safe_load((clone / "params.yaml").read_text())
-    content["ingest"]["simulator"] |= WORLD
+    content["ingest"]["simulator"]["synthetic"] |= WORLD
     for section, values in SMALL.items():
         content[section] |= values
     (clone / "params.yaml").write_text(yaml.safe_dump(content))

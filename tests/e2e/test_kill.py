@@ -59,7 +59,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, folder / name)
     content = yaml.safe_load((folder / "params.yaml").read_text())
-    content["ingest"]["simulator"] |= WORLD
+    content["ingest"]["simulator"]["synthetic"] |= WORLD
     for section, values in SMALL.items():
         content[section] |= values
     (folder / "params.yaml").write_text(yaml.safe_dump(content))

@@ -26,8 +26,8 @@ from roiflow.data.sources.protocol import Source, Tables
 from roiflow.data.validate import validate
 from roiflow.data.weeks import MICROS_PER_DAY, Week
 from roiflow.errors import UnknownWeek
-from roiflow.params import load_params
 from roiflow.simulator.source import SimulatorSource
+from tests.worlds import world_params
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("ROIFLOW_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -42,9 +42,7 @@ def folder(name: str) -> Path:
 
 
 def simulator(tmp_path: Path) -> SimulatorSource:
-    shipped = load_params(ROOT / "params.yaml").ingest.simulator
-    small = shipped.model_dump() | {"users": 200, "ads": 20, "categories": 4}
-    return SimulatorSource(type(shipped).model_validate(small), tmp_path)
+    return SimulatorSource(world_params(users=200, ads=20, categories=4), tmp_path)
 
 
 def files(tmp_path: Path) -> Files:

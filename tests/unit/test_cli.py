@@ -24,7 +24,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "repository"
     folder.mkdir()
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    content["ingest"]["simulator"] |= SMALL
+    content["ingest"]["simulator"]["synthetic"] |= SMALL
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     (folder / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)

@@ -53,7 +53,7 @@ def test_no_number_hides_in_the_code() -> None:
             assert field.is_required(), f"{section.__name__}.{name} has a default"
 
 
-TABLE = ("ingest", "simulator", "action_importance")
+TABLE = ("ingest", "simulator", "synthetic", "action_importance")
 """Its keys are the world's actions, not ours."""
 
 

@@ -25,6 +25,7 @@ from roiflow.ranking.value import CostShares
 from roiflow.serving import package
 from roiflow.serving.package import Description, Package
 from roiflow.simulator.source import SimulatorSource
+from tests.worlds import STEADY, world_params
 
 ROOT = Path(__file__).parents[3]
 WEEKS = ("2026-W01", "2026-W02")
@@ -52,9 +53,9 @@ class TinyWorld:
 
 def tiny_world(folder: Path, weeks: tuple[str, ...] = WEEKS, **keys: object) -> TinyWorld:
     """Weeks of a world of 60 users and 12 ads, with features."""
-    shipped = load_params(ROOT / "params.yaml").ingest.simulator.model_dump()
-    small = {"users": 60, "ads": 12, "categories": 3, "seed": 3, "click_rate": 0.2}
-    params = SimulatorParams.model_validate(shipped | small | {"conversion_rate": 0.3} | keys)
+    small: dict[str, object] = {"users": 60, "ads": 12, "categories": 3, "seed": 3}
+    often: dict[str, object] = {"click_rate": 0.2, "conversion_rate": 0.3}
+    params = world_params(**(STEADY | small | often | keys))
     source = SimulatorSource(params, folder / "lake")
     for name in weeks:
         week = Week.parse(name)

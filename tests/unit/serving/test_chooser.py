@@ -4,16 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
+import pytest
 
-from roiflow.data.weeks import Week
+from roiflow.data.weeks import MICROS_PER_HOUR, Week
+from roiflow.errors import ContractError
 from roiflow.evaluation.replay import replay
 from roiflow.features import read
 from roiflow.features.engine import open_engine
 from roiflow.jobs.simulate_week import simulate
 from roiflow.policy.candidate_sets import columns_of
 from roiflow.policy.plackett_luce import conditional_propensities
+from roiflow.serving.chooser import ServedChooser
 from roiflow.serving.package import Package
-from roiflow.serving.recommender import Models
+from roiflow.serving.recommender import Models, Recommender
 from roiflow.simulator.source import SimulatorSource
 from tests.unit.serving.packages import SLATE, TinyWorld, rebuilt
 
@@ -55,3 +58,37 @@ def test_slates_are_those_of_the_offline_engine(
     found = conditional_propensities(models.logits(sets), columns_of(sets.ad, shown))
     assert late.size > 100
     np.testing.assert_allclose(found, logged, rtol=2e-4)
+
+
+def test_an_ad_without_money_waits_for_the_next_day(
+    world: TinyWorld, package: Package, tmp_path: Path
+) -> None:
+    """The same package in a world of budgets that a few clicks use up."""
+    auction = world.params.auction.model_copy(update={"budget_share": 1.5, "pacing": True})
+    poor = world.params.model_copy(update={"auction": auction})
+    source = SimulatorSource(poor, tmp_path)
+    simulate(package.folder, world.features / "online", source, WEEK)
+    shown = source.pull(WEEK, WEEK.end)["impressions"]
+    ads, pacer = source.world.ads(WEEK), source.world.pacer(WEEK)
+    row = source.world.ad_rows(WEEK, np.asarray(shown["ad_id"].to_pylist()))
+    time = shown["event_time"].cast("int64").to_numpy()
+    cost = shown["cost_micros"].to_numpy()
+    blocked = 0
+    for start in range(WEEK.start, WEEK.end, MICROS_PER_HOUR):
+        eligible = pacer.eligible(start, SLATE)
+        blocked += int((~eligible).sum())
+        now = (start <= time) & (time < start + MICROS_PER_HOUR)
+        assert eligible[row[now]].all()
+        pacer.record(row[now], cost[now])
+    assert ads.budget.all()
+    assert blocked > 100
+
+
+def test_a_package_whose_ads_have_ended_is_named(world: TinyWorld, package: Package) -> None:
+    recommender = Recommender(Package.load(package.folder))
+    source = SimulatorSource(world.params, Path("/nonexistent"))
+    chooser = ServedChooser(recommender, recommender.memory_store(), source.world)
+    eligible = np.zeros(source.world.ads(WEEK).ids.size, bool)
+    eligible[:2] = True
+    with pytest.raises(ContractError, match=r"only 2 ads of the package .* fewer than 3 slots"):
+        chooser.choose(source.world.requests(WEEK), eligible, np.random.default_rng(0))

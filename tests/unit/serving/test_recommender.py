@@ -172,6 +172,45 @@ def test_an_unknown_user_and_placement_get_a_slate(
     assert (slates.row >= 0).all()
 
 
+def test_an_ineligible_ad_is_never_shown(
+    recommender: Recommender, store: MemoryStore, world: TinyWorld
+) -> None:
+    """Barring the ads that were shown most leaves the others their propensity law."""
+    contexts = batch(world, 40, hours=3)
+    ads = recommender.models.ads.ad.size
+    every, _ = recommender.recommend(contexts, store, np.random.default_rng(0), np.ones(ads, bool))
+    np.testing.assert_array_equal(every.row, recommend(recommender, store, contexts).row)
+    favourites = np.argsort(-np.bincount(every.row.ravel(), minlength=ads))[: ads // 2]
+    eligible = np.ones(ads, bool)
+    eligible[favourites] = False
+    slates, degraded = recommender.recommend(contexts, store, np.random.default_rng(0), eligible)
+    assert not degraded
+    assert eligible[slates.row].all()
+    assert (np.diff(np.sort(slates.row, axis=1), axis=1) > 0).all()
+    assert ((slates.propensity > 0) & (slates.propensity <= 1)).all()
+
+
+def test_a_slate_of_the_last_eligible_ads_is_certain_but_for_its_order(
+    recommender: Recommender, store: MemoryStore, world: TinyWorld
+) -> None:
+    eligible = np.zeros(recommender.models.ads.ad.size, bool)
+    eligible[[1, 4, 7]] = True
+    rng = np.random.default_rng(0)
+    slates, _ = recommender.recommend(batch(world, 20), store, rng, eligible)
+    np.testing.assert_array_equal(np.sort(slates.row, axis=1), np.tile([1, 4, 7], (20, 1)))
+    np.testing.assert_allclose(slates.propensity[:, -1], 1.0, rtol=1e-9)
+
+
+def test_slots_that_no_eligible_ad_can_fill_stay_empty(
+    recommender: Recommender, store: MemoryStore, world: TinyWorld
+) -> None:
+    eligible = np.zeros(recommender.models.ads.ad.size, bool)
+    eligible[[2, 5]] = True
+    rng = np.random.default_rng(0)
+    slates, _ = recommender.recommend(batch(world, 5), store, rng, eligible)
+    np.testing.assert_array_equal(np.sort(slates.row, axis=1), np.tile([-1, 2, 5], (5, 1)))
+
+
 def test_no_request_gives_no_slate(recommender: Recommender, store: MemoryStore) -> None:
     slates = recommend(recommender, store, RequestContexts([], np.array([], np.int64), [], []))
     assert slates.row.shape == (0, SLATE)

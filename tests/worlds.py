@@ -1,0 +1,37 @@
+"""Worlds for tests: the shipped one with some keys replaced, in whichever section they are."""
+
+from pathlib import Path
+from typing import Any
+
+from roiflow.params import SimulatorParams, load_params
+
+SHIPPED = load_params(Path(__file__).parents[1] / "params.yaml").ingest.simulator
+
+STEADY: dict[str, object] = {
+    "budget_share": 0.0,
+    "return_rate": 0.0,
+    "newcomers": 0.0,
+    "churn": 0.0,
+    "new_ads_per_week": 0,
+    "ad_weeks": 1e6,
+    "fatigue": 0.0,
+    "holidays": [],
+}
+"""Nobody and nothing comes, goes, is returned, wears out or runs out of money."""
+
+
+def world_params(**keys: object) -> SimulatorParams:
+    """The shipped world with keys replaced. Raises KeyError on one that no section has."""
+    left = dict(keys)
+    content = _replaced(SHIPPED.model_dump(), left)
+    if left:
+        raise KeyError(f"ingest.simulator has no {', '.join(left)}")
+    return SimulatorParams.model_validate(content)
+
+
+def _replaced(section: dict[str, Any], left: dict[str, object]) -> dict[str, Any]:
+    """Takes what it finds out of `left`."""
+    found = {name: left.pop(name) for name in section if name in left}
+    inner = {name: value for name, value in section.items() if isinstance(value, dict)}
+    deep = {name: _replaced(value, left) for name, value in inner.items() if name not in found}
+    return section | deep | found
