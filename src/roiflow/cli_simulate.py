@@ -58,7 +58,7 @@ def weeks_command(
 ) -> None:
     """Write weeks of the simulated ad world as Parquet.
 
-    Into a folder they are served by the world's logging policy; the same numbers in
+    Into a folder they are served by the world's logging policy, on every core; the same numbers in
     `ingest.simulator` of params.yaml give the same bytes. With `--served`, one week is served by
     the policy that the run of the week before left as champion, and kept where the next run finds
     it.
@@ -89,20 +89,21 @@ def weeks_command(
 def _write_world(
     repository: Path, folder: Path, weeks: list["IsoWeek"], console: "Console"
 ) -> None:
-    from roiflow.data import lake
+    import os
+    import time
+
     from roiflow.params import load_params
     from roiflow.simulator.planted import write_planted
-    from roiflow.simulator.source import SimulatorSource
+    from roiflow.simulator.world import World
+    from roiflow.simulator.write import write_weeks
 
     params = load_params(repository / "params.yaml").ingest.simulator
-    source = SimulatorSource(params, folder / ".served")
+    started = time.perf_counter()
     with progress(console, "simulate") as show:
-        for number, week in enumerate(weeks):
-            show(number / len(weeks), str(week))
-            for name, table in source.pull(week, week.end).items():
-                lake.write(folder, name, week, table)
-    write_planted(folder, source.world, weeks[-1])
-    console.print(f"{weeks[0]} to {weeks[-1]} in {folder}")
+        events = write_weeks(params, folder, weeks, len(os.sched_getaffinity(0)), show)
+    seconds = time.perf_counter() - started
+    write_planted(folder, World(params), weeks[-1])
+    console.print(f"{weeks[0]} to {weeks[-1]} in {folder}: {events:,} events, {seconds:.1f} s")
 
 
 @simulate.command("loop")

@@ -59,6 +59,7 @@ STEP = 0.7
 EVALUATIONS = 14
 """A search of n parameters simulates at most so many logs times n squared."""
 MICROS_PER_MINUTE = MICROS_PER_HOUR / 60
+SEARCHED_WEEKS = 4
 SESSION_BREAK = MICROS_PER_HOUR // 2
 """A pause as long as this starts a new session."""
 PRICED = 5_000
@@ -137,8 +138,9 @@ class _Fit:
 
     def fidelity(self) -> Fidelity:
         """Of the parameters as they are."""
-        self._log = self._served(self._params)
-        return compare(self._log, self._real)
+        return compare(
+            simulated_log(self._params, self._real.days, self._real.positions), self._real
+        )
 
     def plan(self) -> list[Step]:
         """In an order in which no step spoils an earlier one."""
@@ -206,7 +208,11 @@ class _Fit:
             self._progress(min(1.0, self._done / total), f"fit {what}")
 
     def _served(self, params: SimulatorParams) -> Log:
-        return simulated_log(params, self._real.days, self._real.positions)
+        """A long log's weeks are its first ones over and over: the search is for their level."""
+        weeks = max(1, self._real.days // DAYS_PER_WEEK)
+        days = min(self._real.days, SEARCHED_WEEKS * DAYS_PER_WEEK)
+        log = simulated_log(params, days, self._real.positions)
+        return replace(log, by_week=np.resize(log.by_week.T, (weeks, 3)).T)
 
     def _priced(self, params: SimulatorParams) -> Log:
         """The log with the prices of many ads in the place of those that were shown."""
