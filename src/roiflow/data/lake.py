@@ -3,7 +3,7 @@
 zstd without dictionary encoding: dictionaries double the CPU time of writing at equal size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,11 +15,18 @@ from roiflow.errors import SourceError, UnknownWeek
 from roiflow.files import write_file
 
 PART = "part-0.parquet"
+PARTS = "part-*.parquet"
+"""What others write may come in several parts, in the order of their numbers."""
 
 
 def partition(root: Path, table: str, week: Week) -> Path:
     """The file of one table's week."""
     return root / table / f"week={week}" / PART
+
+
+def in_order(paths: Iterable[str]) -> list[str]:
+    """Paths of parts by their number."""
+    return sorted(paths, key=lambda path: (len(path), path))
 
 
 def held(root: Path, table: str) -> list[Week]:

@@ -2,8 +2,8 @@
 
 A shard's weeks are a file of their own, week=YYYY-Www/part-N.parquet, in the order of their times,
 so memory stands still however many users there are, and the bytes do not depend on the threads. A
-week's rows lie in the partition in which they become known; what becomes known after the last week
-is not written. Ads are written once a week.
+week's rows lie in the partition in which they become known: what becomes known after the last week
+is not written, and nothing is known of weeks before the first. Ads are in one file a week.
 """
 
 from collections import deque
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from roiflow import columns as c
+from roiflow.data.schemas import SCHEMAS
 from roiflow.data.weeks import MICROS_PER_DAY, Week
 from roiflow.files import write_file
 from roiflow.params import SimulatorParams
@@ -40,9 +41,16 @@ def write_weeks(
 ) -> int:
     """Write tables/week=YYYY-Www/part-N.parquet below `folder`; the number of events.
 
-    Raises UnknownWeek outside the world's weeks, ParamsError where there can be no such world.
+    Files of earlier weeks are left alone, those of these weeks replaced. Raises UnknownWeek outside
+    the world's weeks, ParamsError where there can be no such world.
     """
-    worlds = parts(params)
+    worlds, whole = parts(params), World(params)
+    for week in weeks:
+        for table in SCHEMAS:
+            for stale in (folder / table / f"week={week}").glob("part-*.parquet"):
+                stale.unlink()
+        with _writer(folder / "ads" / f"week={week}" / "part-0.parquet") as write:
+            write(WorldTables(whole, week, compact=True).ads())
     events, done = 0, 0
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[int]] = deque()
@@ -94,9 +102,6 @@ def _write_part(number: int, make: Callable[[], World], folder: Path, weeks: lis
                     write(_arrived(world, week, name, known))
         with _writer(place("users", week)) as write:
             write(tables.users())
-        if not number:
-            with _writer(place("ads", week)) as write:
-                write(tables.ads())
     return events
 
 

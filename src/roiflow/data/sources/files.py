@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from roiflow import columns as c
-from roiflow.data.lake import PART
+from roiflow.data.lake import PARTS, in_order
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import Week
@@ -16,7 +16,7 @@ from roiflow.errors import SourceError, UnknownWeek
 
 
 class Files:
-    """`<folder>/<table>/week=YYYY-Www/part-0.parquet` for every table of the data contract.
+    """`<folder>/<table>/week=YYYY-Www/part-*.parquet` for every table of the data contract.
 
     `folder` is a path or a URL that fsspec knows, such as s3://bucket/lake.
     """
@@ -33,20 +33,24 @@ class Files:
         return {table: self._read(table, week, as_of) for table in SCHEMAS}
 
     def _read(self, table: str, week: Week, as_of: int) -> pa.Table:
-        path = f"{self._root}/{table}/week={week}/{PART}"
+        pattern = f"{self._root}/{table}/week={week}/{PARTS}"
+        paths = in_order(self._files.glob(pattern))
+        if not paths:
+            held = ", ".join(self._held(table)) or "none"
+            raise UnknownWeek(f"{pattern}: no such file; weeks held: {held}")
+        parts = [_known_before(self._part(path), as_of) for path in paths]
+        return pa.concat_tables(parts, promote_options="default")
+
+    def _part(self, path: str) -> pa.Table:
         try:
             with self._files.open(path) as stream, pq.ParquetFile(stream) as file:
-                rows = file.read()
-        except FileNotFoundError:
-            held = ", ".join(self._held(table)) or "none"
-            raise UnknownWeek(f"{path}: no such file; weeks held: {held}") from None
+                return file.read()
         except (OSError, pa.ArrowException) as error:
             raise SourceError(f"{path}: not readable as Parquet: {error}") from None
-        return _known_before(rows, as_of)
 
     def _held(self, table: str) -> list[str]:
-        found = self._files.glob(f"{self._root}/{table}/week=*/{PART}")
-        return sorted(name.split("/")[-2].removeprefix("week=") for name in found)
+        found = self._files.glob(f"{self._root}/{table}/week=*/{PARTS}")
+        return sorted({name.split("/")[-2].removeprefix("week=") for name in found})
 
 
 def _known_before(rows: pa.Table, as_of: int) -> pa.Table:

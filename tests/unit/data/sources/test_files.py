@@ -50,8 +50,17 @@ def test_rows_known_after_as_of_are_left_out_and_rows_without_time_are_not(root:
 
 
 def test_a_missing_week_and_a_corrupt_file_are_named(root: Path) -> None:
-    with pytest.raises(UnknownWeek, match=r"impressions/week=2026-W05/part-0.*held: 2026-W03, "):
+    with pytest.raises(UnknownWeek, match=r"impressions/week=2026-W05/part-.*held: 2026-W03, "):
         Files(str(root)).pull(SECOND.plus(1), SECOND.plus(1).end)
     lake.partition(root, "ads", FIRST).write_bytes(b"x")
     with pytest.raises(SourceError, match=r"ads/week=2026-W03/part-0.parquet: not readable"):
         Files(str(root)).pull(FIRST, FIRST.end)
+
+
+def test_a_week_in_parts_is_read_in_the_order_of_their_numbers(root: Path) -> None:
+    rows = worlds.table("conversions", worlds.week_rows("conversions", FIRST))
+    lake.partition(root, "conversions", FIRST).unlink()
+    for number, part in enumerate((rows.slice(0, 1), rows.slice(1))):
+        name = f"part-{(2, 10)[number]}.parquet"
+        lake.write_parquet(root / "conversions" / f"week={FIRST}" / name, part)
+    assert Files(str(root)).pull(FIRST, FIRST.end)["conversions"].equals(rows)
