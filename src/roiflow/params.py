@@ -78,7 +78,7 @@ class SyntheticParams(Section):
     churn: Fraction
     interest_drift: NonNegative
     session_intent: Fraction
-    half_life_hours: Positive
+    half_life_hours: Annotated[float, Field(ge=0.5)]
     intent_days: Count
     action_importance: dict[str, NonNegative]
     holidays: list[str]

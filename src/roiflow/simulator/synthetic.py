@@ -256,7 +256,6 @@ class SyntheticPopulation:
             return np.zeros(rows.shape), np.zeros(rows.shape)
         week = Week.of(int(requests.event_time[0]))
         history = self._history(week, effects)
-        rate = np.log(2) / (synthetic.half_life_hours * MICROS_PER_HOUR)
         day = requests.event_time // MICROS_PER_DAY
         holiday = np.array(
             [is_holiday(synthetic.holidays, int(at)) for at in range(day[0], day[-1] + 1)]
@@ -275,11 +274,16 @@ class SyntheticPopulation:
         return _odds(
             user, requests.event_time, requests.device_index, base, won,
             self.interest(effects.turn), params.interest_weight, params.intent_weight,
-            history.offsets, history.time, history.category, history.weight, rate,
-            synthetic.intent_days * MICROS_PER_DAY,
+            history.offsets, history.time, history.category, history.grown, self._fading,
+            week.start, synthetic.intent_days * MICROS_PER_DAY,
             np.ascontiguousarray(rows), ads.category, ads.ad_type,
             ads.click, ads.conversion, people.AD_TYPE_ON_DEVICE,
         )  # fmt: skip
+
+    @property
+    def _fading(self) -> float:
+        """Of intent, per microsecond."""
+        return float(np.log(2) / (self.params.synthetic.half_life_hours * MICROS_PER_HOUR))
 
     def _history(self, week: Week, effects: Effects) -> "_History":
         if week not in self._histories:
@@ -302,7 +306,7 @@ class SyntheticPopulation:
             for part in parts:
                 _place(
                     part.user, part.event_time, part.ad, part.action, category, weight,
-                    free, made.time, made.category, made.weight,
+                    self._fading, week.start, free, made.time, made.category, made.grown,
                 )  # fmt: skip
             self._histories = {week: made}
         return self._histories[week]
@@ -318,7 +322,8 @@ class _History:
     offsets: Longs
     time: Longs
     category: Ints
-    weight: Floats
+    grown: Floats
+    """An action's importance times exp(rate x (time - the week's start)): fades alike for all."""
 
 
 def is_holiday(holidays: list[str], day: int) -> bool:
@@ -624,10 +629,12 @@ def _place(
     action: Ints,
     category_of: Ints,
     weight_of: Floats,
+    rate: float,
+    origin: int,
     free: Longs,
     out_time: Longs,
     out_category: Ints,
-    out_weight: Floats,
+    out_grown: Floats,
 ) -> None:
     """Put each user's events where they are free, in the order in which they come."""
     for row in range(user.size):
@@ -635,7 +642,7 @@ def _place(
         free[user[row]] = place + 1
         out_time[place] = time[row]
         out_category[place] = category_of[ad[row]]
-        out_weight[place] = weight_of[action[row]]
+        out_grown[place] = weight_of[action[row]] * np.exp(rate * (time[row] - origin))
 
 
 @njit(cache=True, nogil=True)
@@ -651,8 +658,9 @@ def _odds(
     offsets: Longs,
     time: Longs,
     category: Ints,
-    weight: Floats,
+    grown: Floats,
     rate: float,
+    origin: int,
     reach: int,
     rows: Ints,
     ad_category: Ints,
@@ -662,26 +670,27 @@ def _odds(
     creative: Floats,
 ) -> tuple[Floats, Floats]:
     click, conversion = np.empty(rows.shape), np.empty(rows.shape)
-    categories = interest.shape[1]
-    affinity = np.empty(categories)
+    recent = np.empty(interest.shape[1])
     for row in range(user.size):
         who = user[row]
-        affinity[:] = 0.0
+        recent[:] = 0.0
         for event in range(offsets[who + 1] - 1, offsets[who] - 1, -1):
             age = at[row] - time[event]
             if age > reach:
                 break
             if age > 0:
-                affinity[category[event]] += weight[event] * np.exp(-rate * age)
-        for one in range(categories):
-            lasting = interest_weight * interest[who, one]
-            recent = affinity[one]
-            affinity[one] = lasting + (intent_weight * np.log1p(recent) if recent > 0.0 else 0.0)
+                recent[category[event]] += grown[event]
+        fade = np.exp(-rate * (at[row] - origin))
         for place in range(rows.shape[1]):
             ad = rows[row, place]
             about = ad_category[ad]
+            intent = np.log1p(fade * recent[about]) if recent[about] > 0.0 else 0.0
             click[row, place] = (
-                base[row] + affinity[about] + creative[ad_type[ad], device[row]] + ad_click[ad]
+                base[row]
+                + interest_weight * interest[who, about]
+                + intent_weight * intent
+                + creative[ad_type[ad], device[row]]
+                + ad_click[ad]
             )
             conversion[row, place] = (
                 won[row] + INTEREST_ON_CONVERSION * interest[who, about] + ad_conversion[ad]
