@@ -152,6 +152,7 @@ def _best_cascade(value: Floats, on: Floats, slots: int) -> Longs:
     count, ads = value.shape
     order = np.argsort(-value / np.maximum(1 - on, 1e-12), axis=1, kind="stable")
     value, on = np.take_along_axis(value, order, 1), np.take_along_axis(on, order, 1)
+    on = np.maximum(on, np.finfo(np.float64).tiny)  # 0 would make a slate out of too few ads
     best = np.full((count, slots + 1), -np.inf)
     best[:, 0] = 0.0
     taken = np.zeros((ads, count, slots + 1), np.bool_)

@@ -1,17 +1,22 @@
-from itertools import pairwise, permutations
+from itertools import permutations
 
 import numpy as np
 import pytest
 
 from roiflow.data.weeks import Week
-from roiflow.simulator.noise import Stream
+from roiflow.simulator import response
+from roiflow.simulator.noise import Floats
 from roiflow.simulator.policies import (
+    Greedy,
     Oracle,
     PlackettLuce,
     conditional_propensities,
     logging_policy,
     random_policy,
 )
+from roiflow.simulator.population import Flags, Ints
+from roiflow.simulator.response import Response
+from roiflow.simulator.run import SlateChooser
 from roiflow.simulator.truth import expected_value_of, slate_truth
 from roiflow.simulator.world import World
 from tests.unit.simulator.conftest import Make
@@ -20,113 +25,172 @@ WEEK = Week.parse("2026-W02")
 RNG = np.random.default_rng(0)
 
 
+def everything(world: World) -> Flags:
+    return np.ones(world.ads(WEEK).ids.size, np.bool_)
+
+
+def every_slate(ads: int, slots: int) -> Ints:
+    """(N, S)."""
+    return np.array(list(permutations(range(ads), slots)), np.int32)
+
+
 def test_conditional_propensities_by_hand() -> None:
     logits = np.log([1.0, 2.0, 3.0])
     slates = np.array([[0, 2], [2, 1]], dtype=np.int32)
     expected = [[1 / 6, 3 / 5], [3 / 6, 2 / 3]]
     np.testing.assert_allclose(conditional_propensities(logits, slates), expected)
+    by_request = np.stack([logits, logits[::-1]])
+    expected = [[1 / 6, 3 / 5], [1 / 6, 2 / 5]]
+    np.testing.assert_allclose(conditional_propensities(by_request, slates), expected)
+    two = np.array([True, False, True])
+    only = np.array([[0, 2]], dtype=np.int32)
+    np.testing.assert_allclose(conditional_propensities(logits, only, two), [[1 / 4, 1.0]])
 
 
-def test_slates_are_drawn_with_their_propensities(make: Make) -> None:
-    world = World(make(ads=4, categories=2, slate_size=2, requests_per_user_day=30.0))
-    policy = PlackettLuce(world, np.array([0.0, 0.5, 1.0, -0.5]), "planted")
-    slates, propensity = policy.choose(world.requests(WEEK), RNG)
-    count = len(slates)
-    total = 0.0
-    for pair in permutations(range(4), 2):
-        shown = (slates == pair).all(axis=1)
-        probability = propensity[shown].prod(axis=1)[0]
+@pytest.mark.parametrize("temperature", [np.inf, 1.0, 0.15])
+@pytest.mark.parametrize("out", [0, 2])
+def test_slates_are_drawn_with_their_propensities(make: Make, temperature: float, out: int) -> None:
+    """Exactly those of Plackett-Luce over the eligible ads; the lowest temperature is all but
+    certain of its first ad, so that the slots below it are drawn from what little is left."""
+    world = World(make(ads=5, categories=2, slate_size=3, requests_per_user_day=30.0))
+    policy = PlackettLuce(world, "planted", noise=0.5, temperature=temperature)
+    eligible = everything(world)
+    eligible[[1, 3][:out]] = False
+    requests = world.requests(WEEK)
+    slates, propensity = policy.choose(requests, eligible, RNG)
+    exact = conditional_propensities(policy.logits(WEEK), slates, eligible)
+    np.testing.assert_allclose(propensity, exact, rtol=1e-9)
+    count, total = len(slates), 0.0
+    for slate in every_slate(5, 3):
+        if not eligible[slate].all():
+            continue
+        probability = conditional_propensities(policy.logits(WEEK), slate[None], eligible).prod()
         total += probability
         error = np.sqrt(probability * (1 - probability) / count)
-        assert shown.mean() == pytest.approx(probability, abs=4 * error)
+        shown = (slates == slate).all(axis=1).mean()
+        assert shown == pytest.approx(probability, abs=4 * error + 1e-9)
     assert total == pytest.approx(1.0)
 
 
-def test_the_oracle_finds_the_best_of_all_slates(make: Make) -> None:
-    world = World(make(ads=5, categories=2, slate_size=2))
-    requests = world.requests(WEEK).take(slice(0, 100))
+def test_a_policy_of_extreme_logits_still_draws_whole_slates(make: Make) -> None:
+    """One ad has all of the weight but 1 in 10^30; the rest is drawn after it, alike."""
+    world = World(make(ads=4, categories=2, slate_size=3, requests_per_user_day=30.0))
+    policy = PlackettLuce(world, "extreme")
+    policy._logits[WEEK] = np.array([0.0, 70.0, 0.0, 0.0])
+    slates, propensity = policy.choose(world.requests(WEEK), everything(world), RNG)
+    assert np.all(slates[:, 0] == 1)
+    np.testing.assert_allclose(propensity, np.tile([1, 1 / 3, 1 / 2], (len(slates), 1)), rtol=1e-9)
+    share = np.bincount(slates[:, 1], minlength=4) / len(slates)
+    np.testing.assert_allclose(share[[0, 2, 3]], 1 / 3, atol=4 * np.sqrt(2 / 9 / len(slates)))
 
-    def value(slates: np.ndarray) -> np.ndarray:
+
+def test_random_slates_are_all_alike(make: Make) -> None:
+    world = World(make(slate_size=3))
+    _, propensity = random_policy(world).choose(world.requests(WEEK), everything(world), RNG)
+    expected = np.tile([1 / 20, 1 / 19, 1 / 18], (len(propensity), 1))
+    np.testing.assert_allclose(propensity, expected, rtol=1e-12)
+
+
+def test_slates_do_not_depend_on_who_else_asks(make: Make) -> None:
+    world = World(make())
+    requests, eligible = world.requests(WEEK), everything(world)
+    policy = logging_policy(world)
+    whole, _ = policy.choose(requests, eligible, RNG)
+    part, _ = policy.choose(requests.take(slice(70, 90)), eligible, RNG)
+    np.testing.assert_array_equal(part, whole[70:90])
+    none, _ = policy.choose(requests.take(slice(0, 0)), eligible, RNG)
+    assert none.shape == (0, 3)
+
+
+AUCTIONS = [
+    {"pricing": "first", "charge": "click"},
+    {"pricing": "second", "charge": "click"},
+    {"pricing": "second", "charge": "impression"},
+]
+LOOKS = [
+    {"model": "position_based"},
+    {"model": "cascade", "after_click": 0.3, "after_skip": 0.9},
+    {"model": "cascade", "after_click": 0.9, "after_skip": 0.3},
+    {"model": "cascade", "after_click": 1.0, "after_skip": 1.0},
+    {"model": "cascade", "after_click": 0.0, "after_skip": 0.0},
+]
+
+
+@pytest.mark.parametrize("looks", LOOKS)
+@pytest.mark.parametrize("keys", AUCTIONS)
+def test_the_oracle_finds_the_best_of_all_slates(
+    make: Make, keys: dict[str, object], looks: dict[str, object]
+) -> None:
+    world = World(make(ads=6, categories=3, slate_size=3, click_rate=0.3, **keys, **looks))
+    requests, eligible = world.requests(WEEK).take(slice(0, 60)), everything(world)
+    eligible[2] = False
+
+    def value(slates: Ints) -> Floats:
         outcome = slate_truth(world, requests, slates)
-        return outcome[:, 2] - outcome[:, 3]
+        return np.asarray(outcome[:, 2] - outcome[:, 3])
 
-    every = [
-        value(np.tile(np.array(pair, dtype=np.int32), (100, 1)))
-        for pair in permutations(range(5), 2)
-    ]
-    slates, propensity = Oracle(world).choose(requests, RNG)
-    np.testing.assert_allclose(value(slates), np.max(every, axis=0))
+    others = [slate for slate in every_slate(6, 3) if 2 not in slate]
+    every = [value(np.tile(slate, (60, 1))) for slate in others]
+    slates, propensity = Oracle(world).choose(requests, eligible, RNG)
+    np.testing.assert_allclose(value(slates), np.max(every, axis=0), rtol=1e-9)
     assert np.all(propensity == 1)
 
 
-def test_oracle_beats_logging_beats_random(make: Make) -> None:
-    """On the shipped world: in value and in ROI."""
-    world = World(make(users=1000, ads=150, categories=12, seed=7))
-    order = [
-        expected_value_of(world, WEEK, policy)[0]
-        for policy in (random_policy(world), logging_policy(world), Oracle(world))
+@pytest.mark.parametrize("looks", LOOKS)
+@pytest.mark.parametrize("level", [-1.0, 0.0, 1.0])
+def test_the_oracle_is_exact_whatever_the_values(
+    make: Make, looks: dict[str, object], level: float
+) -> None:
+    """Also where every ad loses money and a slate must be filled all the same."""
+    world, rng = World(make(slate_size=3, **looks)), np.random.default_rng(1)
+    shape = (200, 6)
+    click, nothing = rng.beta(0.5, 0.5, shape), np.zeros(shape)
+    click[:20, :3] = 1.0
+    look = Response(click, nothing, nothing, nothing, look_cost=-(level + rng.normal(size=shape)))
+    slates = every_slate(6, 3)
+    seen = response.examine(world.params.examination, click[:, slates].reshape(-1, 3))
+    every = (seen * look.value[:, slates].reshape(-1, 3)).sum(axis=1).reshape(200, -1)
+    found = Oracle(world).best(look)
+    assert np.all(np.diff(np.sort(found, axis=1), axis=1) > 0)
+    seen = response.examine(world.params.examination, np.take_along_axis(click, found, 1))
+    value = (seen * np.take_along_axis(look.value, found, 1)).sum(axis=1)
+    np.testing.assert_allclose(value, every.max(axis=1), rtol=1e-9, atol=1e-12)
+
+
+def test_the_greedy_one_shows_what_is_clicked_most(make: Make) -> None:
+    world = World(make())
+    requests, eligible = world.requests(WEEK).take(slice(0, 50)), everything(world)
+    eligible[[0, 4]] = False
+    slates, propensity = Greedy(world).choose(requests, eligible, RNG)
+    click = world.respond(requests, np.tile(np.arange(20, dtype=np.int32), (50, 1))).click
+    click[:, [0, 4]] = -1.0
+    np.testing.assert_array_equal(slates, np.argsort(-click, axis=1)[:, :3])
+    assert np.all(propensity == 1)
+
+
+@pytest.mark.parametrize("looks", LOOKS[:2])
+@pytest.mark.parametrize("keys", AUCTIONS)
+def test_the_order_of_the_policies(
+    make: Make, keys: dict[str, object], looks: dict[str, object]
+) -> None:
+    """The oracle earns more than anybody; who maximises clicks has more of them, and pays.
+
+    Charged by impression a click costs nothing more, so the ROI of most clicks is high.
+    """
+    world = World(make(users=600, ads=60, categories=12, seed=7, **keys, **looks))
+    policies: list[SlateChooser] = [
+        random_policy(world),
+        logging_policy(world),
+        PlackettLuce(world, "sharper", 0.0, 0.3),
+        Greedy(world),
+        Oracle(world),
     ]
-    for worse, better in pairwise(order):
-        assert better["value"] > worse["value"]
-        assert better["roi"] > worse["roi"] + 0.05
-
-
-class Clicks(Oracle):
-    """Most clicks under the true probabilities, whatever they cost."""
-
-    def score(self, look: object) -> np.ndarray:
-        return look.click  # type: ignore[attr-defined]
-
-
-def test_most_clicks_is_not_most_value(make: Make) -> None:
-    world = World(make(ads=60, categories=6))
-    most_clicks, most_value = (
-        expected_value_of(world, WEEK, policy)[0] for policy in (Clicks(world), Oracle(world))
-    )
-    assert most_clicks["clicks"] > most_value["clicks"]
-    assert most_clicks["value"] < most_value["value"]
-    assert most_clicks["roi"] < most_value["roi"]
-
-
-@pytest.fixture(scope="module")
-def ips(make: Make) -> tuple[np.ndarray, np.ndarray]:
-    """40 small worlds: (mean weight - 1, IPS - truth), each in standard errors."""
-    weight_z, value_z = [], []
-    for seed in range(40):
-        world = World(make(users=60, ads=5, categories=2, slate_size=2, seed=seed, click_rate=0.2))
-        requests = world.requests(WEEK)
-        logging = logging_policy(world)
-        logits = np.linspace(-0.5, 0.5, 5)
-        target = PlackettLuce(world, logits, "target", Stream.CHOOSER)
-        slates, propensity = logging.choose(requests, RNG)
-        outcome = world.happen(WEEK, requests, slates)
-        weight = (conditional_propensities(target.logits, slates) / propensity).prod(axis=1)
-        terms = weight * outcome.clicked.sum(axis=1)
-        truth = every_slate(world, requests, target)
-        error = terms.std(ddof=1) / np.sqrt(terms.size)
-        value_z.append((terms.mean() - truth) / error)
-        weight_z.append((weight.mean() - 1) / (weight.std(ddof=1) / np.sqrt(weight.size)))
-    return np.array(weight_z), np.array(value_z)
-
-
-def every_slate(world: World, requests: object, target: PlackettLuce) -> float:
-    """Exact expected clicks per request: the sum over all slates."""
-    total = 0.0
-    for pair in permutations(range(world.ads.ids.size), 2):
-        slates = np.tile(np.array(pair, dtype=np.int32), (requests.number.size, 1))  # type: ignore[attr-defined]
-        probability = conditional_propensities(target.logits, slates[:1]).prod()
-        total += probability * slate_truth(world, requests, slates)[:, 0].mean()  # type: ignore[arg-type]
-    return total
-
-
-def test_mean_weight_is_one(ips: tuple[np.ndarray, np.ndarray]) -> None:
-    weight_z, _ = ips
-    assert np.abs(weight_z).max() < 4
-    assert abs(weight_z.mean()) < 4 / np.sqrt(weight_z.size)
-
-
-def test_ips_intervals_cover_the_truth(ips: tuple[np.ndarray, np.ndarray]) -> None:
-    """Of 40 intervals of 95 %, fewer than 34 would cover with probability 0.001."""
-    _, value_z = ips
-    assert np.sum(np.abs(value_z) < 1.96) >= 34
-    assert abs(value_z.mean()) < 4 / np.sqrt(value_z.size)
+    values = [expected_value_of(world, WEEK, policy)[0] for policy in policies]
+    random, logging, sharper, clicks, oracle = values
+    assert max(values, key=lambda value: value["value"]) is oracle
+    assert min(values[:3], key=lambda value: value["value"]) is random
+    assert random["value"] < logging["value"] < sharper["value"] < oracle["value"]
+    assert random["clicks"] < logging["clicks"] < sharper["clicks"] < clicks["clicks"]
+    assert oracle["clicks"] < clicks["clicks"]
+    if keys["charge"] == "click":
+        assert clicks["roi"] < oracle["roi"] - 0.1

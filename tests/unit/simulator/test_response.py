@@ -120,9 +120,7 @@ def test_a_click_is_charged_and_nothing_else(make: Make, pricing: str) -> None:
 
 def test_clicks_convert_as_planted(make: Make) -> None:
     of = drawn(make)
-    won = np.zeros(of.slates.size, np.bool_)
-    won[of.outcome.converted] = True
-    won = won.reshape(of.slates.shape)
+    won = np.isin(np.arange(of.slates.size), of.outcome.converted).reshape(of.slates.shape)
     assert not (won & ~of.outcome.clicked).any()
     for position in range(3):
         clicked = of.outcome.clicked[:, position]
