@@ -13,7 +13,7 @@ STEADY: dict[str, object] = {
     "newcomers": 0.0,
     "churn": 0.0,
     "new_ads_per_week": 0,
-    "ad_weeks": 1e6,
+    "ad_weeks": 1e17,
     "fatigue": 0.0,
     "holidays": [],
 }

@@ -9,9 +9,9 @@ from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError, PropensityError
 from roiflow.simulator.noise import Floats, Longs
 from roiflow.simulator.policies import Oracle, PlackettLuce, logging_policy
-from roiflow.simulator.population import Ints
+from roiflow.simulator.population import Flags, Ints, WorldRequests
 from roiflow.simulator.run import DELAYED, nothing, run_week
-from roiflow.simulator.world import World, WorldRequests
+from roiflow.simulator.world import World
 from tests.unit.simulator.conftest import Make
 
 WEEK = Week.parse("2026-W02")
@@ -67,14 +67,18 @@ def test_a_partition_holds_what_became_known_in_its_week(make: Make) -> None:
 class Witness(PlackettLuce):
     """Notes what was known when it chose."""
 
+    learns = True
+
     def __init__(self, world: World) -> None:
-        super().__init__(world, np.zeros(world.ads.ids.size), "witness")
+        super().__init__(world, "witness")
         self.news: list[Tables] = []
         self.asked: list[Longs] = []
 
-    def choose(self, requests: WorldRequests, rng: np.random.Generator) -> tuple[Ints, Floats]:
+    def choose(
+        self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
+    ) -> tuple[Ints, Floats]:
         self.asked.append(requests.event_time)
-        return super().choose(requests, rng)
+        return super().choose(requests, eligible, rng)
 
     def observe(self, tables: Tables) -> None:
         self.news.append(tables)
@@ -102,10 +106,12 @@ def test_every_row_is_observed_once_and_as_known(make: Make, lag: int) -> None:
 
 class Wrong(PlackettLuce):
     def __init__(self, world: World, slate: list[int], propensity: float) -> None:
-        super().__init__(world, np.zeros(world.ads.ids.size), "wrong")
+        super().__init__(world, "wrong")
         self.answer = slate, propensity
 
-    def choose(self, requests: WorldRequests, rng: np.random.Generator) -> tuple[Ints, Floats]:
+    def choose(
+        self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
+    ) -> tuple[Ints, Floats]:
         slate, propensity = self.answer
         slates = np.tile(np.array(slate, dtype=np.int32), (requests.number.size, 1))
         return slates, np.full(slates.shape, propensity)
@@ -142,7 +148,7 @@ def test_progress_ends_at_one(make: Make) -> None:
         chunk_hours=24,
         progress=lambda fraction, what: done.append(fraction),
     )
-    assert done == pytest.approx(np.arange(1, 8) / 7)
+    assert done == pytest.approx(np.arange(8) / 7)
 
 
 def test_the_smallest_world_runs(make: Make) -> None:

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from roiflow.data.weeks import Week
+from roiflow.simulator.noise import Floats
 from roiflow.simulator.policies import Oracle, logging_policy
+from roiflow.simulator.population import Flags, Ints, WorldRequests
 from roiflow.simulator.run import nothing, run_week
 from roiflow.simulator.truth import expected_value_of, slate_truth, truth
 from roiflow.simulator.world import World
@@ -19,7 +21,7 @@ def test_truth_of_shown_slates_has_three_equal_ways(make: Make) -> None:
     shown = [run.tables["impressions"], run.pending["impressions"]]
     from_log = [truth(world, table) for table in shown]
     requests = world.requests(WEEK)
-    slates, _ = policy.choose(requests, np.random.default_rng(0))
+    slates, _ = policy.choose(requests, world.eligible(WEEK), np.random.default_rng(0))
     sums = slate_truth(world, requests, slates).sum(axis=0)
     from_policy, _ = expected_value_of(world, WEEK, policy)
     for name, scale, column in (("clicks", 1, 0), ("conversions", 1, 1), ("revenue", 1e6, 2)):
@@ -48,8 +50,10 @@ def test_a_log_without_rows_is_worth_nothing(make: Make) -> None:
 class Tossing(Oracle):
     """The oracle's slate or its mirror image, by the toss of a coin."""
 
-    def choose(self, requests, rng):  # type: ignore[no-untyped-def]
-        slates, propensity = super().choose(requests, rng)
+    def choose(
+        self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
+    ) -> tuple[Ints, Floats]:
+        slates, propensity = super().choose(requests, eligible, rng)
         return np.where(rng.random((len(slates), 1)) < 0.5, slates, slates[:, ::-1]), propensity / 2
 
 
