@@ -219,7 +219,7 @@ def calibrate_command(
     with progress(console, "calibrate") as show:
         done = calibrate(world, real, users, show)
     fitted = {f"ingest.simulator.{key}": value for key, value in done.values.items()}
-    text = with_values(params.read_text(), fitted)
+    text = with_values(params.read_text(), {"ingest.simulator.world": "synthetic", **fitted})
     with write_file(out) as aside:
         aside.write_text(text)
     console.print(_distances(Section(done.before, done.after)))

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
-from roiflow.errors import ParamsError
+from roiflow.errors import ParamsError, SourceError
 from roiflow.params import SimulatorParams
 from roiflow.simulator.fidelity import Fidelity, compare, distance, simulated_log, weeks_of
 from roiflow.simulator.logs import DAYS_PER_WEEK, Log
@@ -92,25 +92,22 @@ class Step:
 def calibrate(
     params: SimulatorParams, real: Log, users: int, progress: Progress | None = None
 ) -> Calibration:
-    """Fit what `real` tells of, in a world of `users` users; all other parameters stay.
+    """Fit what `real` tells of, in a synthetic world of `users` users; the rest stays as it is.
 
-    Raises ParamsError where the world is not the synthetic one.
+    Raises ParamsError, naming key and value, where no such world can be.
     """
-    if params.world != "synthetic":
-        raise ParamsError(
-            f"ingest.simulator.world: only synthetic can be calibrated (value {params.world!r})"
-        )
-    fit = _Fit(with_values(params, {"synthetic.users": users}), real, progress)
+    small: dict[str, float | str] = {"world": "synthetic", "synthetic.users": users}
+    fit = _Fit(with_values(params, small), real, progress)
     before = fit.fidelity()
     for step in fit.plan():
         fit.search(step)
     return Calibration(fit.values, before, fit.fidelity())
 
 
-def with_values(params: SimulatorParams, values: Mapping[str, float]) -> SimulatorParams:
+def with_values(params: SimulatorParams, values: Mapping[str, float | str]) -> SimulatorParams:
     """The parameters with other values at keys such as synthetic.users; bounds are not checked."""
 
-    def put(section: BaseModel, names: Sequence[str], value: float) -> Any:
+    def put(section: BaseModel, names: Sequence[str], value: float | str) -> Any:
         new = put(getattr(section, names[0]), names[1:], value) if names[1:] else value
         return section.model_copy(update={names[0]: new})
 
@@ -162,8 +159,11 @@ class _Fit:
         start = step.start()
 
         def away(at: Values) -> float:
-            log = step.simulate(self._with(at))
             self._tell(" and ".join(step.marginals))
+            try:
+                log = step.simulate(self._with(at))
+            except (ParamsError, SourceError):  # no such world, or nothing to see in it
+                return 1.0
             return float(np.mean([self._distance(name, log) for name in step.marginals]))
 
         keys = [key for key in start if key in BOUNDS]
@@ -216,7 +216,8 @@ class _Fit:
 
     def _priced(self, params: SimulatorParams) -> Log:
         """The log with the prices of many ads in the place of those that were shown."""
-        world = World(with_values(params, {"synthetic.ads": PRICED}))
+        many = {"synthetic.ads": PRICED, "auction.budget_share": 0.0}
+        world = World(with_values(params, many))
         return replace(self._log, price=world.ads(world.first_week).price / 1e6)
 
     def _visited(self, params: SimulatorParams) -> Log:
@@ -268,16 +269,17 @@ class _Fit:
         curve = position(self._real)
         if self._params.examination.model == "cascade":
             return {AFTER_SKIP: float(curve.y[0])}
-        far = np.log(curve.x)
-        return {EXPONENT: float(-(far @ np.log(curve.y)) / (far @ far))}
+        clicked = curve.y > 0
+        far, rate = np.log(curve.x[clicked]), np.log(curve.y[clicked])
+        return {EXPONENT: float(-(far @ rate) / (far @ far)) if far.size else 1.0}
 
     def _level(self, of: Callable[[Log], Curve], key: str) -> Values:
         """The log odds move by as much as the simulated level is off."""
-        ours, theirs = (
-            logit(float(np.clip(of(log).y.mean(), *BOUNDS[key])))
-            for log in (self._served(self._params), self._real)
-        )
-        return {key: _unscaled(key, logit(value_of(self._params, key)) + theirs - ours)}
+        ours, theirs = of(self._served(self._params)).y, of(self._real).y
+        if not ours.size:
+            return self._now(key)
+        level, wanted = (logit(float(np.clip(one.mean(), *BOUNDS[key]))) for one in (ours, theirs))
+        return {key: _unscaled(key, logit(value_of(self._params, key)) + wanted - level)}
 
 
 def _scaled(key: str, value: float) -> float:

@@ -45,7 +45,7 @@ class Fidelity:
 
 def kolmogorov_smirnov(one: Distribution, other: Distribution) -> float:
     """sup |F - G| of two weighted samples, in [0, 1]."""
-    at = np.union1d(one.value, other.value)
+    at = np.concatenate([one.value, other.value])
     return float(np.abs(_share_below(one, at) - _share_below(other, at)).max())
 
 
@@ -62,8 +62,9 @@ def relative_difference(simulated: Curve, real: Curve) -> float:
     if not ours.size:
         return 1.0
     expected = real.y[theirs]
-    difference = np.abs(simulated.y[ours] - expected) / expected
-    return min(1.0, float(difference.mean()))
+    difference = np.abs(simulated.y[ours] - expected)
+    relative = np.where(expected > 0, difference / np.maximum(expected, 1e-300), difference > 0)
+    return min(1.0, float(relative.mean()))
 
 
 def distance(simulated: Marginal, real: Marginal) -> float:

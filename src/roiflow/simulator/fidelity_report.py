@@ -19,8 +19,8 @@ POINTS = 400
 """Of a drawn distribution."""
 
 TITLES = {
-    "activity": "Events per user and week",
-    "gap": "Seconds between a user's events",
+    "activity": "Events per user-week",
+    "gap": "Time between events",
     "popularity": "Lorenz curve of items",
     "position": "Click rate over position 1's",
     "click": "Clicks per impression",
@@ -128,6 +128,7 @@ def _draw(axes: Any, name: str, section: Section) -> None:
 def _line(axes: Any, name: str, marginal: Marginal, colour: str, label: str) -> None:
     match marginal:
         case Curve(x, y):
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.plot(x, y, "o-", ms=3, lw=1.3, color=colour, label=label)
         case Distribution(value, weight):
             share = np.cumsum(weight)

@@ -3,7 +3,7 @@
 What a log does not hold it says in `Log.lacks`, with the reason.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from roiflow.simulator.noise import Floats, Longs
 
 DAYS_PER_WEEK = 7
 NO_SLATES = "slates of one"
+LEAST_SHOWN = 100
+"""A position with fewer impressions has no click rate worth comparing."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def of_tables(
     """Tables of the data contract, cut to the events of `days` days from the week's start on.
 
     `positions` leaves out what was shown below; a conversion counts for the week of its impression.
+    Raises SourceError where nothing was shown.
     """
     end = first.start + days * MICROS_PER_DAY
     impressions = _between(tables["impressions"], first.start, end)
@@ -74,6 +77,8 @@ def of_tables(
         position = position[position <= positions]
     slate = int(position.max(initial=1))
     requests = impressions.filter(pa.array(position == 1))
+    if not requests.num_rows:
+        raise SourceError(f"{name}: no impressions in {days} days from {first} on")
     time = np.concatenate([_times(requests), _times(behaviours)]) - first.start
     order = np.argsort(time, kind="stable")
     users = pa.chunked_array(requests[c.USER].chunks + behaviours[c.USER].chunks, pa.string())
@@ -86,18 +91,8 @@ def of_tables(
     revenue = bought.filter(known)[c.REVENUE].to_numpy() / 1e6
     price = _prices(tables["ads"], codes(impressions[c.AD])[1])
     weeks = max(1, days // DAYS_PER_WEEK)
-    lacks = {}
-    if not behaviours.num_rows:
-        lacks["popularity"] = "no behaviours"
-    if slate == 1:
-        lacks["position"] = NO_SLATES
-    if not price.size:
-        lacks["price"] = "no prices"
-    if not revenue.size:
-        lacks |= dict.fromkeys(("conversion", "revenue"), "no conversions")
-    elif np.ptp(revenue) == 0:
-        lacks["revenue"] = "every conversion brings the same"
-    return Log(
+    by_position = np.stack([count(position - 1, slate), count(position[clicked] - 1, slate)])
+    log = Log(
         name=name,
         days=days,
         positions=slate,
@@ -105,13 +100,37 @@ def of_tables(
         time=time[order],
         requests=requests.num_rows,
         items=np.bincount(codes(behaviours[c.AD])[0]),
-        by_position=np.stack([count(position - 1, slate), count(position[clicked] - 1, slate)]),
+        by_position=by_position,
         by_week=np.stack([count(rows, weeks) for rows in (week, week[clicked], week[cause])]),
         price=price,
         revenue=revenue,
         conversions=np.ones(revenue.size, dtype=np.int64),
-        lacks=lacks,
+        lacks={},
     )
+    return replace(log, lacks=_lacks(log))
+
+
+def _lacks(log: Log) -> dict[str, str]:
+    """What is not held by tables that hold impressions."""
+    shown, clicked = log.by_position
+    found = {}
+    if np.unique(log.user).size == log.user.size:
+        found["gap"] = "no user comes twice"
+    if not log.items.size:
+        found["popularity"] = "no behaviours"
+    if log.positions == 1:
+        found["position"] = NO_SLATES
+    elif shown[1:].max() < LEAST_SHOWN:
+        found["position"] = f"fewer than {LEAST_SHOWN} slates"
+    elif not clicked[0]:
+        found["position"] = "no clicks at position 1"
+    if not log.price.size:
+        found["price"] = "no prices"
+    if not log.revenue.size:
+        found |= dict.fromkeys(("conversion", "revenue"), "no conversions")
+    elif np.ptp(log.revenue) == 0:
+        found["revenue"] = "every conversion brings the same"
+    return found
 
 
 def _between(table: pa.Table, start: int, end: int) -> pa.Table:
@@ -125,7 +144,7 @@ def _times(table: pa.Table) -> Longs:
 
 def codes(values: pa.ChunkedArray) -> tuple[Longs, pa.Array]:
     """0-based codes (n,) in order of first appearance, and what they stand for."""
-    encoded = pa.chunked_array([values.combine_chunks()]).combine_chunks().dictionary_encode()
+    encoded = values.combine_chunks().dictionary_encode()
     return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
 
 

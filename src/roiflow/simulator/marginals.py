@@ -11,14 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_SECOND
-from roiflow.simulator.logs import DAYS_PER_WEEK, Log
+from roiflow.simulator.logs import DAYS_PER_WEEK, LEAST_SHOWN, Log
 from roiflow.simulator.noise import Floats, Longs
 
 SMALLEST_GAP = MICROS_PER_SECOND
 """Events of a user in the same second count as one second apart."""
 LORENZ_POINTS = 1_000
-LEAST_SHOWN = 100
-"""A position with fewer impressions has no click rate worth comparing."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +74,15 @@ def position(log: Log) -> Curve:
 
 
 def click(log: Log) -> Curve:
-    """Clicks per impression in weeks 1, 2, ..."""
+    """Clicks per impression in weeks 1, 2, ..., of those with impressions."""
     shown, clicked, _ = log.by_week
-    return Curve(np.arange(1, shown.size + 1), clicked / shown)
+    return _share(clicked, shown)
 
 
 def conversion(log: Log) -> Curve:
-    """Conversions per click in weeks 1, 2, ..."""
+    """Conversions per click in weeks 1, 2, ..., of those with clicks."""
     _, clicked, converted = log.by_week
-    return Curve(np.arange(1, clicked.size + 1), converted / clicked)
+    return _share(converted, clicked)
 
 
 def price(log: Log) -> Distribution:
@@ -114,6 +112,11 @@ MARGINALS: dict[str, Callable[[Log], Marginal]] = {
 def measure(log: Log) -> dict[str, Marginal]:
     """Every marginal that the log holds."""
     return {name: of(log) for name, of in MARGINALS.items() if name not in log.lacks}
+
+
+def _share(part: Longs, whole: Longs) -> Curve:
+    held = np.flatnonzero(whole)
+    return Curve(held + 1, part[held] / whole[held])
 
 
 def _logs(values: Floats, weight: Floats | None = None) -> Distribution:
