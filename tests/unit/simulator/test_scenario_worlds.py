@@ -12,6 +12,7 @@ from roiflow.data import lake
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.validate import Checked, validate
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
+from roiflow.evaluation.ope import diagnose, doubts, slate_weights
 from roiflow.params import SimulatorParams, load_params
 from roiflow.simulator.noise import Floats, Longs
 from roiflow.simulator.policies import logging_policy
@@ -28,7 +29,8 @@ from roiflow.simulator.world import World
 FIRST = Week.parse("2026-W01")
 BEFORE, SHOCK, AFTER = FIRST.plus(1), FIRST.plus(2), FIRST.plus(3)
 WEEKS = (FIRST, BEFORE, SHOCK, AFTER)
-SHIPPED = load_params(Path(__file__).parents[3] / "params.yaml").ingest.simulator
+PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
+SHIPPED = PARAMS.ingest.simulator
 
 
 @cache
@@ -352,3 +354,21 @@ def test_validation_sees_a_shifted_clock_only_in_what_precedes_its_cause(tmp_pat
     assert early > 0
     reasons = {place: one.reasons for place, one in results.items() if one.reasons}
     assert reasons == {("conversions", SHOCK): {"conversion before its impression": early}}
+
+
+def uniform_doubts(scenario: str) -> list[str]:
+    """What evaluation doubts of the shock week's log as evidence on uniform slates.
+
+    Of 20 ads a uniform slate has conditional propensities 1/20, 1/19 and 1/18.
+    """
+    rows = pulled(scenario)[SHOCK]["impressions"]
+    logged = rows["propensity"].to_numpy().reshape(-1, 3)
+    target = np.broadcast_to(1 / np.array([20.0, 19.0, 18.0]), logged.shape)
+    return doubts(diagnose(slate_weights(target, logged), support=1.0), PARAMS.evaluate)
+
+
+def test_evaluation_doubts_a_log_with_propensity_1() -> None:
+    """The mean weight of a slate is 1 / (20 x 19 x 18) then, of its first position 1 / 20."""
+    assert uniform_doubts("stationary") == []
+    (doubt,) = uniform_doubts("logging_bug")
+    assert doubt == "mean weight 0.000 not within 0.2 of 1"
