@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from roiflow.cli import app
 from roiflow.data.weeks import Week
 from roiflow.errors import SourceError
 from roiflow.params import SimulatorParams, load_params
@@ -195,3 +197,15 @@ def test_ingest_gives_the_same_bytes_whatever_the_file_is(
             (folder / FILE).unlink()
     assert results["absent"]
     assert all(result == results["absent"] for result in results.values())
+
+
+def test_simulated_weeks_come_with_their_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROIFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(ROOT)
+    arguments = ["simulate", str(FIRST), str(tmp_path / "world"), "--weeks", "2"]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = read_planted(tmp_path / "world" / FILE)
+    assert (found["week"], found["parameters"]) == (str(FIRST.plus(1)), SHIPPED.model_dump())
