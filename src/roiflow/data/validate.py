@@ -208,6 +208,17 @@ def _impression_time(rows: pa.Table, scope: Scope) -> tuple[Flags, Longs]:
     return found[place], times[place]
 
 
+def _twice(rows: pa.Table, _: Scope) -> Flags:
+    """The same conversion again: it has no id of its own, but the microsecond tells it apart."""
+    values = [text_keys(rows[c.IMPRESSION]), _micros(rows[c.EVENT_TIME])]
+    values.append(rows[c.REVENUE].to_numpy())
+    order = np.lexsort(values)
+    again = np.zeros(rows.num_rows, bool)
+    same = [value[order][1:] == value[order][:-1] for value in values]
+    again[order[1:]] = np.logical_and.reduce(same)
+    return again
+
+
 def _before_impression(rows: pa.Table, scope: Scope) -> Flags:
     found, times = _impression_time(rows, scope)
     return found & (_micros(rows[c.EVENT_TIME]) < times)
@@ -246,6 +257,7 @@ RULES: dict[str, list[tuple[str, Rule]]] = {
         *_EVERY,
         *_OF_EVENTS,
         ("conversion before its impression", _before_impression),
+        ("duplicate conversion", _twice),
     ],
 }
 """Revenue may be negative: a return arrives as a conversion of its own."""

@@ -36,7 +36,7 @@ def conditional_propensities(logits: Floats, slates: Ints, eligible: Flags | Non
     rows = np.arange(slates.shape[0])
     chosen = weight[slates] if logits.ndim == 1 else weight[rows[:, None], slates]
     above = np.cumsum(chosen, axis=1) - chosen
-    return chosen / (weight.sum(axis=-1)[..., None] - above)
+    return np.minimum(chosen / (weight.sum(axis=-1)[..., None] - above), 1.0)
 
 
 class PlackettLuce:

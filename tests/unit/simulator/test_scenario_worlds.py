@@ -321,16 +321,19 @@ def test_validation_finds_nothing_in_rows_that_are_sound_one_by_one(
     assert [one.reasons for one in results if one.reasons] == []
 
 
-def test_validation_sets_doubled_impressions_aside_and_no_other_doubled_row(
-    tmp_path: Path,
-) -> None:
+def test_validation_sets_doubled_impressions_and_conversions_aside(tmp_path: Path) -> None:
     results = checked("duplicated_hour", tmp_path)
     reasons = {place: one.reasons for place, one in results.items() if one.reasons}
     sound, spoilt = pulled("stationary")[SHOCK], pulled("duplicated_hour")[SHOCK]
-    extra = spoilt["impressions"].num_rows - sound["impressions"].num_rows
+    extra, sold = (
+        spoilt[name].num_rows - sound[name].num_rows for name in ("impressions", "conversions")
+    )
     assert extra > 10
-    assert reasons == {("impressions", SHOCK): {"duplicate impression_id": extra}}
+    found = {("impressions", SHOCK): {"duplicate impression_id": extra}}
+    found |= {("conversions", SHOCK): {"duplicate conversion": sold}} if sold else {}
+    assert reasons == found
     assert results["impressions", SHOCK].clean == sound["impressions"]
+    assert results["conversions", SHOCK].clean == sound["conversions"]
     assert results["behaviours", SHOCK].clean.num_rows > sound["behaviours"].num_rows
 
 
