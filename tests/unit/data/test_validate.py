@@ -109,7 +109,8 @@ def test_one_bad_row_is_set_aside_with_its_reason(
 def test_a_conversion_counts_once_and_another_of_the_same_impression_too(tmp_path: Path) -> None:
     rows = worlds.week_rows("conversions", SECOND)
     time = rows[1][c.EVENT_TIME]
-    more = [rows[1] | {c.EVENT_TIME: time + 1}, rows[1] | {c.REVENUE: -1}, rows[1]]
+    later = {c.EVENT_TIME: time + 1, c.KNOWN_TIME: time + 1}
+    more = [rows[1] | later, rows[1] | {c.REVENUE: -1}, rows[1]]
     changed = {("conversions", SECOND): worlds.table("conversions", [*rows, *more])}
     part = checked(worlds.write(tmp_path, changed))["conversions", str(SECOND)]
     assert part.reasons == {"duplicate conversion": 1}
