@@ -5,7 +5,8 @@ from typing import Any
 
 from roiflow.params import SimulatorParams, load_params
 
-SHIPPED = load_params(Path(__file__).parents[1] / "params.yaml").ingest.simulator
+ROOT = Path(__file__).parents[1]
+SHIPPED = load_params(ROOT / "params.yaml").ingest.simulator
 
 STEADY: dict[str, object] = {
     "budget_share": 0.0,
