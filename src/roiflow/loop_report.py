@@ -79,10 +79,9 @@ def roi(weeks: Sequence[WeekOutcome], policy: str) -> Floats:
 
 
 def cumulative_regret(weeks: Sequence[WeekOutcome], policy: str) -> Floats:
-    """Regret summed up from the first week that every policy has (W,); NaN before it."""
+    """Regret summed up over the served weeks (W,); NaN in the first."""
     lost = regret(weeks, policy)
-    before = len(weeks) - len(served_weeks(weeks))
-    return np.concatenate([np.full(before, np.nan), np.cumsum(lost[before:])])
+    return np.concatenate([[np.nan], np.cumsum(lost[1:])])
 
 
 def plot(loops: Sequence[LoopResult], path: Path) -> None:
@@ -250,12 +249,12 @@ def _says(loops: Sequence[LoopResult]) -> list[str]:
     near = int(np.argmax(way >= 0.95 * best)) + 1
     promoted = [sum(one.gate["promoted"] for one in loop.weeks) for loop in loops]
     of = len(loops[0].weeks)
-    behind = [
-        name
-        for name in ("sasrec", "xgboost", "logistic", "popularity", "logging", RANDOM)
-        if np.mean([regret(one, name).sum() - regret(one, SERVED).sum() for one in weeks]) > 0
-    ]
-    ahead = [name for name in COLOURS if name not in (*behind, SERVED, ORACLE)]
+    lost = {
+        name: float(np.mean([regret(one, name).sum() for one in weeks]))
+        for name in loops[0].policies
+    }
+    behind = [name for name in lost if lost[name] > lost[SERVED]]
+    ahead = [name for name in lost if name != ORACLE and lost[name] < lost[SERVED]]
     return [
         f"The served policy goes {way[0]:.0%} of the way from random to the oracle in its first "
         f"week and {way[-LAST:].mean():.0%} in the last {min(LAST, way.size)}; it is within 5 % of "
