@@ -197,6 +197,9 @@ def calibrate_command(
         "params-calibrated.yaml"
     ),
     users: Annotated[int, typer.Option(min=1, help="Of the worlds that are tried.")] = 5000,
+    report: Annotated[
+        Path | None, typer.Option(help="Before and after: .html, or .png for its plots.")
+    ] = None,
 ) -> None:
     """Fit the synthetic world of params.yaml to a log; write the parameters to another file.
 
@@ -209,7 +212,7 @@ def calibrate_command(
     from roiflow.params import load_params
     from roiflow.run import with_values
     from roiflow.simulator.calibrate import calibrate
-    from roiflow.simulator.fidelity_report import Section
+    from roiflow.simulator.fidelity_report import Section, write_report
     from roiflow.simulator.public_logs import read_log
 
     repository, settings, console = here()
@@ -222,7 +225,10 @@ def calibrate_command(
     text = with_values(params.read_text(), {"ingest.simulator.world": "synthetic", **fitted})
     with write_file(out) as aside:
         aside.write_text(text)
-    console.print(_distances(Section(done.before, done.after)))
+    section = Section(done.before, done.after)
+    if report is not None:
+        write_report(report, [section])
+    console.print(_distances(section))
     for key, value in fitted.items():
         console.print(f"{key}: {value:g}", highlight=False)
     console.print(out, soft_wrap=True)

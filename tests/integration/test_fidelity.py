@@ -16,7 +16,7 @@ from roiflow.simulator.fidelity import compare, simulated_log
 from roiflow.simulator.public_logs import LOGS, read_log
 from roiflow.simulator.source import SimulatorSource
 from tests.conftest import Record
-from tests.worlds import STEADY, world_params
+from tests.worlds import SHIPPED, STEADY, world_params
 
 ROOT = Path(__file__).parents[2]
 HELD = {
@@ -54,15 +54,29 @@ def test_each_real_log_is_read_as_it_was_published(name: str, public_data: Path)
     assert counts[name]
 
 
-def test_the_world_of_kuairand_is_found(public_data: Path, record: Record) -> None:
-    real = read_log("kuairand", public_data)
-    done = calibrate(world_params(world="synthetic"), real, users=2000)
-    record("Fidelity to KuaiRand before calibration", f"{done.before.overall:.3f}")
-    record("Fidelity to KuaiRand after calibration", f"{done.after.overall:.3f}")
-    assert done.before.overall > 0.5
-    assert done.after.overall < 0.08
-    for name, distance in done.after.distance.items():
-        assert distance < done.before.distance[name]
+@pytest.mark.proof
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("kuairand", 0.5, 0.08),
+        ("kuairand_dense", 0.4, 0.08),
+        ("trivago", 0.4, 0.15),
+        ("online_ads", 0.5, 0.4),
+    ],
+)
+def test_the_world_comes_near_each_real_log(
+    name: str, before: float, after: float, public_data: Path, full: bool, record: Record
+) -> None:
+    if name in {"kuairand_dense", "online_ads"} and not full:
+        pytest.skip("the longer logs are for --full")
+    users = 5000 if full else 2000
+    done = calibrate(SHIPPED, read_log(name, public_data), users)
+    record(f"Distance from {name}, as shipped", f"{done.before.overall:.3f}")
+    record(f"Distance from {name}, calibrated", f"{done.after.overall:.3f}")
+    assert done.before.overall > before
+    assert done.after.overall < after
+    for marginal, distance in done.after.distance.items():
+        assert distance < done.before.distance[marginal] + 0.02
 
 
 def test_known_parameters_are_found_again(tmp_path: Path, record: Record) -> None:

@@ -21,6 +21,7 @@ from roiflow.simulator.fidelity import Fidelity, compare, distance, simulated_lo
 from roiflow.simulator.logs import DAYS_PER_WEEK, Log
 from roiflow.simulator.marginals import (
     MARGINALS,
+    SMALLEST_GAP,
     Curve,
     activity,
     click,
@@ -248,11 +249,15 @@ class _Fit:
         return {MEDIAN: float(np.median(price)), PRICE_SIGMA: float(np.log(price).std())}
 
     def _visit_moments(self) -> Values:
-        """Sessions by their breaks; the variance of counts that sessions do not explain."""
+        """Sessions by their breaks, and the variance of counts that they do not explain.
+
+        Pauses are exponential: their mean is the median over log 2, which a few long ones spare.
+        """
         real = self._real
         order = np.lexsort((real.time, real.user))
-        pause = np.diff(real.time[order])[np.diff(real.user[order]) == 0]
-        within = pause[pause < SESSION_BREAK]
+        pauses = np.diff(real.time[order])[np.diff(real.user[order]) == 0]
+        within = pauses[pauses < SESSION_BREAK]
+        pause = np.median(within) if within.size else MICROS_PER_MINUTE
         events = real.user.size / (real.user.size - within.size)
         count = np.exp(activity(real).value)
         uneven = count.var() / count.mean() ** 2 - (2 * events - 1) / count.mean()
@@ -261,7 +266,7 @@ class _Fit:
             REQUESTS: rate / (1 + self._behaviours),
             SHAPE: 1 / max(uneven, 0.1),
             EVENTS: events,
-            MINUTES: within.mean() / MICROS_PER_MINUTE if within.size else 1.0,
+            MINUTES: max(pause, SMALLEST_GAP) / MICROS_PER_MINUTE / np.log(2),
         }
 
     def _examination(self) -> Values:

@@ -14,7 +14,7 @@ from roiflow.simulator.marginals import Curve, Distribution, Marginal
 
 TEMPLATE = Path(__file__).with_name("fidelity.html.j2")
 INK, ACCENT, MUTED = "#1c2430", "#2457a6", "#9aa5b1"
-COLUMNS = 4
+COLUMNS = 5
 POINTS = 400
 """Of a drawn distribution."""
 
@@ -22,7 +22,7 @@ TITLES = {
     "activity": "Events per user-week",
     "gap": "Time between events",
     "popularity": "Lorenz curve of items",
-    "position": "Click rate over position 1's",
+    "position": "Click rate by position",
     "click": "Clicks per impression",
     "conversion": "Conversions per click",
     "price": "Price over the median",
@@ -32,7 +32,7 @@ AXES = {
     "activity": "events",
     "gap": "seconds",
     "popularity": "share of items, favourites first",
-    "position": "position",
+    "position": "position, relative to 1",
     "click": "week",
     "conversion": "week",
     "price": "price / median",
@@ -52,7 +52,7 @@ def write_report(out: Path, sections: Sequence[Section]) -> None:
     """Write HTML, or where the name ends with .png the plots of the sections below each other."""
     if out.suffix == ".png":
         with write_file(out) as path:
-            _figure(sections).savefig(path, format="png", dpi=110, metadata={"Software": None})
+            _figure(sections).savefig(path, format="png", dpi=80, metadata={"Software": None})
         return
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -84,15 +84,15 @@ def _figure(sections: Sequence[Section]) -> Any:
     from matplotlib.figure import Figure
 
     rows = [-(-len(section.before.distance) // COLUMNS) for section in sections]
-    figure = Figure(figsize=(3.4 * COLUMNS, sum(2.7 * count + 0.3 for count in rows)))
+    figure = Figure(figsize=(2.8 * COLUMNS, sum(2.5 * count + 0.3 for count in rows)))
     parts = figure.subfigures(len(sections), 1, height_ratios=rows, squeeze=False)[:, 0]
     for section, part, count in zip(sections, parts, rows, strict=True):
         part.subplots_adjust(
             left=0.04,
             right=0.99,
             wspace=0.22,
-            hspace=0.55,
-            top=1 - 0.24 / count,
+            hspace=0.7,
+            top=1 - 0.26 / count,
             bottom=0.2 / count,
         )
         if len(sections) > 1:
@@ -107,7 +107,7 @@ def _draw(axes: Any, name: str, section: Section) -> None:
     distances = f"{section.before.distance[name]:.3f}"
     if after is not None:
         distances += f" → {after.distance[name]:.3f}"
-    axes.set_title(f"{TITLES[name]}: {distances}", fontsize=9, color=INK)
+    axes.set_title(f"{TITLES[name]}\n{distances}", fontsize=9, color=INK)
     axes.set_xlabel(AXES[name], fontsize=8)
     axes.tick_params(colors=INK, labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
