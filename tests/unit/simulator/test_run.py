@@ -11,6 +11,7 @@ from roiflow.simulator.noise import Floats, Longs
 from roiflow.simulator.policies import Oracle, PlackettLuce, logging_policy
 from roiflow.simulator.population import Flags, Ints, WorldRequests
 from roiflow.simulator.run import DELAYED, nothing, run_week
+from roiflow.simulator.source import REACH
 from roiflow.simulator.world import World
 from tests.unit.simulator.conftest import Make
 
@@ -52,14 +53,50 @@ def test_same_seed_same_bytes_whatever_the_chunks(make: Make) -> None:
     assert not same(runs[0].tables, run_week(other, WEEK, logging_policy(other), nothing()).tables)
 
 
+@pytest.mark.parametrize("keys", [{"budget_share": 1.0}, {"budget_share": 1.0, "pacing": False}])
+def test_budgets_are_looked_at_every_hour_whatever_the_chunks(
+    make: Make, keys: dict[str, object]
+) -> None:
+    params = make(click_rate=0.3, return_rate=0.2, pricing="second", **keys)
+    one, other = (
+        run_week(World(params), WEEK, logging_policy(World(params)), nothing(), chunk_hours=hours)
+        for hours in (1, 24)
+    )
+    assert same(one.tables, other.tables)
+    assert same(one.pending, other.pending)
+    free = World(make(click_rate=0.3, return_rate=0.2, pricing="second"))
+    spent = run_week(free, WEEK, logging_policy(free), nothing()).tables["impressions"]
+    cost = [rows["cost_micros"].to_numpy().sum() for rows in (one.tables["impressions"], spent)]
+    assert cost[0] < cost[1]
+    assert set(one.tables["ads"]["daily_budget_micros"].is_null().to_pylist()) == {False}
+    budgets = run_week(free, WEEK, logging_policy(free), nothing()).tables["ads"]
+    assert budgets["daily_budget_micros"].null_count == budgets.num_rows
+
+
+class Spender(PlackettLuce):
+    """Shows the same ads, whatever they have left to spend."""
+
+    def choose(
+        self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
+    ) -> tuple[Ints, Floats]:
+        return super().choose(requests, np.ones_like(eligible), rng)
+
+
+def test_an_ad_without_money_is_refused_by_its_request(make: Make) -> None:
+    world = World(make(click_rate=0.3, budget_share=1.0))
+    named = r"week 2026-W02, request \d+: ads \[.*\] hold one that has ended or spent its budget"
+    with pytest.raises(ContractError, match=named):
+        run_week(world, WEEK, Spender(world, "spender"), nothing())
+
+
 def test_a_partition_holds_what_became_known_in_its_week(make: Make) -> None:
-    world = World(make(click_rate=0.3, conversion_rate=0.3))
+    world = World(make(click_rate=0.3, conversion_rate=0.3, return_rate=0.3))
     run = run_week(world, WEEK, logging_policy(world), nothing())
     for name in DELAYED:
         known, waiting = (times(part[name], "known_time") for part in (run.tables, run.pending))
         assert known.min() >= WEEK.start
         assert known.max() < WEEK.end <= waiting.min()
-        assert waiting.max() < WEEK.plus(1).end
+        assert waiting.max() < WEEK.plus(REACH if name == "conversions" else 1).end
     last_hour = times(run.pending["impressions"], "event_time")
     assert np.all(last_hour >= WEEK.end - MICROS_PER_HOUR)
 

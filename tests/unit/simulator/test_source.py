@@ -1,7 +1,9 @@
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from roiflow.data.sources.protocol import Source, Tables
@@ -13,12 +15,15 @@ from roiflow.simulator.source import SimulatorSource, partition
 from tests.unit.simulator.conftest import Make
 
 FIRST = Week.parse("2026-W01")
-SECOND, THIRD = FIRST.plus(1), FIRST.plus(2)
+SECOND, THIRD, FOURTH = FIRST.plus(1), FIRST.plus(2), FIRST.plus(3)
+FOUR = (FIRST, SECOND, THIRD, FOURTH)
 
 
 @pytest.fixture
 def source(make: Make, tmp_path: Path) -> SimulatorSource:
-    return SimulatorSource(make(click_rate=0.3, conversion_rate=0.3), tmp_path)
+    """Many conversions, some of them late, many returned."""
+    often = {"click_rate": 0.3, "conversion_rate": 0.3, "return_rate": 0.3}
+    return SimulatorSource(make(**often, delay_hours=[2.0, 60.0]), tmp_path)
 
 
 def ids(tables: list[pa.Table], name: str = "impression_id") -> list[str]:
@@ -52,7 +57,7 @@ def test_as_of_is_respected(source: SimulatorSource) -> None:
 def test_no_row_is_lost_or_doubled_across_weeks(
     source: SimulatorSource, served: tuple[Week, ...]
 ) -> None:
-    """Whoever serves: what came of each week arrives once, in it or in the next."""
+    """Whoever serves: what came of each week arrives once, in it or in the two after it."""
     world = source.world
     expected: dict[str, list[str]] = {"impressions": [], "conversions": []}
     for week in (FIRST, SECOND):
@@ -62,19 +67,34 @@ def test_no_row_is_lost_or_doubled_across_weeks(
             keys.extend(ids([own.tables[name], own.pending[name]]))
     for week in served:
         source.serve_week(week, Oracle(world))
-    pulled = [source.pull(week, week.end) for week in (FIRST, SECOND, THIRD)]
+    pulled = [source.pull(week, week.end) for week in FOUR]
     for name, keys in expected.items():
         arrived = ids([tables[name] for tables in pulled])
-        assert len(arrived) == len(set(arrived))
-        assert sorted(key for key in arrived if "W03" not in key) == sorted(keys)
-    visits = sum(world.behaviours(week).user.size for week in (FIRST, SECOND, THIRD))
-    waiting = source.carried(THIRD.plus(1))["behaviours"].num_rows
+        early = [key for key in arrived if key.startswith((str(FIRST), str(SECOND)))]
+        assert sorted(early) == sorted(keys)
+    sold = ids([tables["conversions"] for tables in pulled])
+    assert max(Counter(sold).values()) == 2  # and its return
+    visits = sum(world.behaviours(week).user.size for week in FOUR)
+    waiting = source.carried(FOURTH.plus(1))["behaviours"].num_rows
     assert sum(tables["behaviours"].num_rows for tables in pulled) == visits - waiting
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_returns_arrive_up_to_two_weeks_later(source: SimulatorSource, served: bool) -> None:
+    if served:
+        source.serve_week(FIRST, Oracle(source.world))
+        source.serve_week(SECOND, Oracle(source.world))
+    late = source.pull(THIRD, THIRD.end)["conversions"]
+    late = late.filter(pc.starts_with(late["impression_id"], str(FIRST)))
+    assert 0 < late.num_rows == pc.sum(pc.less(late["revenue_micros"], 0)).as_py()
+    later = source.pull(FOURTH, FOURTH.end)["conversions"]
+    assert not pc.any(pc.starts_with(later["impression_id"], str(FIRST))).as_py()
 
 
 def test_a_conversion_follows_its_impression(source: SimulatorSource) -> None:
     source.serve_week(SECOND, Oracle(source.world))
     pulled = [source.pull(week, week.end) for week in (FIRST, SECOND, THIRD)]
+    sold: dict[str, int] = {}  # micros
     shown = dict(
         zip(
             ids([tables["impressions"] for tables in pulled]),
@@ -86,6 +106,8 @@ def test_a_conversion_follows_its_impression(source: SimulatorSource) -> None:
     for week, tables in zip((FIRST, SECOND, THIRD), pulled, strict=True):
         for row in tables["conversions"].to_pylist():
             assert shown[row["impression_id"]] < row["event_time"] < row["known_time"]
+            returned = sold.setdefault(row["impression_id"], row["revenue_micros"])
+            assert abs(row["revenue_micros"]) == returned  # a return comes after its purchase
             late += str(week) not in row["impression_id"]
     assert late > 0
 
