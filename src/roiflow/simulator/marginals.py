@@ -68,9 +68,8 @@ def popularity(log: Log) -> Distribution:
 def position(log: Log) -> Curve:
     """Click rate of positions 2, 3, ... over that of position 1."""
     shown, clicked = log.by_position
-    enough = np.flatnonzero(shown >= LEAST_SHOWN)
-    rate = clicked[enough] / shown[enough]
-    return Curve(enough[1:] + 1, rate[1:] / rate[0])
+    below = 1 + np.flatnonzero(shown[1:] >= LEAST_SHOWN)
+    return Curve(below + 1, clicked[below] * shown[0] / (shown[below] * clicked[0]))
 
 
 def click(log: Log) -> Curve:
