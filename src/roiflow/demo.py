@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
@@ -36,6 +35,7 @@ REQUESTS = 300
 SERVED = "data/features/online"
 
 Progress = Callable[[str], None]
+Truth = dict[str, float]
 
 _STARTED = re.compile(r"\[DAG TEST\] starting task_id=(\w+)")
 _ENDED = re.compile(r"\[DAG TEST\] end task task_id=(\w+)")
@@ -186,18 +186,10 @@ def serve_next_week(settings: Settings, done: WeekDone, show: Progress) -> None:
 
 def served_by(lake: Path, week: Week) -> str | None:
     """The policy version of a simulated week's own impressions, or None where none served it."""
-    path = lake / "simulator" / "impressions" / f"week={week}" / "part-0.parquet"
-    if not path.exists():
-        return None
-    rows = own_impressions(path, week)
-    return str(rows[c.POLICY_VERSION][0]) if rows.num_rows else None
+    from roiflow.simulator.source import shown
 
-
-def own_impressions(path: Path, week: Week) -> Any:
-    """The impressions of a partition that were shown in its week, not only known in it."""
-    rows = pq.read_table(path, partitioning=None)
-    times = rows[c.EVENT_TIME].cast("int64")
-    return rows.filter(pc.and_(pc.greater_equal(times, week.start), pc.less(times, week.end)))
+    rows = shown(lake / "simulator", week)
+    return str(rows[c.POLICY_VERSION][0]) if rows is not None and rows.num_rows else None
 
 
 def send_requests(done: WeekDone, count: int) -> RequestsDone:
@@ -245,10 +237,11 @@ def request_bodies(done: WeekDone, count: int) -> Iterator[dict[str, Any]]:
 
 def truth_by_week(
     params: Params, lake: Path, window: list[Week], done: list[WeekDone]
-) -> dict[str, dict[str, float]]:
-    """Week -> policy -> the world's true ROI; `served` where a model served the week."""
+) -> dict[str, dict[str, Truth]]:
+    """Week -> policy -> what the world says is true; `served` where a model served the week."""
     from roiflow.simulator.policies import Oracle, logging_policy, random_policy
     from roiflow.simulator.run import SlateChooser
+    from roiflow.simulator.source import shown
     from roiflow.simulator.truth import expected_value_of, truth
     from roiflow.simulator.world import World
 
@@ -258,13 +251,11 @@ def truth_by_week(
         "random": random_policy(world),
         "oracle": Oracle(world),
     }
-    truths: dict[str, dict[str, float]] = {}
+    truths: dict[str, dict[str, Truth]] = {}
     for week in [window[-1], *(Week.parse(one.week) for one in done[1:])]:
-        rois = {name: expected_value_of(world, week, one)[0]["roi"] for name, one in others.items()}
-        path = lake / "simulator" / "impressions" / f"week={week}" / "part-0.parquet"
-        if path.exists():
-            rois["served"] = truth(world, own_impressions(path, week))["roi"]
-        truths[str(week)] = rois
+        found = {name: expected_value_of(world, week, one)[0] for name, one in others.items()}
+        rows = shown(lake / "simulator", week)
+        truths[str(week)] = found | ({} if rows is None else {"served": truth(world, rows)})
     return truths
 
 
@@ -334,14 +325,20 @@ def results(done: WeekDone) -> dict[str, str]:
     }
 
 
-def truth_table(truths: dict[str, dict[str, float]]) -> Table:
-    """True ROI by week and policy."""
-    table = Table(title="True ROI, which only a simulated world can tell")
+def truth_table(truths: dict[str, dict[str, Truth]]) -> Table:
+    """True value and ROI by week and policy; the oracle is the best there is in value."""
+    table = Table(title="True value (ROI), which only a simulated world can tell")
     policies = ("served", "logging", "random", "oracle")
     for name in ("week", *policies):
         table.add_column(name, justify="right")
-    for week, rois in truths.items():
-        table.add_row(week, *(f"{rois[name]:.3f}" if name in rois else "-" for name in policies))
+    for week, found in truths.items():
+        table.add_row(
+            week,
+            *(
+                f"{found[name]['value']:,.0f} ({found[name]['roi']:.2f})" if name in found else "-"
+                for name in policies
+            ),
+        )
     return table
 
 

@@ -20,14 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import yaml
 
 from roiflow import candidates, features
 from roiflow import columns as c
-from roiflow.data.lake import partition
 from roiflow.data.weeks import Week
-from roiflow.demo import WeekDone, own_impressions, serve_next_week
+from roiflow.demo import WeekDone, serve_next_week
 from roiflow.errors import RunError
 from roiflow.evaluation.closed_loop import SERVED, LoopResult, WeekOutcome
 from roiflow.evaluation.ranker_chooser import KnownWeek, RankerChooser
@@ -44,6 +42,7 @@ from roiflow.run import PARAMS, checkout_of, job, prepare, reason, repro, with_v
 from roiflow.settings import Settings
 from roiflow.simulator.policies import Oracle, logging_policy, random_policy
 from roiflow.simulator.run import SlateChooser
+from roiflow.simulator.source import shown
 from roiflow.simulator.truth import expected_value_of
 from roiflow.simulator.truth import truth as true_value
 from roiflow.simulator.world import World
@@ -284,18 +283,10 @@ def true_values(
         known = KnownWeek(world, features.read(folder), open_engine(folder), vocabulary)
         policies += baselines(before, known)
     truth = {one.policy_version: expected_value_of(world, week, one)[0] for one in policies}
-    shown = shown_in(loop.settings.lake / SOURCE, week)
-    if shown is None:
+    rows = shown(loop.settings.lake / SOURCE, week)
+    if rows is None:
         return "logging", truth | {SERVED: truth["logging"]}
-    return str(shown[c.POLICY_VERSION][0]), truth | {SERVED: true_value(world, shown)}
-
-
-def shown_in(lake: Path, week: Week) -> pa.Table | None:
-    """Every impression of a served week, known in it or later; None where none served it."""
-    paths = [partition(root, "impressions", week) for root in (lake, lake / "pending")]
-    if not paths[0].exists():
-        return None
-    return pa.concat_tables([own_impressions(path, week) for path in paths])
+    return str(rows[c.POLICY_VERSION][0]), truth | {SERVED: true_value(world, rows)}
 
 
 def baselines(before: Path, known: KnownWeek) -> list[SlateChooser]:

@@ -55,7 +55,9 @@ def test_a_week_is_served_by_the_policy_of_its_own_impressions(tmp_path: Path) -
     """The last hour of the week before becomes known in this one, and is another policy's."""
     assert served_by(tmp_path, WEEK) is None
     path = tmp_path / "simulator" / "impressions" / f"week={WEEK}" / "part-0.parquet"
-    write(path, [WEEK.start - 1, WEEK.start, WEEK.end - 1], ["logging", "model", "model"])
+    write(path, [WEEK.start - 1, WEEK.start, WEEK.end - 2], ["logging", "model", "model"])
+    late = tmp_path / "simulator" / "pending" / "impressions" / f"week={WEEK}" / "part-0.parquet"
+    write(late, [WEEK.end - 1], ["model"])
     assert served_by(tmp_path, WEEK) == "model"
 
 
@@ -110,11 +112,12 @@ def test_the_headline_says_what_was_decided(tmp_path: Path) -> None:
 
 
 def test_a_week_without_a_served_policy_has_a_dash() -> None:
-    rois = {"logging": 0.25, "random": -0.5, "oracle": 1.0}
-    text = shown(truth_table({"2026-W04": rois, "2026-W05": {**rois, "served": 0.75}}))
+    logging, served = {"value": 1234.4, "roi": 0.25}, {"value": 5.0, "roi": 0.75}
+    found = {"logging": logging, "random": logging, "oracle": logging}
+    text = shown(truth_table({"2026-W04": found, "2026-W05": {**found, "served": served}}))
     first, second = (line for line in text.splitlines() if "2026-W" in line)
-    assert [cell.strip() for cell in first.split("│")[2:4]] == ["-", "0.250"]
-    assert [cell.strip() for cell in second.split("│")[2:4]] == ["0.750", "0.250"]
+    assert [cell.strip() for cell in first.split("│")[2:4]] == ["-", "1,234 (0.25)"]
+    assert [cell.strip() for cell in second.split("│")[2:4]] == ["5 (0.75)", "1,234 (0.25)"]
 
 
 @pytest.mark.parametrize(

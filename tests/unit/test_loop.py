@@ -24,10 +24,10 @@ from roiflow.loop import (
     outcome_of,
     resume,
     run_loop,
-    shown_in,
     stages,
 )
 from roiflow.settings import Settings
+from roiflow.simulator.source import shown
 from roiflow.simulator.world import World
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +136,7 @@ def test_a_week_s_outcome_is_its_decision_promotion_and_commit(tmp_path: Path) -
 def test_a_served_week_is_all_of_its_own_impressions(tmp_path: Path) -> None:
     """Its last hour becomes known in the next week, the last hour of the one before in it."""
     week = Week.parse("2026-W05")
-    assert shown_in(tmp_path, week) is None
+    assert shown(tmp_path, week) is None
 
     def write(root: Path, times: list[int], names: list[str]) -> None:
         path = root / "impressions" / f"week={week}" / "part-0.parquet"
@@ -146,6 +146,6 @@ def test_a_served_week_is_all_of_its_own_impressions(tmp_path: Path) -> None:
 
     write(tmp_path, [week.start - 1, week.start, week.start + 1], ["before", "a", "b"])
     write(tmp_path / "pending", [week.end - 1], ["c"])
-    shown = shown_in(tmp_path, week)
-    assert shown is not None
-    assert shown["request_id"].to_pylist() == ["a", "b", "c"]
+    found = shown(tmp_path, week)
+    assert found is not None
+    assert found["request_id"].to_pylist() == ["a", "b", "c"]

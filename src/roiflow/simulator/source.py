@@ -8,8 +8,10 @@ a served week they lie beside it, in <lake>/simulator/pending/<table>/week=YYYY-
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from roiflow import columns as c
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import Week
 from roiflow.errors import SourceError, UnknownWeek
@@ -47,6 +49,23 @@ def write_week(lake: Path, week: Week, run: WeekRun) -> None:
         _write(table, partition(lake / "pending", name, week))
     for name in sorted(run.tables, key=lambda name: name == MARKER):
         _write(run.tables[name], partition(lake, name, week))
+
+
+def shown(folder: Path, week: Week) -> pa.Table | None:
+    """Every impression of a served week, known in it or later; None where none served it.
+
+    `folder` is the simulator's in the lake.
+    """
+    paths = [partition(root, MARKER, week) for root in (folder, folder / "pending")]
+    if not paths[0].exists():
+        return None
+    return pa.concat_tables([_own(_read(path), week) for path in paths])
+
+
+def _own(rows: pa.Table, week: Week) -> pa.Table:
+    """The impressions that were shown in the week, not only known in it."""
+    times = rows[c.EVENT_TIME].cast(pa.int64())
+    return rows.filter(pc.and_(pc.greater_equal(times, week.start), pc.less(times, week.end)))
 
 
 def _write(table: pa.Table, path: Path) -> None:
