@@ -3,10 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from roiflow.params import SimulatorParams, load_params
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = load_params(ROOT / "params.yaml").ingest.simulator
+
+SYNTHETIC: dict[str, Any] = {"world": "synthetic", "shock_week": "2026-W06"}
+"""What makes the shipped simulator the planted world."""
+
+SHIPPED = load_params(ROOT / "params.yaml").ingest.simulator.model_copy(update=SYNTHETIC)
 
 STEADY: dict[str, object] = {
     "budget_share": 0.0,
@@ -19,6 +25,14 @@ STEADY: dict[str, object] = {
     "holidays": [],
 }
 """Nobody and nothing comes, goes, is returned, wears out or runs out of money."""
+
+
+def planted_content() -> dict[str, Any]:
+    """params.yaml for a run of the planted world."""
+    content: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["ingest"] |= {"source": "simulator", "week": "2026-W04"}
+    content["ingest"]["simulator"] |= SYNTHETIC
+    return content
 
 
 def world_params(**keys: object) -> SimulatorParams:

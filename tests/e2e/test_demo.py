@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests.worlds import planted_content
+
 ROOT = Path(__file__).parents[2]
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 SMALL: dict[str, dict[str, Any]] = {
@@ -75,7 +77,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         if (ROOT / name).exists():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, clone / name)
-    content = yaml.safe_load((clone / "params.yaml").read_text())
+    content = planted_content()
     content["ingest"]["simulator"]["synthetic"] |= WORLD
     for section, values in SMALL.items():
         content[section] |= values

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.conftest import Record
+from tests.worlds import planted_content
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, dict[str, Any]] = {
@@ -58,7 +59,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, folder / name)
-    content = yaml.safe_load((folder / "params.yaml").read_text())
+    content = planted_content()
     content["ingest"]["simulator"]["synthetic"] |= WORLD
     for section, values in SMALL.items():
         content[section] |= values

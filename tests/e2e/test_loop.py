@@ -16,6 +16,7 @@ import yaml
 from roiflow.evaluation.closed_loop import LoopResult
 from roiflow.loop_report import lines
 from tests.conftest import Record
+from tests.worlds import planted_content
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, dict[str, Any]] = {
@@ -75,7 +76,7 @@ def cloned(folder: Path, *, small: bool) -> Place:
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, clone / name)
     if small:
-        content = yaml.safe_load((clone / "params.yaml").read_text())
+        content = planted_content()
         content["ingest"]["simulator"]["synthetic"] |= WORLD
         for section, values in SMALL.items():
             content[section] |= values

@@ -13,6 +13,7 @@ from roiflow.params import load_params
 from roiflow.stages.build_features import main as build_features
 from roiflow.stages.ingest import main as ingest
 from roiflow.stages.validate import main as validate
+from tests.worlds import planted_content
 
 ROOT = Path(__file__).parents[2]
 WEEK = "2026-W06"
@@ -34,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def validated(scenario: str, folder: Path) -> Path:
     """Pull and check four weeks that end with the shock; the params.yaml."""
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content = planted_content()
     content["ingest"] |= {"source": "simulator", "week": WEEK}
     content["ingest"]["simulator"] |= {"scenario": scenario, "shock_week": WEEK}
     folder.mkdir(exist_ok=True)

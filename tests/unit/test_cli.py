@@ -12,6 +12,7 @@ from roiflow import cli
 from roiflow.data import lake
 from roiflow.data.weeks import Week
 from roiflow.errors import RegistryError, RunError, UnknownWeek
+from tests.worlds import planted_content
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ["demo", "up", "down", "simulate", "pull", "report", "prove", "approve", "leaderboard"]
@@ -23,7 +24,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with a small world; the current folder."""
     folder = tmp_path / "repository"
     folder.mkdir()
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content = planted_content()
     content["ingest"]["simulator"]["synthetic"] |= SMALL
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     (folder / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())

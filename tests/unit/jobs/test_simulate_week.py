@@ -8,6 +8,7 @@ import yaml
 from roiflow.errors import SourceError
 from roiflow.jobs import simulate_week
 from roiflow.simulator.planted import read_planted
+from tests.worlds import planted_content
 
 ROOT = Path(__file__).parents[3]
 
@@ -15,8 +16,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ROIFLOW_HOME", str(tmp_path / "home"))
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    content["ingest"] |= {"source": "simulator", "week": "2026-W04"}
+    content = planted_content()
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(content))
     return path

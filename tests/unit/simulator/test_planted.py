@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,9 +21,9 @@ from roiflow.simulator.planted import FILE, FORMAT, planted, read_planted, write
 from roiflow.simulator.scenarios import Effects
 from roiflow.simulator.world import World
 from roiflow.stages.ingest import main as ingest
+from tests.worlds import SHIPPED, planted_content
 
 ROOT = Path(__file__).parents[3]
-SHIPPED = load_params(ROOT / "params.yaml").ingest.simulator
 SMALL = {"users": 100, "ads": 16, "categories": 4}
 FIRST = Week.parse(SHIPPED.first_week)
 LAST = FIRST.plus(3)
@@ -161,7 +162,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def test_ingest_gives_the_same_bytes_whatever_the_file_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]
 ) -> None:
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content = planted_content()
     content["ingest"]["source"] = "simulator"
     content["ingest"]["week"] = str(FIRST.plus(1))
     content["ingest"]["simulator"]["weeks"] = 2
@@ -203,7 +204,10 @@ def test_simulated_weeks_come_with_their_truth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROIFLOW_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(planted_content()))
     arguments = ["simulate", str(FIRST), str(tmp_path / "world"), "--weeks", "2"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -12,6 +12,7 @@ from roiflow.errors import ParamsError
 from roiflow.params import SimulatorParams, load_params
 from roiflow.simulator.refusal import refuse_impossible
 from roiflow.simulator.scenarios import SCENARIOS
+from tests.worlds import planted_content
 
 SHIPPED = Path(__file__).parents[3] / "params.yaml"
 
@@ -21,7 +22,7 @@ Change = dict[str, object]
 
 def content(change: Change) -> dict[str, Any]:
     """The shipped params.yaml with some keys changed."""
-    shipped: dict[str, Any] = yaml.safe_load(SHIPPED.read_text())
+    shipped = planted_content()
     for key, value in change.items():
         section = shipped["ingest"]["simulator"]
         *parents, name = key.split(".")

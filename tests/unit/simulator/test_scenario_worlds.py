@@ -25,12 +25,12 @@ from roiflow.simulator.source import SimulatorSource
 from roiflow.simulator.synthetic import AGE_INTEREST, SyntheticPopulation
 from roiflow.simulator.truth import expected_value_of
 from roiflow.simulator.world import World
+from tests.worlds import SHIPPED
 
 FIRST = Week.parse("2026-W01")
 BEFORE, SHOCK, AFTER = FIRST.plus(1), FIRST.plus(2), FIRST.plus(3)
 WEEKS = (FIRST, BEFORE, SHOCK, AFTER)
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
-SHIPPED = PARAMS.ingest.simulator
 
 
 @cache

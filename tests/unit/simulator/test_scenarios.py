@@ -10,11 +10,12 @@ import pytest
 from roiflow.data.schemas import SCHEMAS, TIME
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
-from roiflow.params import SimulatorParams, load_params
+from roiflow.params import SimulatorParams
 from roiflow.simulator.scenarios import SCENARIOS, STEADY, Effects
 from roiflow.simulator.scenarios.effects import ends, shock_week
+from tests.worlds import SHIPPED
 
-PARAMS = load_params(Path(__file__).parents[3] / "params.yaml").ingest.simulator
+PARAMS = SHIPPED
 SHOCK = shock_week(PARAMS)
 BEFORE, AFTER = SHOCK.plus(-1), SHOCK.plus(1)
 NOTHING = Effects()

@@ -13,6 +13,7 @@ from roiflow.settings import Settings
 from roiflow.stages.ingest import VOCABULARY, main, open_source
 from tests.unit.data import worlds
 from tests.unit.data.worlds import SECOND, WEEKS
+from tests.worlds import SHIPPED as PLANTED
 
 SHIPPED = Path(__file__).parents[3] / "params.yaml"
 
@@ -104,7 +105,9 @@ def test_every_source_of_the_parameters_opens(tmp_path: Path) -> None:
 
 
 def test_served_weeks_lie_under_the_sources_name(tmp_path: Path) -> None:
-    config = load_params(SHIPPED).ingest.model_copy(update={"source": "simulator"})
+    config = load_params(SHIPPED).ingest.model_copy(
+        update={"source": "simulator", "simulator": PLANTED}
+    )
     settings = Settings(home=tmp_path)
     folder = settings.lake / "simulator" / "impressions" / "week=2026-W04"
     folder.mkdir(parents=True)
