@@ -85,6 +85,7 @@ def _outcome(tiny: TinyWorld, rows: Longs, ads: np.ndarray, evaluated: Evaluated
     table = pa.table(
         {
             c.EVENT_TIME: each(log.event_time[rows]),
+            c.REQUEST: each(np.arange(rows.size)),
             c.USER: each(ids["user"][log.user[rows]]),
             c.AD: ids["ad"][ads.ravel()],
             c.POSITION: np.tile(np.arange(1, slots + 1), rows.size),
