@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from roiflow.data.weeks import MICROS_PER_WEEK
 from roiflow.terminal import finished, here, progress
 
 if TYPE_CHECKING:
@@ -188,6 +189,39 @@ def fidelity_command(
     for section in sections:
         console.print(_distances(section))
     console.print(out, soft_wrap=True)
+
+
+@simulate.command("fit")
+def fit_command(
+    weeks: Annotated[int, typer.Option(min=1, help="Of the panel, spread over its year.")] = 6,
+) -> None:
+    """How well the panel world's response model foresees real purchases it was not fitted on.
+
+    Each week's model is fitted on the weeks before it alone; PCOC is predicted over observed.
+
+        roiflow simulate fit --weeks 6
+    """
+    import numpy as np
+    from rich.table import Table
+
+    from roiflow.params import load_params
+    from roiflow.simulator.panel import PanelPopulation
+
+    repository, _, console = here()
+    params = load_params(repository / "params.yaml").ingest.simulator
+    table = Table("week", "pairs", "purchases", "AUC", "log loss", "of the base rate", "PCOC")
+    with progress(console, "fit") as show:
+        population = PanelPopulation(params)
+        first = population.first_week
+        held = (population.last_week.start - first.start) // MICROS_PER_WEEK
+        spread = np.linspace(0, held, weeks).round().astype(int).tolist()
+        for number, week in enumerate(first.plus(step) for step in spread):
+            show(number / weeks, str(week))
+            fit = population.held_out_fit(week)
+            numbers = (fit.auc, fit.log_loss, fit.base_log_loss, fit.pcoc)
+            counts = (f"{fit.pairs:,}", f"{fit.purchases:,}")
+            table.add_row(str(week), *counts, *(f"{value:.4f}" for value in numbers))
+    console.print(table)
 
 
 @simulate.command("calibrate")

@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from typer.testing import CliRunner
 
 from roiflow import columns as c
+from roiflow.cli import app
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.complete_journey import CompleteJourney
 from roiflow.data.weeks import Week
@@ -61,6 +63,13 @@ def test_interests_foretell_a_week_that_they_were_not_fitted_on(
     assert found.auc > 0.84
     assert found.log_loss < 0.8 * found.base_log_loss
     assert 0.8 < found.pcoc < 1.25
+
+
+def test_the_fit_is_told_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(app, ["simulate", "fit", "--weeks", "2"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert [week in done.output for week in ("2017-W12", "2017-W52")] == [True, True]
 
 
 def test_the_oracle_earns_most_and_chance_least(world: World) -> None:

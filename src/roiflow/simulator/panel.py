@@ -15,7 +15,6 @@ where none comes in the week. The platform never sees the need, as it lies in th
 Times are the panel's wall clock, written as UTC. Nothing here depends on what is shown.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
@@ -97,7 +96,7 @@ class PanelPopulation:
                 f"{PANEL_WEEKS} weeks and {self._training} are trained on (value {self._history})"
             )
         self.first_week = FIRST_PANEL_WEEK.plus(self._start + self._training - 1)
-        self.last_week: Week | None = FIRST_PANEL_WEEK.plus(PANEL_WEEKS - 1)
+        self.last_week = FIRST_PANEL_WEEK.plus(PANEL_WEEKS - 1)
         self._journey = journey or CompleteJourney.installed(self._history)
         self._latest_ads: dict[Week, Ads] = {}
         self._latest_interests: dict[Week, _Interests] = {}
@@ -184,7 +183,7 @@ class PanelPopulation:
 
     def _number(self, week: Week) -> int:
         """The panel's number of a week. Raises UnknownWeek where it cannot be simulated."""
-        if week < self.first_week or (self.last_week is not None and week > self.last_week):
+        if not self.first_week <= week <= self.last_week:
             raise UnknownWeek(
                 f"the panel world holds {self.first_week} to {self.last_week} with "
                 f"{self._history} weeks of history and {self._training} to train on, not {week}"
@@ -374,12 +373,6 @@ class PanelPopulation:
         """Log odds of each user (U,)."""
         numbers = np.arange(self.user_ids.size)
         return sigma * normals(key(self.params.seed, Stream.USERS, what), numbers)
-
-
-def held_out_fit(params: SimulatorParams, weeks: Sequence[Week]) -> list[tuple[Week, HeldOutFit]]:
-    """How well the panel's response model foresees each week from the weeks before it."""
-    population = PanelPopulation(params)
-    return [(week, population.held_out_fit(week)) for week in weeks]
 
 
 def _affected(ads: Ads, effects: Effects) -> Ads:
