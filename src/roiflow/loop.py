@@ -122,14 +122,13 @@ def open_loop(repository: Path, settings: Settings, seed: int | None) -> Loop:
 def run_loop(loop: Loop, weeks: int, show: Progress) -> LoopResult:
     """Run `weeks` weeks and keep each one's outcome; weeks that are finished are not run again.
 
-    Raises RunError where the result that is there was made with other parameters, and whatever a
-    stage or a job fails with.
+    Raises RunError where the world ends before, or where the result that is there was made with
+    other parameters, and whatever a stage or a job fails with.
     """
-    result = resume(loop)
-    first = first_week(loop.params)
+    result, names = resume(loop), weeks_of(loop.params, weeks)
     for number in range(len(result.weeks), weeks):
-        watch = Stopwatch(show, number, weeks, str(first.plus(number)))
-        outcome = run_week(loop, first.plus(number), number == 0, watch)
+        watch = Stopwatch(show, number, weeks, str(names[number]))
+        outcome = run_week(loop, names[number], number == 0, watch)
         result = replace(result, weeks=(*result.weeks, outcome))
         result.write(loop.result)
     return replace(result, weeks=result.weeks[:weeks])
@@ -187,10 +186,17 @@ def resume(loop: Loop) -> LoopResult:
     return found
 
 
-def first_week(params: Params) -> Week:
-    """The first week with a whole window of weeks: those before it are only logged."""
+def weeks_of(params: Params, count: int) -> list[Week]:
+    """The first `count` weeks that end a whole window: those before them are only logged.
+
+    Raises RunError where the world does not go on for so long.
+    """
     world = World(params.ingest.simulator)
-    return world.first_week.plus(params.ingest.simulator.weeks - 1)
+    first = world.first_week.plus(params.ingest.simulator.weeks - 1)
+    weeks, last = [first.plus(number) for number in range(count)], world.population.last_week
+    if last is not None and weeks[-1] > last:
+        raise RunError(f"{count} weeks from {first} on: the world ends with {last}")
+    return weeks
 
 
 class Stopwatch:

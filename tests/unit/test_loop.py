@@ -19,12 +19,12 @@ from roiflow.loop import (
     JOBS,
     Loop,
     Stopwatch,
-    first_week,
     open_loop,
     outcome_of,
     resume,
     run_loop,
     stages,
+    weeks_of,
 )
 from roiflow.settings import Settings
 from roiflow.simulator.source import shown
@@ -78,8 +78,16 @@ def test_a_seed_has_its_own_home_and_its_runs_the_values_of_the_section_loop(loo
 
 def test_the_first_week_ends_the_first_whole_window(loop: Loop) -> None:
     simulator = loop.params.ingest.simulator
-    window = first_week(loop.params).window(simulator.weeks)
-    assert window[0] == World(simulator).first_week
+    weeks = weeks_of(loop.params, 3)
+    assert weeks[0].window(simulator.weeks)[0] == World(simulator).first_week
+    assert weeks == [weeks[0], weeks[0].plus(1), weeks[0].plus(2)]
+
+
+def test_a_loop_longer_than_the_world_is_refused(loop: Loop) -> None:
+    simulator = loop.params.ingest.simulator.model_copy(update={"world": "panel"})
+    ingest = loop.params.ingest.model_copy(update={"simulator": simulator})
+    with pytest.raises(RunError, match=r"99 weeks from 2017-W\d\d on: the world ends with 2017"):
+        weeks_of(loop.params.model_copy(update={"ingest": ingest}), 99)
 
 
 def test_a_repository_without_params_is_named(tmp_path: Path) -> None:
