@@ -15,6 +15,10 @@ from roiflow.features.table import Features, Longs, Singles
 
 MAX_POSITION = 20
 MASKED = -1e9
+PRICE = "log_price"
+"""The dense feature that revenue is expected to follow."""
+MAX_SLOPE = 2.0
+MIN_CONVERSIONS = 30
 
 
 @dataclass(frozen=True)
@@ -124,22 +128,32 @@ def band(length: Tensor, width: int, window: int) -> Tensor:
 
 
 class Heads(nn.Module):
-    """Click, conversion and revenue from one trunk."""
+    """Click, conversion and revenue from one trunk.
 
-    def __init__(self, hidden: int) -> None:
+    Conversions are few, so log revenue starts from a line in the dense features, which is fitted
+    before and stands still, and the trunk learns only what is left.
+    """
+
+    def __init__(self, hidden: int, dense: int = 0) -> None:
         super().__init__()
         self.out = nn.Linear(hidden, 4)
         nn.init.normal_(self.out.weight, std=0.01)
+        self.register_buffer("revenue_slope", torch.zeros(dense))
+        self.revenue_slope: Tensor
 
-    def start(self, click: float, conversion: float, mean: float, std: float) -> None:
+    def start(self, moments: "Moments") -> None:
         """Set the biases to base rates (logits) and the moments of log revenue."""
-        raw = math.log(math.expm1(max(std, 0.1)))
+        raw = math.log(math.expm1(max(moments.std, 0.1)))
+        biases = [moments.click, moments.conversion, moments.mean, raw]
         with torch.no_grad():
-            self.out.bias.copy_(torch.tensor([click, conversion, mean, raw]))
+            self.out.bias.copy_(torch.tensor(biases))
+            self.revenue_slope.copy_(torch.from_numpy(moments.slope))
 
-    def forward(self, trunk: Tensor) -> Logits:
-        """(..., I, hidden) -> (..., I)."""
+    def forward(self, trunk: Tensor, dense: Tensor | None = None) -> Logits:
+        """(..., I, hidden), raw (..., I, F) -> (..., I)."""
         click, conversion, mean, std = self.out(trunk).unbind(-1)
+        if dense is not None:
+            mean = mean + dense @ self.revenue_slope
         return Logits(click, conversion, mean, F.softplus(std) + 0.05)
 
 
@@ -168,20 +182,41 @@ def logit_of(log_probability: Tensor) -> Tensor:
     return log_probability - torch.log(rest)
 
 
-def training_moments(features: Features, rows: Longs) -> tuple[float, float, float, float]:
-    """Logit of the click rate, logit of conversions per click, mean and std of log revenue.
+@dataclass(frozen=True)
+class Moments:
+    """What the heads start from."""
 
-    Rates are smoothed by half an event; revenue is in units of the currency.
+    click: float  # logit of the click rate
+    conversion: float  # logit of conversions per click
+    mean: float  # of log revenue in units of the currency, less the slope's part
+    std: float
+    slope: Singles  # (F,) of log revenue in the dense features; none where none are given
+
+
+def training_moments(features: Features, rows: Longs, dense: int) -> Moments:
+    """Of the rows (n,); a network with `dense` features gets a slope in the ad's log price.
+
+    Rates are smoothed by half an event. The slope is by least squares, within [0, MAX_SLOPE], and 0
+    where there are too few conversions to tell.
     """
     log = features.impressions
     clicks, n = float(np.sum(log.clicked[rows])), rows.size
     conversions = float(np.sum(log.clicked[rows] & log.converted[rows]))
-    revenue = log.revenue[rows]
-    amounts = np.log(revenue[revenue > 0] / 1e6)
+    paid = rows[log.revenue[rows] > 0]
+    amounts = np.log(log.revenue[paid] / 1e6)
+    slope = np.zeros(dense, np.float32)
+    if dense and paid.size >= MIN_CONVERSIONS and PRICE in features.dense_names:
+        column = features.dense_names.index(PRICE)
+        price = log.dense[paid, column].astype(np.float64)
+        if price.var() > 0:
+            fitted = np.mean((price - price.mean()) * amounts) / price.var()
+            slope[column] = np.clip(fitted, 0.0, MAX_SLOPE)
+            amounts = amounts - slope[column] * price
     mean, std = (float(amounts.mean()), float(amounts.std())) if amounts.size else (0.0, 1.0)
-    return (
-        float(np.log((clicks + 0.5) / (n - clicks + 0.5))),
-        float(np.log((conversions + 0.5) / (clicks - conversions + 0.5))),
-        mean,
-        std,
+    return Moments(
+        click=float(np.log((clicks + 0.5) / (n - clicks + 0.5))),
+        conversion=float(np.log((conversions + 0.5) / (clicks - conversions + 0.5))),
+        mean=mean,
+        std=std,
+        slope=slope,
     )

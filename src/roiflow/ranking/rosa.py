@@ -125,7 +125,7 @@ class Rosa(nn.Module):
             nn.ReLU(),
             nn.Dropout(shape.dropout),
         )
-        self.heads_out = Heads(hidden)
+        self.heads_out = Heads(hidden, shape.dense)
         self.dropout = nn.Dropout(shape.dropout)
 
     def encode(self, history: Behaviours) -> Tensor:
@@ -215,7 +215,7 @@ class Rosa(nn.Module):
             + self.from_pair(pair)
             + self.from_dense(self.dense(candidates.dense))
         )
-        return self.heads_out(self.trunk(trunk))
+        return self.heads_out(self.trunk(trunk), candidates.dense)
 
     def forward(self, history: Behaviours, candidates: Candidates) -> Logits:
         """-> logits (R, I)."""

@@ -18,6 +18,7 @@ from roiflow.ranking import calibrate, packing
 from roiflow.ranking.metrics import auc
 from roiflow.ranking.network import (
     DenseEncoding,
+    Heads,
     IdTable,
     Logits,
     PositionBias,
@@ -150,7 +151,9 @@ def start(kind: type[RankerType], features: Features, params: RankerParams) -> R
     ranker = kind(shape, kind.network(shape), PositionBias(), Calibrator())
     statistics = features.statistics
     net = ranker.net
-    net.heads_out.start(*training_moments(features, rows))  # type: ignore[operator, union-attr]
+    heads = net.heads_out
+    assert isinstance(heads, Heads)
+    heads.start(training_moments(features, rows, heads.revenue_slope.numel()))
     if isinstance(getattr(net, "dense", None), DenseEncoding):
         net.dense.fit(features.impressions.dense[rows], statistics.mean, statistics.std)  # type: ignore[operator, union-attr]
     return ranker

@@ -14,7 +14,7 @@ from roiflow.data.split import TEST
 from roiflow.features.table import Features, Requests
 from roiflow.ranking import packing, serving_form
 from roiflow.ranking.metrics import auc, log_loss
-from roiflow.ranking.network import DenseEncoding, Logits, logit_of
+from roiflow.ranking.network import DenseEncoding, Heads, Logits, logit_of
 from roiflow.ranking.rosa import CATEGORY, Rosa, RosaRanker
 from roiflow.ranking.torch_ranker import tensors
 from roiflow.ranking.train import conversion_loss, fit, revenue_loss, start
@@ -302,3 +302,36 @@ def test_dense_encoding_by_hand() -> None:
     # bins [0, 2] and [2, 6]: 3 fills the first and a quarter of the second
     assert encoding(torch.tensor([[3.0]]))[0].tolist() == [0.25, 1.0, 0.25]
     assert encoding(torch.tensor([[100.0]]))[0].tolist() == [5.0, 1.0, 1.0]
+
+
+def heads_of(ranker: RosaRanker) -> Heads:
+    heads = ranker.net.heads_out
+    assert isinstance(heads, Heads)
+    return heads
+
+
+def priced(features: Features, power: float) -> Features:
+    """The same with revenue exp(2) x exp(log price) ** power of what converted."""
+    log = features.impressions
+    revenue = 1e6 * np.exp(2.0 + power * log.dense[:, 0]) * log.converted
+    names = ("log_price", *features.dense_names[1:])
+    changed = replace(log, revenue=np.rint(revenue).astype(np.int64))
+    return replace(features, dense_names=names, impressions=changed)
+
+
+def test_revenue_starts_from_its_line_in_the_price() -> None:
+    features = priced(build(users=60, per_user=40).features, 0.75)
+    untrained = start(RosaRanker, features, PARAMS)
+    log = features.impressions
+    sold = np.flatnonzero(log.converted)
+    logits, _ = untrained.logits(features, sold)
+    expected = np.log(log.revenue[sold] / 1e6)
+    np.testing.assert_allclose(logits.revenue_mean.numpy(), expected, atol=0.15)
+    slope = heads_of(untrained).revenue_slope.numpy()
+    np.testing.assert_allclose(slope, [0.75, 0.0, 0.0], atol=1e-4)
+
+
+def test_revenue_that_falls_with_the_price_or_knows_none_has_no_line() -> None:
+    features = build(users=60, per_user=40).features
+    for same in (priced(features, -0.5), features):
+        assert not heads_of(start(RosaRanker, same, PARAMS)).revenue_slope.any()
