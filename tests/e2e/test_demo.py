@@ -104,7 +104,7 @@ def second(place: Place, first: str) -> str:
 
 
 def test_every_station_left_its_mark(place: Place, first: str) -> None:
-    for title in ("Seconds by task", "Test week by test week", "True ROI", "Requests to the"):
+    for title in ("Seconds by task", "Test week by test week", "True value", "Requests to the"):
         assert title in first
     for week in ("2026-W04", "2026-W05"):
         run = place.run(week)

@@ -234,7 +234,7 @@ def test_an_unknown_key_stops_the_run_and_keeps_the_earlier_checkout(
 ) -> None:
     checkout = run.prepare(repository, home, "simulator", "2026-W05")
     before = (checkout / "params.yaml").read_bytes()
-    edit(repository / "params.yaml", "  parity_rows:", "  paraty_rows: 3\n  parity_rows:")
+    edit(repository / "params.yaml", "  parity_tolerance:", "  paraty_rows: 3\n  parity_tolerance:")
     with pytest.raises(ParamsError, match=r"params\.yaml: export\.paraty_rows: .*value 3"):
         run.prepare(repository, home, "simulator", "2026-W05")
     assert (checkout / "params.yaml").read_bytes() == before
