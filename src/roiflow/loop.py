@@ -137,22 +137,32 @@ def run_loop(loop: Loop, weeks: int, show: Progress) -> LoopResult:
 def run_loops(loops: Sequence[Loop], weeks: int, jobs: int, show: Progress) -> list[LoopResult]:
     """Several loops, `jobs` at a time, each in a process of its own with its own log.
 
-    Raises RunError with a failed loop's own last error line; the others run on to their end.
+    Raises RunError where one cannot be resumed, before any runs, and with a failed one's own last
+    error line after the others have run on to their end.
     """
+    for one in loops:
+        resume(one)
     waiting, failed = list(loops), list[str]()
     running: dict[subprocess.Popen[bytes], Loop] = {}
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            one = waiting.pop(0)
-            running[_start(one, weeks, alone=jobs == 1)] = one
-        time.sleep(0.2)
-        for process in [process for process in running if process.poll() is not None]:
-            one = running.pop(process)
-            if process.returncode:
-                tail = one.log.read_text().splitlines()[-60:]
-                failed.append(f"seed {one.seed}: {reason(tail, process.returncode)} ({one.log})")
-        done = [min(weeks, len(resume(one).weeks)) for one in loops]
-        show(sum(done) / (weeks * len(loops)), f"weeks done: {' + '.join(map(str, done))}")
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                one = waiting.pop(0)
+                running[_start(one, weeks, alone=jobs == 1)] = one
+            time.sleep(0.2)
+            for process in [process for process in running if process.poll() is not None]:
+                one = running.pop(process)
+                if process.returncode:
+                    tail = one.log.read_text().splitlines()[-60:]
+                    why = reason(tail, process.returncode)
+                    failed.append(f"seed {one.seed}: {why} (log: {one.log})")
+            done = {one.seed: min(weeks, len(resume(one).weeks)) for one in loops}
+            told = " + ".join(map(str, done.values()))
+            show(sum(done.values()) / (weeks * len(loops)), f"weeks done: {told}")
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait()
     if failed:
         raise RunError("; ".join(failed))
     return [run_loop(one, weeks, lambda _done, _what: None) for one in loops]
@@ -268,12 +278,23 @@ def fetch_champion(loop: Loop) -> None:
 
 
 def outcome_of(checkout: Path) -> dict[str, Any]:
-    """What a week's run came to: verdict, rule and who is champion then."""
+    """What a week's run came to: verdict, rule and who is champion then.
+
+    Raises RunError, naming the file, where the run is not there or did not end.
+    """
     gate, promoted, lineage = (
-        json.loads((checkout / "data" / name).read_text())
+        _read(checkout / "data" / name)
         for name in ("gate/decision.json", "promoted.json", "lineage.json")
     )
     return {"verdict": gate["verdict"], **promoted, "commit": lineage["commit"]}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: no finished run: {error}") from None
+    return content
 
 
 def true_values(
