@@ -86,6 +86,8 @@ def _of_response(params: SimulatorParams) -> Iterator[tuple[str, str]]:
 def _of_scenario(params: SimulatorParams) -> Iterator[tuple[str, str]]:
     if params.scenario not in SCENARIOS:
         yield "scenario", f"there is none of this name; there are {', '.join(SCENARIOS)}"
+    if params.scenario == "budget_cut" and params.auction.budget_share == 0:
+        yield "scenario", "there are no budgets to cut (auction.budget_share 0)"
     if params.scenario in STEADY:
         return
     shock, first, last = Week.parse(params.shock_week), Week.parse(params.first_week), None

@@ -67,6 +67,7 @@ IMPOSSIBLE: list[tuple[Change, str, str]] = [
     ({"interest_weight": float("inf")}, "interest_weight", "finite"),
     ({"examination.exponent": float("inf")}, "examination.exponent", "finite"),
     ({"scenario": "meteor"}, "scenario", "concept_drift"),
+    ({"scenario": "budget_cut", "auction.budget_share": 0.0}, "scenario", "no budgets to cut"),
     ({"scenario": "holiday", "shock_week": "2025-W52"}, "shock_week", "first week, 2026-W01"),
     (
         {"world": "panel", "scenario": "holiday", "shock_week": "2026-W06"},
@@ -163,6 +164,9 @@ POSSIBLE: list[Change] = [
 ]
 
 
-@pytest.mark.parametrize("change", [*POSSIBLE, *({"scenario": name} for name in SCENARIOS)])
+NAMED: list[Change] = [{"scenario": name, "auction.budget_share": 20.0} for name in SCENARIOS]
+
+
+@pytest.mark.parametrize("change", [*POSSIBLE, *NAMED])
 def test_what_can_be_is_not_refused(change: Change) -> None:
     refuse_impossible(params(change))
