@@ -191,6 +191,54 @@ def fidelity_command(
     console.print(out, soft_wrap=True)
 
 
+@simulate.command("truth")
+def truth_command(
+    week: Annotated[str, typer.Argument(help="A week of the world, such as 2017-W20.")],
+    draws: Annotated[
+        int, typer.Option(min=2, help="Of the slates, where a policy draws them.")
+    ] = 8,
+) -> None:
+    """What policies that know the world are worth in a week, in expectation.
+
+    Each drawn slate counts with its closed form; what is left to the draw has a standard error.
+    Money is in units of the currency. What a served week was worth, `roiflow demo` and
+    `roiflow simulate --loop` tell.
+
+        roiflow simulate truth 2017-W20
+    """
+    from rich.table import Table
+
+    from roiflow.data.weeks import Week as IsoWeek
+    from roiflow.params import load_params
+    from roiflow.simulator.policies import Greedy, Oracle, logging_policy, random_policy
+    from roiflow.simulator.run import SlateChooser
+    from roiflow.simulator.truth import expected_value_of
+    from roiflow.simulator.world import World
+
+    repository, _, console = here()
+    one = IsoWeek.parse(week)
+    world = World(load_params(repository / "params.yaml").ingest.simulator)
+    policies: list[SlateChooser] = [
+        random_policy(world), logging_policy(world), Greedy(world), Oracle(world)
+    ]  # fmt: skip
+    names = ("clicks", "conversions", "revenue", "cost", "value", "roi")
+    table = Table("policy", *names, title=f"{week}, {world.params.scenario}")
+    with progress(console, week) as show:
+        for number, policy in enumerate(policies):
+            show(number / len(policies), policy.policy_version)
+            # The greedy ones decide alike in every draw, unless budgets run out by chance.
+            drawn = draws if policy.policy_version in ("random", "logging") else 2
+            mean, error = expected_value_of(world, one, policy, drawn)
+            cells = (_with_error(mean[name], error[name]) for name in names)
+            table.add_row(policy.policy_version, *cells)
+    console.print(table)
+
+
+def _with_error(value: float, error: float) -> str:
+    digits = 3 if abs(value) < 10 else 0
+    return f"{value:,.{digits}f}" + (f" ± {error:,.{digits}f}" if error > 0 else "")
+
+
 @simulate.command("fit")
 def fit_command(
     weeks: Annotated[int, typer.Option(min=1, help="Of the panel, spread over its year.")] = 6,

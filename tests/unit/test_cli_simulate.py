@@ -1,10 +1,15 @@
 """Which command a call of `roiflow simulate` is."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from roiflow import cli
 from roiflow.errors import SourceError
+from tests.worlds import planted_content
 
 
 def said(*arguments: str) -> str:
@@ -44,3 +49,21 @@ def test_a_public_log_needs_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
         CliRunner().invoke(
             cli.app, ["simulate", "fidelity", "--log", "trivago"], catch_exceptions=False
         )
+
+
+def test_the_truth_of_a_week_is_told_by_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = planted_content()
+    content["ingest"]["simulator"]["synthetic"] |= {"users": 100, "ads": 16, "categories": 4}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "dvc.yaml").touch()
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    lines = said("truth", "2026-W02", "--draws", "2").splitlines()
+    rows = [line.split("│")[1:-1] for line in lines if line.startswith("│")]
+    value = {row[0].strip(): float(row[5].split("±")[0].replace(",", "")) for row in rows}
+    assert list(value) == ["random", "logging", "clicks", "oracle"]
+    assert max(value.values()) == value["oracle"] > value["clicks"]
+    assert ["±" in row[5] for row in rows] == [True, True, False, False]
