@@ -18,7 +18,7 @@ from roiflow.simulator.run import nothing, run_week
 from roiflow.simulator.synthetic import SyntheticPopulation, Users
 from roiflow.simulator.world import World
 from roiflow.simulator.write import write_weeks
-from tests.worlds import SHIPPED, world_params
+from tests.worlds import world_params
 
 WEEK = Week.parse("2026-W02")
 ROUNDS = 5
@@ -139,9 +139,10 @@ def test_generation_against_a_row_loop(tmp_path: Path, record: Callable[[str, st
 
 
 def test_a_served_week_takes_seconds(record: Callable[[str, str], None]) -> None:
-    """The shipped world: with budgets each hour is a chunk."""
-    run_week(World(SHIPPED), WEEK, logging_policy(World(SHIPPED)), nothing())  # compiles
-    world = World(SHIPPED)
+    """With budgets each hour is a chunk."""
+    world = World(world_params(budget_share=20.0))
+    run_week(world, WEEK, logging_policy(world), nothing())  # compiles
+    world = World(world.params)
     start = time.process_time()
     run = run_week(world, WEEK, logging_policy(world), nothing())
     taken = time.process_time() - start

@@ -303,13 +303,17 @@ def test_the_cascade_comes_back_from_a_written_log(
         assert abs(off) < far
 
 
-def test_the_order_of_the_policies_in_the_shipped_world(full: bool, record: Record) -> None:
-    """With budgets, returns and all, in many worlds: nobody earns more than the oracle; most clicks
-    is neither most value nor most ROI. Who only prefers ads that are clicked and convert, whatever
+@pytest.mark.parametrize("budget_share", [0.0, 20.0])
+def test_the_order_of_the_policies_in_the_shipped_world(
+    full: bool, record: Record, budget_share: float
+) -> None:
+    """In many worlds, with budgets and without: nobody earns more than the oracle; most clicks is
+    neither most value nor most ROI. Who only prefers ads that are clicked and convert, whatever
     they cost, does better than chance in the shipped world and on average, not in each."""
+    shipped = f"shipped world, budget share {budget_share:g}, {WEEK}"
     values = []
     for seed in range(7, 27 if full else 9):
-        world = World(world_params(seed=seed))
+        world = World(world_params(seed=seed, budget_share=budget_share))
         policies: dict[str, SlateChooser] = {
             "random": random_policy(world),
             "logging": logging_policy(world),
@@ -323,7 +327,7 @@ def test_the_order_of_the_policies_in_the_shipped_world(full: bool, record: Reco
         if seed == SHIPPED.seed:
             for name, one in found.items():
                 text = f"{one['clicks']:,.0f} clicks, value {value[name]:,.0f}, ROI {roi[name]:.2f}"
-                record(f"shipped world, {WEEK}, {name}", text)
+                record(f"{shipped}, {name}", text)
             assert sorted(roi, key=roi.__getitem__)[0] == "random"
             assert sorted(value, key=value.__getitem__) == list(policies)
         assert max(value, key=value.__getitem__) == max(roi, key=roi.__getitem__) == "oracle"
@@ -332,5 +336,5 @@ def test_the_order_of_the_policies_in_the_shipped_world(full: bool, record: Reco
         assert max(found, key=lambda name: found[name]["clicks"]) == "clicks"
     mean = np.mean(values, axis=0)
     text = ", ".join(f"{name} {one:,.0f}" for name, one in zip(policies, mean, strict=True))
-    record(f"{len(values)} seeds of the shipped world, {WEEK}, mean value", text)
+    record(f"{shipped}, mean value of {len(values)} seeds", text)
     assert np.all(np.diff(mean) > 0)
