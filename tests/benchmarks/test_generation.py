@@ -15,7 +15,7 @@ EVENTS_A_USER = 7 * (14.0 + 3 * 0.94)
 """Of a week: behaviours and the impressions of slates of 3, about as 10 million to 2 million."""
 
 WORK = """
-import json, resource, sys, time
+import json, re, sys, time
 from pathlib import Path
 from roiflow.data.weeks import Week
 from roiflow.simulator.write import write_weeks
@@ -31,7 +31,8 @@ print(json.dumps({
     "events": events,
     "wall": time.perf_counter() - wall,
     "cpu": time.process_time() - cpu,
-    "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    # Not ru_maxrss, which a child inherits from the process that forked it.
+    "peak": int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1e3,
 }))
 """
 
