@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests.clones import clone_tree
 from tests.worlds import planted_content
 
 ROOT = Path(__file__).parents[2]
@@ -67,24 +67,11 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("e2e")
     clone, home = folder / "clone", folder / "home"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).exists():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, clone / name)
     content = planted_content()
     content["ingest"]["simulator"]["synthetic"] |= WORLD
     for section, values in SMALL.items():
         content[section] |= values
-    (clone / "params.yaml").write_text(yaml.safe_dump(content))
-    identity = ["-c", "user.name=Someone", "-c", "user.email=someone@example.org"]
-    for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "Small"]):
-        subprocess.run(["git", *identity, *arguments], cwd=clone, check=True)
+    clone_tree(clone, content)
     kept = ("AIRFLOW", "ROIFLOW", "MLFLOW", "GIT_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(kept)}
     environment |= {"ROIFLOW_HOME": str(home), "PYTHONPATH": str(clone / "src"), "COLUMNS": "160"}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from roiflow.evaluation.closed_loop import LoopResult
 from roiflow.loop_report import lines
+from tests.clones import clone_tree
 from tests.conftest import Record
 from tests.worlds import planted_content
 
@@ -63,28 +62,13 @@ class Place:
 
 
 def cloned(folder: Path, *, small: bool) -> Place:
-    """The tree as it is now, as a repository of its own."""
-    clone = folder / "clone"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).exists():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, clone / name)
-    if small:
-        content = planted_content()
-        content["ingest"]["simulator"]["synthetic"] |= WORLD
-        for section, values in SMALL.items():
-            content[section] |= values
-        (clone / "params.yaml").write_text(yaml.safe_dump(content))
-    identity = ["-c", "user.name=Someone", "-c", "user.email=someone@example.org"]
-    for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "Loop"]):
-        subprocess.run(["git", *identity, *arguments], cwd=clone, check=True)
-    return Place(clone, folder / "home")
+    """The tree as it is now, of a small world or as it is shipped."""
+    content = planted_content()
+    content["ingest"]["simulator"]["synthetic"] |= WORLD
+    for section, values in SMALL.items():
+        content[section] |= values
+    clone_tree(folder / "clone", content if small else None)
+    return Place(folder / "clone", folder / "home")
 
 
 @pytest.fixture(scope="module")

@@ -42,11 +42,11 @@ from roiflow.simulator.panel_model import HeldOutFit, Purchases, ResponseModel
 from roiflow.simulator.panel_views import draw_views
 from roiflow.simulator.population import (
     Ads,
+    Flags,
     Ints,
     Names,
     WorldBehaviours,
     WorldRequests,
-    bots,
     logit,
 )
 from roiflow.simulator.scenarios.effects import Effects, ends
@@ -173,6 +173,10 @@ class PanelPopulation:
         first = np.unique(self._products[1], return_index=True)[1]
         return self._described[c.CATEGORY][first]
 
+    def bots(self, share: float) -> Flags:
+        """Which households (U,) are bots where a share of all are."""
+        return people.bots(self.params.seed, 0, self.user_ids.size, share)
+
     def users(self, week: Week) -> tuple[Ints, dict[str, Names]]:
         """Households that have shopped by the week's end, and their demographics."""
         lines = self.purchases.lines(1, self._number(week))
@@ -260,7 +264,7 @@ class PanelPopulation:
         number, seed = self._number(week), self.params.seed
         user, time = self._baskets(number, number)
         mean = self.params.panel.requests_per_visit * effects.traffic[_weekday(time)]
-        bot = bots(seed, 0, self.user_ids.size, effects.bots)[user]
+        bot = self.bots(effects.bots)[user]
         return draw_views(seed, week, user, time, np.where(bot, BOT_VISITS * mean, mean))
 
     def behaviours(self, week: Week, effects: Effects) -> WorldBehaviours:

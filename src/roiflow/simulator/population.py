@@ -123,6 +123,10 @@ class Population(Protocol):
         """Every user there ever is (U,), sorted."""
         ...
 
+    def bots(self, share: float) -> Flags:
+        """Which users (U,) are bots where a share of all are."""
+        ...
+
     def users(self, week: Week) -> tuple[Ints, dict[str, Names]]:
         """Rows of the users who are there in a week, and their profile columns."""
         ...

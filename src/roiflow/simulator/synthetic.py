@@ -134,6 +134,10 @@ class SyntheticPopulation:
         """The hidden state of the users."""
         return _draw_users(self.params, self.part, self.first_week)
 
+    def bots(self, share: float) -> Flags:
+        """Which users (U,) are bots where a share of all are."""
+        return people.bots(self.params.seed, self.part.start, len(self.part), share)
+
     def users(self, week: Week) -> tuple[Ints, dict[str, Names]]:
         """Rows of those who have joined and not left by the week's start, and their profile."""
         here = np.flatnonzero(self._present(week.start)).astype(np.int32)
@@ -176,7 +180,7 @@ class SyntheticPopulation:
         mean = self.state.activity * np.float32(rate * factor / synthetic.session_events)
         mean *= self._present(start)
         if effects.bots:
-            bot = people.bots(self.params.seed, self.part.start, len(self.part), effects.bots)
+            bot = self.bots(effects.bots)
             mean = np.where(bot, np.float32(BOT_VISITS) * mean, mean)
         return draw_visits(
             key(self.params.seed, stream, day), self.part.start, mean, self._sessions, start

@@ -23,7 +23,6 @@ from roiflow.simulator.population import (
     Population,
     WorldBehaviours,
     WorldRequests,
-    bots,
     sigmoid,
 )
 from roiflow.simulator.refusal import refuse_impossible
@@ -125,9 +124,7 @@ class World:
     def _with_bots(self, truth: Response, requests: WorldRequests, effects: Effects) -> Response:
         if not effects.bots:
             return truth
-        first = getattr(self.population, "part", range(1)).start
-        every = bots(self.params.seed, first, self.user_ids.size, effects.bots)
-        bot = every[requests.user_index][:, None]
+        bot = self.population.bots(effects.bots)[requests.user_index][:, None]
         return replace(
             truth,
             click=np.where(bot, BOT_CLICK, truth.click),
