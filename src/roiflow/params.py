@@ -14,8 +14,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1)]
 WeekName = Annotated[str, Field(pattern=r"^\d{4}-W\d{2}$")]
-SourceName = Literal["simulator", "complete_journey", "kuairand", "open_bandit", "files"]
+SourceName = Literal["simulator", "complete_journey", "kuairand", "open_bandit", "files", "sql"]
 
 
 class Section(BaseModel):
@@ -139,6 +140,23 @@ class CompleteJourneyParams(PublishedParams):
     history_weeks: Count
 
 
+class SqlTables(Section):
+    """The database's name of each table of the data contract."""
+
+    impressions: Name
+    behaviours: Name
+    conversions: Name
+    ads: Name
+    users: Name
+
+
+class SqlParams(WindowParams):
+    """Tables of a database; in MySQL a schema is a database."""
+
+    schema_: Name = Field(alias="schema")
+    tables: SqlTables
+
+
 class IngestParams(Section):
     """What is pulled: the window of the source's `weeks` weeks that ends with `week`.
 
@@ -154,6 +172,7 @@ class IngestParams(Section):
     kuairand: PublishedParams
     open_bandit: PublishedParams
     files: WindowParams
+    sql: SqlParams
 
     @property
     def last_weeks(self) -> dict[str, str]:
@@ -178,7 +197,7 @@ class ValidateParams(Section):
 
 
 class FeaturesParams(Section):
-    """Histories in events, windows in days."""
+    """Histories in events; windows in hours, of those that `features.spec.WINDOWS` names."""
 
     history_length: Count
     windows_days: list[Count]

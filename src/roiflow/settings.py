@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -15,6 +16,9 @@ class Settings(BaseSettings):
 
     data_folder: Path | None = None
     """Folder of a source's own files (kuairand, open_bandit, files)."""
+
+    sql: SecretStr | None = None
+    """URI of the source sql's database, password included."""
 
     redis_url: str | None = None
     """A Redis server; None starts or uses the embedded one."""

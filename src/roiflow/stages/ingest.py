@@ -61,6 +61,10 @@ def open_source(config: IngestParams, settings: Settings) -> Source:
             from roiflow.data.sources.files import Files
 
             return Files(str(_named_folder(config, settings)))
+        case "sql":
+            from roiflow.data.sources.sql import Sql
+
+            return Sql(config.sql, settings.sql)
 
 
 def _named_folder(config: IngestParams, settings: Settings) -> Path:

@@ -1,14 +1,16 @@
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from roiflow.data import lake
 from roiflow.data.pulled import Pulled, read_pulled
 from roiflow.data.weeks import Week
 from roiflow.errors import SourceError, UnknownWeek
-from roiflow.params import load_params
+from roiflow.params import SourceName, load_params
 from roiflow.settings import Settings
 from roiflow.stages.ingest import VOCABULARY, main, open_source
 from tests.unit.data import worlds
@@ -90,6 +92,12 @@ def test_a_folder_that_is_not_named_tells_which_variable_to_set(source: str) -> 
         open_source(config, Settings(data_folder=None))
 
 
+def test_a_database_that_is_not_named_tells_which_variable_to_set() -> None:
+    config = load_params(SHIPPED).ingest.model_copy(update={"source": "sql"})
+    with pytest.raises(SourceError, match=r"source sql: set.*ROIFLOW_SQL"):
+        open_source(config, Settings(sql=None))
+
+
 @pytest.mark.parametrize("source", ["kuairand", "open_bandit"])
 def test_a_folder_that_is_not_there_is_named(source: str, tmp_path: Path) -> None:
     config = load_params(SHIPPED).ingest.model_copy(update={"source": source})
@@ -99,9 +107,10 @@ def test_a_folder_that_is_not_there_is_named(source: str, tmp_path: Path) -> Non
 
 def test_every_source_of_the_parameters_opens(tmp_path: Path) -> None:
     shipped = load_params(SHIPPED).ingest
-    for name in ("simulator", "complete_journey", "kuairand", "open_bandit", "files"):
+    settings = Settings(data_folder=tmp_path, sql=SecretStr("postgresql://nowhere/none"))
+    for name in get_args(SourceName):
         config = shipped.model_copy(update={"source": name})
-        assert open_source(config, Settings(data_folder=tmp_path)).name == name
+        assert open_source(config, settings).name == name
 
 
 def test_served_weeks_lie_under_the_sources_name(tmp_path: Path) -> None:

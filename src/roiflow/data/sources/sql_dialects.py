@@ -1,0 +1,213 @@
+"""SQL text for PostgreSQL and MySQL: names, literals, and columns in the contract's types.
+
+What a column becomes is decided by its type in the catalog, before any row is read, so that a
+column that does not fit is named. Conversions that Arrow does as well are left to Arrow.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import pyarrow as pa
+
+from roiflow.errors import SourceError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FITTING = {"time": {"time"}, "whole": {"whole"}, "decimal": {"decimal", "whole"}}
+_FITTING |= {"text": {"text", "whole"}, "flag": {"flag"}}
+"""Kind of a column of the contract to the kinds of columns it may come from."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the catalog has it; `type` is the database's own word."""
+
+    name: str
+    type: str
+
+
+class Dialect(Protocol):
+    """What is written differently by the two databases."""
+
+    def name(self, name: str) -> str:
+        """A quoted identifier."""
+        ...
+
+    def text(self, value: str) -> str:
+        """A string literal."""
+        ...
+
+    def time(self, micros: int, column: Column) -> str:
+        """A literal of the column's own type, which an index on it serves; micros, UTC."""
+        ...
+
+    def kind(self, column: Column) -> str:
+        """One of time, whole, decimal, text, flag and other."""
+        ...
+
+    def value(self, column: Column, kind: str) -> str:
+        """The column, converted where Arrow could not do it exactly."""
+        ...
+
+    def micros(self, time: str) -> str:
+        """A time as a whole number: microseconds, UTC."""
+        ...
+
+    def bytewise(self, text: str) -> str:
+        """A text that compares by its bytes, whatever the collation of its column."""
+        ...
+
+    def catalog(self, schema: str) -> str:
+        """A query for (table_name, column_name, column_type), columns in their order."""
+        ...
+
+
+def wanted_kind(type_: pa.DataType) -> str:
+    """Kind of a column of the contract."""
+    if pa.types.is_timestamp(type_):
+        return "time"
+    if pa.types.is_boolean(type_):
+        return "flag"
+    if pa.types.is_integer(type_):
+        return "whole"
+    return "decimal" if pa.types.is_floating(type_) else "text"
+
+
+def select(dialect: Dialect, column: Column, wanted: pa.DataType) -> str:
+    """The expression for a column of the contract. Raises SourceError where the type is wrong."""
+    kind = wanted_kind(wanted)
+    if dialect.kind(column) not in _FITTING[kind]:
+        raise SourceError(f"column {column.name!r} is of type {column.type}, expected {wanted}")
+    return dialect.value(column, kind)
+
+
+def written(micros: int) -> str:
+    """2026-01-19 00:00:00.000000"""
+    return (_EPOCH + timedelta(microseconds=micros)).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+POSTGRESQL_KINDS = {
+    "timestamp with time zone": "time",
+    "timestamp without time zone": "time",
+    "smallint": "whole",
+    "integer": "whole",
+    "bigint": "whole",
+    "real": "decimal",
+    "double precision": "decimal",
+    "numeric": "decimal",
+    "text": "text",
+    "character varying": "text",
+    "character": "text",
+    "uuid": "text",
+    "USER-DEFINED": "text",
+    "boolean": "flag",
+}
+MYSQL_KINDS = {
+    "datetime": "time",
+    "timestamp": "time",
+    **dict.fromkeys(("tinyint", "smallint", "mediumint", "int", "bigint"), "whole"),
+    **dict.fromkeys(("float", "double", "decimal"), "decimal"),
+    **dict.fromkeys(("char", "varchar", "tinytext", "text", "mediumtext", "longtext"), "text"),
+    **dict.fromkeys(("enum", "uuid"), "text"),
+}
+
+_CATALOG = """
+SELECT {table} AS table_name, {column} AS column_name, {type} AS column_type
+FROM information_schema.columns WHERE table_schema = {schema} ORDER BY ordinal_position
+"""
+
+
+class PostgreSQL:
+    """Names in double quotes; a `timestamp` is taken as UTC."""
+
+    def name(self, name: str) -> str:
+        """See Dialect.name."""
+        return '"' + name.replace('"', '""') + '"'
+
+    def text(self, value: str) -> str:
+        """See Dialect.text."""
+        return "'" + value.replace("'", "''") + "'"
+
+    def time(self, micros: int, column: Column) -> str:
+        """See Dialect.time."""
+        if column.type == "timestamp with time zone":
+            return f"TIMESTAMPTZ '{written(micros)}+00'"
+        return f"TIMESTAMP '{written(micros)}'"
+
+    def kind(self, column: Column) -> str:
+        """See Dialect.kind."""
+        return POSTGRESQL_KINDS.get(column.type, "other")
+
+    def value(self, column: Column, kind: str) -> str:
+        """See Dialect.value."""
+        name = self.name(column.name)
+        if kind == "text" and column.type not in ("text", "character varying"):
+            return f"{name}::text"
+        return f"{name}::float8" if column.type == "numeric" else name
+
+    def micros(self, time: str) -> str:
+        """See Dialect.micros."""
+        # Exact: the epoch is numeric. A timestamp without zone counts as UTC.
+        return f"(extract(epoch FROM {time}) * 1000000)::bigint"
+
+    def bytewise(self, text: str) -> str:
+        """See Dialect.bytewise."""
+        return f'{text} COLLATE "C"'
+
+    def catalog(self, schema: str) -> str:
+        """See Dialect.catalog."""
+        return _CATALOG.format(
+            table="table_name::text",
+            column="column_name::text",
+            type="data_type::text",
+            schema=self.text(schema),
+        )
+
+
+class MySQL:
+    """Names in backticks; DATETIME is taken as UTC, and so is the session's time zone."""
+
+    def name(self, name: str) -> str:
+        """See Dialect.name."""
+        return "`" + name.replace("`", "``") + "`"
+
+    def text(self, value: str) -> str:
+        """See Dialect.text."""
+        # In hexadecimal, since what a backslash means depends on the server's mode.
+        return f"CONVERT(0x{value.encode().hex()} USING utf8mb4)" if value else "''"
+
+    def time(self, micros: int, column: Column) -> str:  # noqa: ARG002
+        """See Dialect.time."""
+        return f"TIMESTAMP'{written(micros)}'"
+
+    def kind(self, column: Column) -> str:
+        """See Dialect.kind."""
+        if column.type.startswith("tinyint(1)"):
+            return "flag"
+        return MYSQL_KINDS.get(column.type.partition("(")[0].partition(" ")[0], "other")
+
+    def value(self, column: Column, kind: str) -> str:
+        """See Dialect.value."""
+        name = self.name(column.name)
+        if kind == "time":
+            return self.micros(name)  # null for 0000-00-00, at which the driver would end
+        if kind == "text" and MYSQL_KINDS.get(column.type.partition("(")[0]) != "text":
+            return f"CONVERT({name}, CHAR)"
+        return f"({name} + 0e0)" if column.type.startswith("decimal") else name
+
+    def micros(self, time: str) -> str:
+        """See Dialect.micros."""
+        return f"TIMESTAMPDIFF(MICROSECOND, TIMESTAMP'1970-01-01 00:00:00', {time})"
+
+    def bytewise(self, text: str) -> str:
+        """See Dialect.bytewise."""
+        return f"CAST({text} AS BINARY)"
+
+    def catalog(self, schema: str) -> str:
+        """See Dialect.catalog."""
+        return _CATALOG.format(
+            table="CONVERT(table_name, CHAR)",
+            column="CONVERT(column_name, CHAR)",
+            type="CONVERT(column_type, CHAR)",
+            schema=self.text(schema),
+        )
