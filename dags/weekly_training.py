@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
 
+from _connection import uri_of
 from _dvc import read_stages
+
+if TYPE_CHECKING:
+    from roiflow.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INGEST = yaml.safe_load((REPOSITORY / "params.yaml").read_text())["ingest"]
@@ -64,6 +68,18 @@ def week_of(params: dict[str, Any], run_after: datetime) -> str:
     return str(params["week"] or f"{year:04d}-W{number:02d}")
 
 
+def settings_of(params: dict[str, Any]) -> "Settings":
+    """Where things are; the database is the Airflow connection's unless ROIFLOW_SQL names one."""
+    from pydantic import SecretStr
+
+    from roiflow.settings import Settings
+
+    settings = Settings()
+    if params["source"] != "sql" or settings.sql is not None:
+        return settings
+    return settings.model_copy(update={"sql": SecretStr(uri_of(params["sql_connection"]))})
+
+
 def in_run(work: Callable[[Path, Path], None]) -> None:
     """Call `work` with the run's checkout and the home of everything that outlives a run."""
     from roiflow.run import checkout_of
@@ -106,6 +122,12 @@ model package in MLflow, and serves it.
             title="Week",
             description="The ISO week to test on: 2026-W04. Empty: the week that ended last.",
         ),
+        "sql_connection": Param(
+            "roiflow_sql",
+            type="string",
+            title="Connection",
+            description="Airflow connection of the source sql's database; no other source asks it.",
+        ),
     },
 )
 def weekly_training() -> None:
@@ -114,20 +136,22 @@ def weekly_training() -> None:
     @task(doc_md="Make the run's checkout from the code and parameters as they are now.")
     def prepare() -> str:
         from roiflow.run import prepare as prepare_run
-        from roiflow.settings import Settings
 
         context = get_current_context()
-        settings = Settings()
+        settings = settings_of(context["params"])
         home = REPOSITORY / settings.home
         source = context["params"]["source"]
         week = week_of(context["params"], context["dag_run"].run_after)
-        return str(prepare_run(REPOSITORY, home, source, week, settings.data_folder))
+        folder, sql = settings.data_folder, settings.sql
+        return str(prepare_run(REPOSITORY, home, source, week, folder, sql=sql))
 
     @task
     def reproduce(stage: str) -> None:
         from roiflow.run import repro
 
-        in_run(lambda checkout, home: repro(checkout, home, [stage], print))
+        params = get_current_context()["params"]
+        sql = settings_of(params).sql if stage == "ingest" else None
+        in_run(lambda checkout, home: repro(checkout, home, [stage], print, sql=sql))
 
     @task
     def effect(command: str) -> None:

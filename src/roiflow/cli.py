@@ -204,7 +204,8 @@ def leaderboard(source: Source = "simulator", week: Week = None) -> None:
     repository, settings, console = here()
     named = week or last_week(load_params(repository / "params.yaml"), source)
     with progress(console, "prepare") as show:
-        checkout = prepare(repository, settings.home, source, named, settings.data_folder)
+        folder, sql = settings.data_folder, settings.sql
+        checkout = prepare(repository, settings.home, source, named, folder, sql=sql)
         for number, stage in enumerate(("ingest", "validate", "build_features")):
             show(0.1 * number, stage)
             repro(checkout, settings.home, [stage], lambda _: None)

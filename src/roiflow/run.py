@@ -24,10 +24,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from roiflow.data.weeks import Week
 from roiflow.errors import ParamsError, RunError
 from roiflow.files import write_directory, write_file
-from roiflow.params import parse_params
+from roiflow.params import IngestParams, parse_params
 
 PARAMS = Path("params.yaml")
 BUSY_EXIT = 255
@@ -69,17 +71,21 @@ def prepare(
     week: str,
     data_folder: Path | None = None,
     values: Mapping[str, str | float] | None = None,
+    sql: SecretStr | None = None,
 ) -> Path:
     """Make the run's checkout, or bring an earlier one to the tree as it is now.
 
     `values` are what this run has at keys of params.yaml, such as train_ranker.epochs, instead.
+    `sql` is the URI of the source sql's database, which is asked what it holds.
     Raises RunError where `repository` is no git repository with a commit, ParamsError or
     UnknownWeek where source, week or params.yaml are wrong; the checkout is then not touched.
     """
     base = snapshot(repository)
     text = with_values(_git(repository, "show", f"{base}:{PARAMS}"), values or {})
-    weeks = parse_params(with_run(text, source, week, ""), PARAMS).ingest.weeks
-    held = fingerprint(home.absolute() / "lake" / source, Week.parse(week), weeks, data_folder)
+    ingest = parse_params(with_run(text, source, week, ""), PARAMS).ingest
+    lake, last = home.absolute() / "lake" / source, Week.parse(week)
+    state = _database_state(ingest, last, sql)
+    held = fingerprint(lake, last, ingest.weeks, data_folder, state)
     params = with_run(text, source, week, held)
     checkout = checkout_of(home, source, week)
     lock = _place(repository, checkout, base)
@@ -90,14 +96,24 @@ def prepare(
     return checkout
 
 
-def fingerprint(lake: Path, week: Week, weeks: int, data_folder: Path | None) -> str:
+def _database_state(ingest: IngestParams, week: Week, sql: SecretStr | None) -> str:
+    if ingest.source != "sql":
+        return ""
+    from roiflow.data.sources.sql import Sql
+
+    return Sql(ingest.sql, sql).state(week.window(ingest.weeks))
+
+
+def fingerprint(
+    lake: Path, week: Week, weeks: int, data_folder: Path | None, state: str = ""
+) -> str:
     """What a pull of a window of `weeks` weeks depends on outside the checkout.
 
     16 hex digits; empty where there is nothing.
 
     Contents of the lake's partitions of the window and of the week before it (its late rows),
     and of the vocabularies published before `week`; names, sizes and times of the files of
-    `data_folder`.
+    `data_folder`; `state`, what the database of the source sql says of itself.
     """
     window = {f"week={one}" for one in week.window(weeks + 1)}
     published = lake / "vocabulary"
@@ -113,9 +129,10 @@ def fingerprint(lake: Path, week: Week, weeks: int, data_folder: Path | None) ->
         found.update(path.relative_to(lake).as_posix().encode() + b"\0")
         found.update(hashlib.sha256(path.read_bytes()).digest())
     for path in sorted(data_folder.rglob("*")) if data_folder else ():
-        state = path.stat()
+        file = path.stat()
         name = path.relative_to(data_folder or path).as_posix()
-        found.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+        found.update(f"{name}\0{file.st_size}\0{file.st_mtime_ns}\0".encode())
+    found.update(state.encode())
     return "" if found.digest() == nothing else found.hexdigest()[:16]
 
 
@@ -284,16 +301,25 @@ def environment(checkout: Path, home: Path) -> dict[str, str]:
 
 
 def repro(
-    checkout: Path, home: Path, stages: Sequence[str], show: Show, patience: float = 600.0
+    checkout: Path,
+    home: Path,
+    stages: Sequence[str],
+    show: Show,
+    patience: float = 600.0,
+    sql: SecretStr | None = None,
 ) -> None:
     """`dvc repro` of exactly these stages; waits up to `patience` seconds for DVC's locks.
 
+    `sql` reaches the stages as ROIFLOW_SQL, in their environment alone.
     Raises RunError with the stage's own last error line.
     """
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", *stages]
+    variables = environment(checkout, home)
+    if sql is not None:
+        variables["ROIFLOW_SQL"] = sql.get_secret_value()
     deadline = time.monotonic() + patience
     while True:
-        code, tail = _stream(command, checkout, environment(checkout, home), show)
+        code, tail = _stream(command, checkout, variables, show)
         if code == 0:
             return
         busy = code == BUSY_EXIT and any("busy" in line or "lock" in line for line in tail)

@@ -10,7 +10,8 @@ from roiflow.stages.command import run
 def main(source: str, week: str) -> None:
     """Make the checkout, or bring an earlier one to the tree as it is now; print where it is."""
     settings = Settings()
-    print(prepare(Path.cwd(), settings.home, source, week, settings.data_folder))
+    folder = settings.data_folder
+    print(prepare(Path.cwd(), settings.home, source, week, folder, sql=settings.sql))
 
 
 if __name__ == "__main__":
