@@ -13,9 +13,11 @@ import numpy as np
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
+from roiflow.ranking.value import CostShares
 from roiflow.serving.app import Message, Receive, Send, SlateApp, Version
-from roiflow.serving.event_log import EventLog, Opened
+from roiflow.serving.service import LIMITS
 from roiflow.serving.slates import RequestContexts, Slates
+from roiflow.stream.served_log import EventLog
 
 Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
 ROW = np.array([[0, 1, 2]])
@@ -74,8 +76,8 @@ def always(contexts: RequestContexts) -> tuple[Slates, bool]:
 
 
 def _lean() -> SlateApp:
-    log = EventLog(Path(os.environ["SERVED"]), Opened("v", 0.0, 1.0, 0.0))
-    return SlateApp(always, log, Version("v", "v", "2026-W01", 3))
+    log, shares = EventLog(Path(os.environ["SERVED"])), CostShares(0.0, 1.0, 0.0)
+    return SlateApp(always, log, Version("v", "v", "2026-W01", 3), shares, LIMITS)
 
 
 def lean() -> Asgi:

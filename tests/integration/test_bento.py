@@ -11,7 +11,7 @@ import yaml
 from roiflow.bundle import build_bento, find_bento, requirements, store
 from roiflow.deployment import local, processes
 from roiflow.errors import PackageError, ServiceError
-from roiflow.serving import event_log
+from roiflow.stream import served_log
 from tests.unit.serving.packages import tiny_world, write_package
 
 SERVICE = Path(__file__).parents[2] / "bentos" / "ad_ranker"
@@ -90,5 +90,5 @@ def test_bentoml_serves_it(package: Path, tmp_path: Path) -> None:
     assert {ad["position"] for ad in lean["ads"]} == {1, 2, 3}
     assert wrong.status_code == 400
     assert "$.user_id" in wrong.json()["error"]
-    logged = event_log.read(tmp_path / "served", 0, 1 << 60)["impressions"]
+    logged = served_log.read(tmp_path / "served", 0, 1 << 60)["impressions"]
     assert logged.num_rows == 6

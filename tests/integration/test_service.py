@@ -19,7 +19,7 @@ from roiflow.deployment.release import Placed, current, deploy, roll_back
 from roiflow.errors import ServiceError
 from roiflow.experiment.assignment import arm
 from roiflow.jobs import deploy as deploy_job
-from roiflow.serving import event_log
+from roiflow.stream import served_log
 from tests.conftest import Record
 from tests.unit.serving.packages import TinyWorld, tiny_world, write_package
 
@@ -78,10 +78,10 @@ def slate(client: httpx.Client, number: int, user: str = "u00") -> httpx.Respons
     return client.post("/v1/slate", json=body(number, user), headers={"X-User-Id": user})
 
 
-def served_log(place: Place, count: int) -> list[dict[str, object]]:
+def logged_rows(place: Place, count: int) -> list[dict[str, object]]:
     """Rows of the served-event log once `count` slates are flushed."""
     for _ in range(200):
-        rows = event_log.read(place.home / "served", 0, FOREVER)["impressions"].to_pylist()
+        rows = served_log.read(place.home / "served", 0, FOREVER)["impressions"].to_pylist()
         if len({row["request_id"] for row in rows}) >= count:
             return rows
         time.sleep(0.05)
@@ -105,7 +105,7 @@ def test_slates_through_the_edge_are_logged_with_their_propensities(
     record("slate through nginx and Redis, one client", f"p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     assert p50 < 100
     logged = {}
-    for row in served_log(place, 300):
+    for row in logged_rows(place, 300):
         logged[row["impression_id"]] = row
     for answer_body in answers.values():
         assert not answer_body["degraded"]
@@ -219,5 +219,5 @@ def test_a_switch_loses_no_slate_and_ends_the_old_instance(place: Place, address
 
 def test_the_old_instance_sealed_its_log(place: Place) -> None:
     """After the switch above; only the running instance's segment is open."""
-    paths = event_log.segments(place.home / "served")
+    paths = served_log.segments(place.home / "served")
     assert [path.suffix for path in paths].count(".open") == 1

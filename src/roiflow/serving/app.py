@@ -2,7 +2,7 @@
 was measured to be larger than the model's.
 
     POST /v1/slate     one request -> one slate; logged with its propensities before the answer
-    POST /v1/events    clicks and conversions of logged impressions
+    POST /v1/events    clicks, conversions and behaviours: each is taken or comes back with a reason
     GET  /v1/version   what serves
     GET  /healthz      the process lives
     GET  /readyz       it is warm and answers
@@ -17,29 +17,28 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
 from roiflow.errors import RoiflowError, ServiceError
-from roiflow.serving.event_log import EventLog, Feedback, Shown, Slate, impression_id
+from roiflow.ranking.value import CostShares
 from roiflow.serving.slates import RequestContexts, Slates
+from roiflow.stream import checks
+from roiflow.stream.checks import Limits, has_control, shorten, value_at
+from roiflow.stream.events import MAX_NAME, Name, Shown, Slate, Time, impression_id
+from roiflow.stream.served_log import EventLog
 
 MAX_SLATE_BYTES = 16 * 1024
 MAX_EVENTS_BYTES = 1024 * 1024
 WARM_UP_SLATES = 20
 FLUSH_SECONDS = 0.5
-LATEST = 4_102_444_800_000_000
-"""2100-01-01 in microseconds: a later time is a mistake of the unit."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-Name = Annotated[str, Meta(min_length=1, max_length=128)]
-Micros = Annotated[int, Meta(gt=0, lt=LATEST)]
 
 
 class SlateRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,7 +48,7 @@ class SlateRequest(msgspec.Struct, forbid_unknown_fields=True):
     user_id: Name
     placement: Name
     device: Name
-    event_time: Micros | None = None
+    event_time: Time | None = None
 
 
 class SlateAd(msgspec.Struct):
@@ -73,19 +72,29 @@ class SlateAnswer(msgspec.Struct):
     ads: list[SlateAd]
 
 
-class ReportedEvent(msgspec.Struct, forbid_unknown_fields=True):
-    """A click, or a conversion with its revenue."""
-
-    impression_id: Name
-    event: Literal["click", "conversion"]
-    event_time: Micros | None = None
-    revenue_micros: Annotated[int, Meta(ge=0)] = 0
-
-
 class ReportedEvents(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /v1/events."""
+    """Body of POST /v1/events: messages of stream/events.py without `known_time`.
 
-    events: Annotated[list[ReportedEvent], Meta(min_length=1, max_length=1000)]
+    Without `event_time` an event happens now.
+    """
+
+    events: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=1000)]
+
+
+class RefusedEvent(msgspec.Struct):
+    """An event that was not taken: its place in the body, a code of checks.py and the value."""
+
+    index: int
+    reason: str
+    fault: str
+    value: str
+
+
+class EventsAnswer(msgspec.Struct):
+    """Body of the answer: how many were taken, and which were not."""
+
+    accepted: int
+    refused: list[RefusedEvent]
 
 
 class SlateMaker(Protocol):
@@ -125,7 +134,12 @@ class Metrics:
         self.slates = Counter("roiflow_slates", "Slates served", **options)
         self.degraded = Counter("roiflow_degraded_slates", "Without online features", **options)
         self.refused = Counter("roiflow_refused", "Requests refused", ["status"], **options)
-        self.events = Counter("roiflow_events", "Feedback events taken", **options)
+        self.events = Counter("roiflow_events", "Reported events taken", **options)
+        self.refused_events = Counter(
+            "roiflow_refused_events", "Reported events refused", ["reason"], **options
+        )
+        for reason in checks.REFUSALS:
+            self.refused_events.labels(reason)
         buckets = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
         self.seconds = Histogram(
             "roiflow_slate_seconds", "Body read to answer ready", buckets=buckets, **options
@@ -152,10 +166,13 @@ class SlateApp:
         maker: SlateMaker,
         log: EventLog,
         version: Version,
+        shares: CostShares,
+        limits: Limits,
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         """`now` gives microseconds since the epoch, UTC."""
         self._maker, self._log, self._version, self._now = maker, log, version, now
+        self._shares, self._limits = shares, limits
         self._metrics = Metrics(version)
         self._encode = msgspec.json.Encoder().encode
         self._slate_decoder = msgspec.json.Decoder(SlateRequest)
@@ -213,6 +230,7 @@ class SlateApp:
         """Body of POST /v1/slate -> body of the answer; logged. Raises Refused, ServiceError."""
         started = time.perf_counter()
         request = _decode(self._slate_decoder, body)
+        _refuse_control(request, body)
         now = self._now()
         at = now if request.event_time is None else request.event_time
         slates, degraded = self._maker(
@@ -225,13 +243,23 @@ class SlateApp:
             Shown(ad.ad_id, ad.bid_micros, ad.propensity, ad.p_click, ad.expected_value_micros)
             for ad in ads
         ]
-        known = now if request.event_time is None else at
         self._log.append(
             Slate(
-                request.request_id, request.user_id, at, known, request.placement, request.device,
-                arm, degraded, shown,
+                request_id=request.request_id,
+                user_id=request.user_id,
+                event_time=at,
+                known_time=at,
+                placement=request.placement,
+                device=request.device,
+                arm=arm,
+                degraded=degraded,
+                policy_version=self._version.policy_version,
+                impression_share=self._shares.impression,
+                click_share=self._shares.click,
+                conversion_share=self._shares.conversion,
+                ads=shown,
             )
-        )  # fmt: skip
+        )
         answer = SlateAnswer(request.request_id, self._version.policy_version, degraded, ads)
         encoded = self._encode(answer)
         self._metrics.slates.inc()
@@ -241,17 +269,18 @@ class SlateApp:
         return encoded
 
     def _events(self, body: bytes) -> bytes:
-        reported = _decode(self._events_decoder, body).events
-        now = self._now()
-        for event in reported:
-            at = now if event.event_time is None else event.event_time
-            known = now if event.event_time is None else at
-            self._log.append(
-                Feedback(event.impression_id, event.event, at, known, event.revenue_micros)
-            )
+        messages = _decode(self._events_decoder, body).events
+        now, refused = self._now(), []
+        for index, message in enumerate(messages):
+            try:
+                self._log.append(checks.reported(message, now, self._limits))
+            except checks.Refused as refusal:
+                refused.append(RefusedEvent(index, refusal.reason, refusal.fault, refusal.value))
+                self._metrics.refused_events.labels(refusal.reason).inc()
         self._log.flush()
-        self._metrics.events.inc(len(reported))
-        return self._encode({"accepted": len(reported)})
+        taken = len(messages) - len(refused)
+        self._metrics.events.inc(taken)
+        return self._encode(EventsAnswer(taken, refused))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -314,8 +343,20 @@ def _only(method: str, allowed: str) -> None:
 def _arm(scope: Message) -> str:
     for name, value in scope["headers"]:
         if name == b"x-arm":
-            return str(value.decode("latin-1"))
+            arm = str(value.decode("latin-1"))
+            if not 1 <= len(arm) <= MAX_NAME or has_control(arm):
+                raise Refused(400, f"header x-arm: {shorten(arm)}")
+            return arm
     return "stable"
+
+
+def _refuse_control(request: SlateRequest, body: bytes) -> None:
+    """What would not pass the consumer is not served; without escapes there is none."""
+    if b"\\" in body or not body.isascii() or b"\x7f" in body:
+        for name in ("request_id", "user_id", "placement", "device"):
+            value = getattr(request, name)
+            if has_control(value):
+                raise Refused(400, f"control character - at `$.{name}`: value {shorten(value)}")
 
 
 async def _body(scope: Message, receive: Receive, limit: int) -> bytes:
@@ -336,24 +377,15 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise Refused(400, _explain(str(error), msgspec.json.decode(body))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        fault = str(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(400, f"body is not JSON: {error}") from None
+    value = value_at(fault, _content(body))
+    raise Refused(400, f"{fault}: value {value}" if value else fault)
 
 
-def _explain(fault: str, content: Any) -> str:
-    """A validation fault with the value at its path: 'Expected `str` - at `$.user_id`: got 7'."""
-    _, found, path = fault.partition(" - at `$")
-    if not found:
-        return fault
-    value = content
-    for step in path.rstrip("`").replace("[", ".").replace("]", "").split("."):
-        if step in {"", "..."}:
-            continue
-        if isinstance(value, list):
-            value = value[int(step)]
-        elif isinstance(value, dict) and step in value:
-            value = value[step]
-        else:
-            return fault
-    return f"{fault}: value {value!r:.200}"
+def _content(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(400, f"body is not JSON: {error}") from None

@@ -7,17 +7,25 @@ from pathlib import Path
 
 import numpy as np
 
+from roiflow.data.weeks import MICROS_PER_HOUR, MICROS_PER_SECOND
 from roiflow.errors import ServiceError
 from roiflow.features.online import FeatureStore, OnlineStore, Value, Values
 from roiflow.features.redis_store import RedisValues
 from roiflow.serving.app import SlateApp, Version
-from roiflow.serving.event_log import EventLog, Opened
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts, Slates
+from roiflow.stream.checks import Limits
+from roiflow.stream.served_log import EventLog
 
 RETRY_SECONDS = 0.5
 """After a failure the online store is left alone so long; slates are degraded meanwhile."""
+
+
+LIMITS = Limits(
+    lateness=48 * MICROS_PER_HOUR, tolerance=60 * MICROS_PER_SECOND, message_bytes=65_536
+)
+"""What the door takes; a consumer may take less."""
 
 
 class Breaker:
@@ -80,11 +88,10 @@ def build_app(package_folder: Path, redis_url: str | None, served: Path) -> Slat
     values = Breaker(RedisValues(redis_url, namespace(package.digest)))
     store = FeatureStore(models.plan, models.vocabulary, recommender.history, values)
     about = package.description
-    shares = about.cost_shares
-    version = recommender.policy_version
-    opened = Opened(version, shares.impression, shares.click, shares.conversion)
     return SlateApp(
         OnlineSlates(recommender, store, np.random.default_rng()),
-        EventLog(served, opened),
-        Version(version, package.digest, about.week, len(package.ads.ad_id)),
+        EventLog(served),
+        Version(recommender.policy_version, package.digest, about.week, len(package.ads.ad_id)),
+        about.cost_shares,
+        LIMITS,
     )

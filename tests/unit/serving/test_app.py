@@ -9,11 +9,16 @@ import msgspec
 import numpy as np
 import pytest
 
+from roiflow.ranking.value import CostShares
 from roiflow.serving.app import MAX_SLATE_BYTES, SlateApp, Version
-from roiflow.serving.event_log import EventLog, Opened, read
 from roiflow.serving.slates import RequestContexts, Slates
+from roiflow.stream.checks import Limits
+from roiflow.stream.served_log import EventLog, read
 
 NOW = 1_800_000_000_000_000
+HOUR = 3_600_000_000
+LIMITS = Limits(lateness=2 * HOUR, tolerance=1_000_000, message_bytes=2_000)
+SHARES = CostShares(0.0, 1.0, 0.0)
 BODY = {"request_id": "r1", "user_id": "ann", "placement": "top", "device": "phone"}
 
 
@@ -41,8 +46,9 @@ def maker() -> Planted:
 
 @pytest.fixture
 def app(maker: Planted, tmp_path: Path) -> SlateApp:
-    log = EventLog(tmp_path / "served", Opened("v7", 0.0, 1.0, 0.0))
-    app = SlateApp(maker, log, Version("v7", "digest", "2026-W04", 2), now=lambda: NOW)
+    log = EventLog(tmp_path / "served")
+    version = Version("v7", "digest", "2026-W04", 2)
+    app = SlateApp(maker, log, version, SHARES, LIMITS, now=lambda: NOW)
     app.start()
     maker.seen.clear()
     return app
@@ -94,8 +100,7 @@ def test_a_slate(app: SlateApp, maker: Planted) -> None:
 def test_what_is_served_is_logged_with_its_arm(app: SlateApp, tmp_path: Path) -> None:
     post(app, BODY, headers={"X-Arm": "canary"})
     post(app, BODY | {"request_id": "r2", "event_time": 5_000})
-    clicks = [{"impression_id": "r1:2", "event": "click"}]
-    assert post(app, {"events": clicks}, "/v1/events").json() == {"accepted": 1}
+    assert report(app, {"kind": "click", "impression_id": "r1:2"})["accepted"] == 1
     app.close()
     rows = read(tmp_path / "served", 0, NOW + 1)["impressions"].to_pylist()
     assert [row["impression_id"] for row in rows] == ["r2:1", "r2:2", "r1:1", "r1:2"]
@@ -147,18 +152,99 @@ def test_a_body_over_the_limit_is_refused_with_and_without_its_length(app: Slate
     assert str(MAX_SLATE_BYTES + 1) in announced.json()["error"]
 
 
-def test_an_event_of_an_unknown_kind_is_named(app: SlateApp) -> None:
-    events = [{"impression_id": "r1:1", "event": "click"}, {"impression_id": "r1:1", "event": "x"}]
-    answer = post(app, {"events": events}, "/v1/events")
-    assert answer.status_code == 400
-    assert "`$.events[1].event`" in answer.json()["error"] or "'x'" in answer.json()["error"]
+CLICK = {"kind": "click", "impression_id": "r1:1"}
+CONVERSION = {"kind": "conversion", "impression_id": "r1:1", "revenue_micros": 7}
+BEHAVIOUR = {
+    "kind": "behaviour",
+    "event_id": "b1",
+    "user_id": "ann",
+    "ad_id": "a3",
+    "category_id": "c",
+    "action": "cart",
+}
 
 
-def test_negative_revenue_is_named(app: SlateApp) -> None:
-    events = [{"impression_id": "r1:1", "event": "conversion", "revenue_micros": -5}]
+def report(app: SlateApp, *events: Any) -> Any:
     answer = post(app, {"events": events}, "/v1/events")
+    assert answer.status_code == 200
+    return answer.json()
+
+
+def lines(tmp_path: Path) -> list[Any]:
+    text = next((tmp_path / "served").iterdir()).read_text()
+    return [msgspec.json.decode(line) for line in text.splitlines()]
+
+
+def test_every_kind_of_event_is_logged_as_known_now(app: SlateApp, tmp_path: Path) -> None:
+    early = BEHAVIOUR | {"event_time": NOW - HOUR, "dwell_ms": 5}
+    assert report(app, CLICK, CONVERSION, early) == {"accepted": 3, "refused": []}
+    assert [line["kind"] for line in lines(tmp_path)] == ["click", "conversion", "behaviour"]
+    assert [line["known_time"] for line in lines(tmp_path)] == [NOW] * 3
+    assert [line["event_time"] for line in lines(tmp_path)] == [NOW, NOW, NOW - HOUR]
+
+
+@pytest.mark.parametrize(
+    ("event", "reason", "fault", "value"),
+    [
+        (CLICK | {"kind": "view"}, "schema", "$.kind", "'view'"),
+        ({"impression_id": "r1:1"}, "schema", "`kind`", ""),
+        (CONVERSION | {"revenue_micros": -5}, "schema", "$.revenue_micros", "-5"),
+        (CONVERSION | {"revenue_micros": 1.5}, "schema", "$.revenue_micros", "1.5"),
+        (BEHAVIOUR | {"dwell_ms": "7"}, "schema", "$.dwell_ms", "'7'"),
+        (BEHAVIOUR | {"user_id": "a\x00b"}, "schema", "$.user_id", "'a\\x00b'"),
+        (CLICK | {"colour": "red"}, "schema", "`colour`", ""),
+        (CLICK | {"known_time": NOW}, "schema", "known_time", str(NOW)),
+        (7, "schema", "Expected `object`", "7"),
+        (CLICK | {"impression_id": "x" * 137}, "oversized", "$.impression_id", repr("x" * 199)),
+        (CLICK | {"impression_id": "x" * 3_000}, "oversized", "over 2000 bytes", "3"),
+        (CLICK | {"event_time": NOW - 3 * HOUR}, "late", "3 hours late", str(NOW - 3 * HOUR)),
+        (CLICK | {"event_time": NOW + 2_000_000}, "future", "known_time", str(NOW + 2_000_000)),
+    ],
+)
+def test_a_bad_event_comes_back_and_the_good_are_taken(
+    app: SlateApp, tmp_path: Path, event: Any, reason: str, fault: str, value: str
+) -> None:
+    answer = report(app, CLICK, event, BEHAVIOUR)
+    assert answer["accepted"] == 2
+    (refused,) = answer["refused"]
+    assert (refused["index"], refused["reason"]) == (1, reason)
+    assert fault in refused["fault"]
+    assert refused["value"].startswith(value[:137])
+    assert [line["kind"] for line in lines(tmp_path)] == ["click", "behaviour"]
+    metrics = call(app, "GET", "/metrics").text
+    assert "roiflow_events_total 2.0" in metrics
+    assert f'roiflow_refused_events_total{{reason="{reason}"}} 1.0' in metrics
+
+
+def test_text_that_is_no_utf8_is_one_bad_event(app: SlateApp) -> None:
+    bad = b'{"kind":"click","impression_id":"\xff"}'
+    body = b'{"events":[' + msgspec.json.encode(CLICK) + b"," + bad + b"]}"
+    answer = call(app, "POST", "/v1/events", content=body).json()
+    assert (answer["accepted"], answer["refused"][0]["reason"]) == (1, "malformed")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[1]", b'{"events":[]}', b'{"events":7}', b'{"events":[{]}', b'{"events":[NaN]}',
+     b'{"events":[' + b"[" * 50_000, b'{"events":[' + b'{"a":' * 50_000],
+)  # fmt: skip
+def test_a_body_that_is_no_list_of_events_is_refused(app: SlateApp, content: bytes) -> None:
+    assert call(app, "POST", "/v1/events", content=content).status_code == 400
+
+
+@pytest.mark.parametrize("field", ["request_id", "user_id", "placement", "device"])
+@pytest.mark.parametrize("text", ["a\x00", "\n", "\x7f", "\x85"])
+def test_a_slate_is_not_served_to_control_characters(
+    app: SlateApp, maker: Planted, field: str, text: str
+) -> None:
+    answer = post(app, BODY | {field: text})
     assert answer.status_code == 400
-    assert "-5" in answer.json()["error"]
+    assert f"$.{field}" in answer.json()["error"]
+    assert not maker.seen
+
+
+def test_an_arm_that_is_no_name_is_refused(app: SlateApp) -> None:
+    assert post(app, BODY, headers={"X-Arm": "x" * 129}).status_code == 400
 
 
 def test_unknown_paths_and_methods(app: SlateApp) -> None:
@@ -168,8 +254,8 @@ def test_unknown_paths_and_methods(app: SlateApp) -> None:
 
 
 def test_ready_only_between_start_and_close(maker: Planted, tmp_path: Path) -> None:
-    log = EventLog(tmp_path, Opened("v7", 0.0, 1.0, 0.0))
-    app = SlateApp(maker, log, Version("v7", "digest", "2026-W04", 2))
+    log = EventLog(tmp_path)
+    app = SlateApp(maker, log, Version("v7", "digest", "2026-W04", 2), SHARES, LIMITS)
     assert call(app, "GET", "/healthz").status_code == 200
     assert call(app, "GET", "/readyz").status_code == 503
     app.start()

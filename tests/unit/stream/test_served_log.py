@@ -11,27 +11,47 @@ import pytest
 
 from roiflow.data import schemas
 from roiflow.errors import ContractError, ServiceError
-from roiflow.serving.event_log import EventLog, Feedback, Opened, Shown, Slate, read, segments
+from roiflow.stream.events import Click, Conversion, Shown, Slate
+from roiflow.stream.served_log import EventLog, read, segments
 
-OPENED = Opened("v1", impression_share=0.1, click_share=0.5, conversion_share=0.25)
 FOREVER = 1 << 60
 
 
 def slate(number: int, ads: int = 2, at: int = 1000) -> Slate:
     shown = [Shown(f"ad{place}", 100 * (place + 1), 0.5, 0.1, 7.0) for place in range(ads)]
-    return Slate(f"r{number}", "ann", at, at + number, "top", "phone", "stable", False, shown)
+    return Slate(
+        request_id=f"r{number}",
+        user_id="ann",
+        event_time=at,
+        known_time=at + number,
+        placement="top",
+        device="phone",
+        arm="stable",
+        degraded=False,
+        policy_version="v1",
+        impression_share=0.1,
+        click_share=0.5,
+        conversion_share=0.25,
+        ads=shown,
+    )
+
+
+def click(impression: str, at: int, known: int) -> Click:
+    return Click(impression_id=impression, event_time=at, known_time=known)
 
 
 def log(folder: Path, **options: float) -> EventLog:
-    return EventLog(folder, OPENED, **options)  # type: ignore[arg-type]
+    return EventLog(folder, **options)  # type: ignore[arg-type]
 
 
 def test_rows_follow_the_contract(tmp_path: Path) -> None:
     writer = log(tmp_path)
     writer.append(slate(0))
     writer.append(slate(1, ads=3))
-    writer.append(Feedback("r1:3", "click", 1500, 1600))
-    writer.append(Feedback("r1:3", "conversion", 1700, 1800, 5_000))
+    writer.append(click("r1:3", 1500, 1600))
+    writer.append(
+        Conversion(impression_id="r1:3", revenue_micros=5_000, event_time=1700, known_time=1800)
+    )
     writer.close()
     tables = read(tmp_path, 0, FOREVER)
     impressions, conversions = tables["impressions"], tables["conversions"]
@@ -51,7 +71,7 @@ def test_a_window_takes_what_became_known_in_it(tmp_path: Path) -> None:
     writer = log(tmp_path)
     for number in range(10):
         writer.append(slate(number, ads=1))
-    writer.append(Feedback("r3:1", "click", 1500, 5000))
+    writer.append(click("r3:1", 1500, 5000))
     writer.close()
     early = read(tmp_path, 1002, 1005)["impressions"]
     assert early["request_id"].to_pylist() == ["r2", "r3", "r4"]
@@ -103,7 +123,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_a_record_is_flushed_within_the_second(tmp_path: Path) -> None:
     now = [0.0]
-    writer = EventLog(tmp_path, OPENED, clock=lambda: now[0])
+    writer = EventLog(tmp_path, clock=lambda: now[0])
     writer.append(slate(0))
     assert len(read(tmp_path, 0, FOREVER)["impressions"]) == 0
     now[0] = 1.0
@@ -132,7 +152,7 @@ def test_what_cannot_be_written_is_refused_and_the_log_goes_on(tmp_path: Path) -
 WRITER = """
 import sys
 from pathlib import Path
-from tests.unit.serving.test_event_log import log, slate
+from tests.unit.stream.test_served_log import log, slate
 writer = log(Path(sys.argv[1]), buffer_bytes=int(sys.argv[2]), segment_bytes=20_000)
 number = 0
 while True:

@@ -1,0 +1,175 @@
+"""What makes an event acceptable; the door and the consumer ask the same.
+
+A refusal has a short code, so that it can be counted, and names the value.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from roiflow.stream.events import Behaviour, Click, Conversion, Event
+
+MALFORMED = "malformed"
+SCHEMA = "schema"
+OVERSIZED = "oversized"
+LATE = "late"
+FUTURE = "future"
+DUPLICATE = "duplicate"
+
+REFUSALS = (MALFORMED, SCHEMA, OVERSIZED, LATE, FUTURE)
+REASONS = (*REFUSALS, DUPLICATE)
+"""A duplicate is counted, but nobody needs to look at it."""
+
+_SHOWN = 200
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Times in microseconds."""
+
+    lateness: int
+    """An event may become known so long after it happened."""
+    tolerance: int
+    """Clocks may differ by so much."""
+    message_bytes: int
+
+
+class Refused(Exception):
+    """An event that is not taken."""
+
+    def __init__(self, reason: str, fault: str, value: str = "") -> None:
+        super().__init__(reason, fault, value)
+        self.reason, self.fault, self.value = reason, fault, value
+
+    def __str__(self) -> str:
+        return f"{self.fault}: value {self.value}" if self.value else self.fault
+
+
+_decode = msgspec.json.Decoder(Event).decode
+
+
+def parse(payload: bytes, limits: Limits) -> Event:
+    """One message -> an event whose fields are what they may be; times are not looked at.
+
+    Raises Refused.
+    """
+    if len(payload) > limits.message_bytes:
+        raise _over(len(payload), limits)
+    try:
+        event = _decode(payload)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error), payload) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error, payload) from None
+    if b"\\" in payload or b"\x7f" in payload or b"\xc2" in payload:
+        _refuse_control(event)
+    return event
+
+
+def check_times(event: Event, now: int, limits: Limits) -> None:
+    """Raises Refused where an event, whose `known_time` is set, is late or of the future."""
+    happened, known = event.event_time, event.known_time or now
+    if known - happened > limits.lateness:
+        raise Refused(
+            LATE, f"{_hours(known - happened)} late, over {_hours(limits.lateness)}", str(happened)
+        )
+    if happened - known > limits.tolerance:
+        raise Refused(FUTURE, f"event_time is after known_time {known}", str(happened))
+    if known - now > limits.tolerance:
+        raise Refused(FUTURE, f"known_time is after now, {now}", str(known))
+
+
+_Reported = Click | Conversion | Behaviour
+
+
+def reported(payload: bytes, now: int, limits: Limits) -> _Reported:
+    """An event as the HTTP door takes it: known now, and `event_time` is now where it is not said.
+
+    Raises Refused.
+    """
+    if len(payload) > limits.message_bytes:
+        raise _over(len(payload), limits)
+    try:
+        content = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error, payload) from None
+    if not isinstance(content, dict):
+        raise Refused(SCHEMA, "Expected `object`", shorten(content))
+    if "known_time" in content:
+        raise Refused(SCHEMA, "known_time is set here", shorten(content["known_time"]))
+    try:
+        event = msgspec.convert({"event_time": now, **content, "known_time": now}, _Reported)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error), content) from None
+    _refuse_control(event)
+    check_times(event, now, limits)
+    return event
+
+
+def has_control(text: str) -> bool:
+    """Whether a text has NUL, another control character or half a surrogate pair."""
+    return _CONTROL.search(text) is not None
+
+
+def _refuse_control(struct: Any, path: str = "$") -> None:
+    for name in struct.__struct_fields__:
+        value = getattr(struct, name)
+        if isinstance(value, str) and has_control(value):
+            raise Refused(SCHEMA, f"control character - at `{path}.{name}`", shorten(value))
+        if isinstance(value, list):
+            for at, one in enumerate(value):
+                _refuse_control(one, f"{path}.{name}[{at}]")
+
+
+def _over(size: int, limits: Limits) -> Refused:
+    return Refused(OVERSIZED, f"message over {limits.message_bytes} bytes", f"{size} bytes")
+
+
+def _malformed(error: Exception, payload: bytes) -> Refused:
+    return Refused(MALFORMED, f"not JSON: {error}", shorten(payload))
+
+
+def _invalid(fault: str, payload: bytes) -> Refused:
+    """The decoder stops at the first fault; what comes after it may be no JSON at all."""
+    try:
+        content = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _malformed(error, payload)
+    return _refusal(fault, content)
+
+
+def _refusal(fault: str, content: Any) -> Refused:
+    reason = OVERSIZED if "of length <=" in fault else SCHEMA
+    return Refused(reason, fault, value_at(fault, content))
+
+
+def value_at(fault: str, content: Any) -> str:
+    """The value that 'Expected `str`, got `int` - at `$.user_id`' speaks of; "" for the whole."""
+    _, found, path = fault.partition(" - at `$")
+    value = content
+    steps = _STEP.findall(path.rstrip("`"))
+    for key, index in steps:
+        value = _step(value, key, index)
+    return shorten(value) if found and steps else ""
+
+
+def _step(value: Any, key: str, index: str) -> Any:
+    if index:
+        return value[int(index)] if isinstance(value, list) else None
+    return value.get(key) if isinstance(value, Mapping) else None
+
+
+def shorten(value: object) -> str:
+    """How a value is shown: its repr, never long."""
+    if isinstance(value, str | bytes):
+        value = value[:_SHOWN]
+    return repr(value)[:_SHOWN]
+
+
+def _hours(micros: int) -> str:
+    return f"{micros / 3_600e6:g} hours"
