@@ -122,11 +122,16 @@ def _cost(impressions: pa.Table, clicked: pa.Array, converted: pa.Array) -> pa.A
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A schema's columns; those that are not there are null. In order of `known_time`."""
-    absent = [field for field in schema if field.name not in rows.column_names]
-    for field in absent:
-        rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
-    return rows.select(schema.names).cast(schema).sort_by([(c.KNOWN_TIME, "ascending")])
+    """A schema's columns in order of `known_time`."""
+    return complete(rows, schema).sort_by([(c.KNOWN_TIME, "ascending")])
+
+
+def complete(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A schema's columns; those that are not there are null."""
+    for field in schema:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows.select(schema.names).cast(schema)
 
 
 def between(rows: pa.Table, start: int, end: int) -> pa.Table:

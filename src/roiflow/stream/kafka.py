@@ -28,6 +28,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from roiflow.errors import ServiceError
 from roiflow.stream.arrivals import Arrived, Letter, Position
+from roiflow.stream.dead_letters import content
 
 ANSWER_SECONDS = 3.0
 """So long a broker may take to say what a topic is."""
@@ -244,6 +245,10 @@ class Sender:
         self._topic, self._seconds = topic, seconds
         self._producer: Producer | None = None
 
+    def topic_id(self) -> str:
+        """Of the topic as it is now. Raises ServiceError where the broker cannot be reached."""
+        return self._topic.look().id
+
     def send(self, messages: Sequence[Outgoing]) -> None:
         """Raises ServiceError where not every message is durable; some of them may be."""
         producer = self._connect() if self._producer is None else self._producer
@@ -312,4 +317,4 @@ def _outgoing(letter: Letter) -> Outgoing:
         "time": str(letter.time),
     }
     named = tuple((name, value.encode(errors="replace")) for name, value in headers.items())
-    return Outgoing(letter.payload, headers=named)
+    return Outgoing(content(letter), headers=named)

@@ -1,0 +1,84 @@
+"""One online store as the consumer sees it: up to date, behind, or away."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+import pyarrow as pa
+
+from roiflow.errors import ServiceError
+from roiflow.stream.journal import Batch
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds before a store that failed is asked again: doubled with every failure."""
+
+Past = Callable[[int], Iterable[Batch]]
+"""All batches after a stamp, oldest first."""
+
+
+class Store(Protocol):
+    """What is needed of an online store. Both methods raise ServiceError where it is away."""
+
+    def watermark(self) -> int | None:
+        """The newest time it knows, microseconds; None where it is empty."""
+        ...
+
+    def update(self, tables: Mapping[str, pa.Table], stamp: int) -> bool:
+        """Take in a batch at once with its stamp; False where it has the stamp already."""
+        ...
+
+
+class Replica:
+    """Follows the journal: each batch once, whatever becomes of the store."""
+
+    def __init__(
+        self, name: str, store: Store, load: Callable[[], object], clock: Callable[[], float]
+    ) -> None:
+        """`load` fills an empty store with its package's snapshot."""
+        self.name, self._store, self._load, self._clock = name, store, load, clock
+        self._at: int | None = None
+        self._pause, self._retry = FIRST_PAUSE, clock()
+        self.fault = "not looked at yet"
+
+    @property
+    def behind(self) -> bool:
+        """Whether it lacks batches, as far as is known."""
+        return self._at is None
+
+    def apply(self, batch: Batch, past: Past) -> None:
+        """Take in the newest batch, which is in the journal; never raises ServiceError."""
+        if self._at is None:
+            self.catch_up(past)
+            return
+        try:
+            if (self._store.watermark() or 0) != self._at:
+                self._at = None
+                self._follow(past)
+            else:
+                self._store.update(batch.tables, batch.stamp)
+                self._at = batch.stamp
+        except ServiceError as error:
+            self._fail(error)
+
+    def catch_up(self, past: Past) -> None:
+        """Take in what is missing, if it is time to ask again; never raises ServiceError."""
+        if self._at is not None or self._clock() < self._retry:
+            return
+        try:
+            self._follow(past)
+        except ServiceError as error:
+            self._fail(error)
+
+    def _follow(self, past: Past) -> None:
+        at = self._store.watermark()
+        if at is None:
+            self._load()
+            at = self._store.watermark()
+        for batch in past(at or 0):
+            self._store.update(batch.tables, batch.stamp)
+            at = batch.stamp
+        self._at, self._pause, self.fault = at or 0, FIRST_PAUSE, ""
+
+    def _fail(self, error: ServiceError) -> None:
+        self._at, self.fault = None, str(error)
+        self._retry = self._clock() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
