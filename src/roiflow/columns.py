@@ -21,6 +21,7 @@ PROPENSITY = "propensity"
 POLICY_VERSION = "policy_version"
 ARM = "arm"
 CLICKED = "clicked"
+CLICK_KNOWN_TIME = "click_known_time"
 
 ACTION = "action"
 DWELL_MS = "dwell_ms"

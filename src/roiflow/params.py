@@ -16,7 +16,7 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1)]
 WeekName = Annotated[str, Field(pattern=r"^\d{4}-W\d{2}$")]
-SourceName = Literal["simulator", "complete_journey", "kuairand", "open_bandit", "files", "sql"]
+SourceName = Literal["simulator", "complete_journey", "kuairand", "open_bandit", "files", "sql", "stream"]
 
 
 class Section(BaseModel):
@@ -173,6 +173,7 @@ class IngestParams(Section):
     open_bandit: PublishedParams
     files: WindowParams
     sql: SqlParams
+    stream: WindowParams
 
     @property
     def last_weeks(self) -> dict[str, str]:
@@ -200,7 +201,7 @@ class FeaturesParams(Section):
     """Histories in events; windows in hours, of those that `features.spec.WINDOWS` names."""
 
     history_length: Count
-    windows_days: list[Count]
+    windows_hours: list[Count]
     prior_strength: Positive
     validation_days: Count
     min_count: Count
@@ -327,6 +328,20 @@ class DriftParams(Section):
     max_drifted_share: Fraction
 
 
+class StreamParams(Section):
+    """What is an acceptable event, and how much of the stream is taken at a time."""
+
+    allowed_lateness_hours: Positive
+    future_tolerance_seconds: NonNegative
+    message_kb: Count
+    duplicate_hours: Positive
+    batch_events: Count
+    batch_ms: Positive
+    segment_mb: Count
+    segment_seconds: Positive
+    partitions: Count
+
+
 class LoopRanker(Section):
     """Ranker training in the loop."""
 
@@ -375,6 +390,7 @@ class Params(Section):
     export: ExportParams
     gate: GateParams
     report_drift: DriftParams
+    stream: StreamParams
     loop: LoopParams
 
 

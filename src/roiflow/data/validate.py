@@ -132,6 +132,15 @@ def _missing_propensity(rows: pa.Table, scope: Scope) -> Flags:
     return rows[c.PROPENSITY].is_null().to_numpy()
 
 
+def _click_time_without_click(rows: pa.Table, _: Scope) -> Flags:
+    return (rows[c.CLICK_KNOWN_TIME].is_valid().to_numpy()) & ~_numpy(rows[c.CLICKED])
+
+
+def _click_known_after_as_of(rows: pa.Table, scope: Scope) -> Flags:
+    known = pc.fill_null(rows[c.CLICK_KNOWN_TIME].cast(pa.int64()), 0)
+    return known.to_numpy() >= scope.as_of
+
+
 def _bad_position(rows: pa.Table, _: Scope) -> Flags:
     position = rows[c.POSITION].to_numpy()
     return (position < 1) | (position > rows[c.SLATE_SIZE].to_numpy())
@@ -247,6 +256,8 @@ RULES: dict[str, list[tuple[str, Rule]]] = {
         ("negative bid or cost", _negative(c.BID, c.COST)),
         ("propensity outside (0, 1]", _bad_propensity),
         ("propensity missing where others are logged", _missing_propensity),
+        ("click_known_time without a click", _click_time_without_click),
+        ("click known after as_of", _click_known_after_as_of),
         ("position outside 1 to slate_size", _bad_position),
         ("ad not in the catalogue", _not_in_catalogue),
         ("duplicate impression_id", _duplicate_impression),
@@ -273,9 +284,12 @@ def check_types(name: str, rows: pa.Table, file: Path) -> pa.Table:
     schema = SCHEMAS[name]
     columns = []
     for wanted in schema:
-        if wanted.name not in rows.column_names:
+        if wanted.name in rows.column_names:
+            columns.append(_cast(rows[wanted.name], wanted, file))
+        elif wanted.nullable:
+            columns.append(pa.nulls(rows.num_rows, wanted.type))
+        else:
             raise ContractError(f"{file}: no column {wanted.name!r}")
-        columns.append(_cast(rows[wanted.name], wanted, file))
     fields = list(schema)
     if name == "users":
         for extra in rows.schema:

@@ -5,18 +5,17 @@ What runs is written in <home>/deployment.json; starting it again from there giv
 
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
 
 from roiflow.bundle import Bento, find_bento
 from roiflow.deployment import edge, local, processes
 from roiflow.deployment.processes import Running
 from roiflow.errors import ServiceError
-from roiflow.features.online import FeatureStore, Value, Values, load_snapshot
+from roiflow.features.online import FeatureStore
 from roiflow.features.redis_store import RedisValues
+from roiflow.features.snapshot import load_snapshot
 from roiflow.files import write_file
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
@@ -179,31 +178,6 @@ def ensure_redis(home: Path, redis_url: str | None) -> str:
     return processes.start([local.redis(home, port)], home)[0].address
 
 
-class _Within:
-    """Values for an older package: hours keep only ads and placements that it has rows for."""
-
-    def __init__(self, values: Values, sizes: Mapping[str, int]) -> None:
-        self._values, self._sizes = values, sizes
-
-    def get(self, keys: Sequence[str]) -> list[Value]:
-        """As the values beneath."""
-        return self._values.get(keys)
-
-    def put(self, pairs: Mapping[str, bytes], seconds: int) -> None:
-        """As the values beneath, newer indices as 0, out of vocabulary."""
-        kept = {
-            key: self._known(value) if key.startswith("hour:") else value
-            for key, value in pairs.items()
-        }
-        self._values.put(kept, seconds)
-
-    def _known(self, value: bytes) -> bytes:
-        rows = np.frombuffer(value, "<i4").reshape(-1, 5).copy()
-        for column, kind in enumerate(("ad", "placement")):
-            rows[rows[:, column] >= self._sizes[kind], column] = 0
-        return rows.tobytes()
-
-
 def load_online(bento: Bento, snapshot: Path, redis_url: str) -> bool:
     """Load a run's online features for the Bento's package; False where the store is as new.
 
@@ -213,8 +187,7 @@ def load_online(bento: Bento, snapshot: Path, redis_url: str) -> bool:
     recommender = Recommender(Package.load(bento.package))
     plan, values = recommender.models.plan, RedisValues(redis_url, namespace(bento.digest))
     try:
-        within = _Within(values, plan.sizes)
         vocabulary = recommender.models.vocabulary
-        return load_snapshot(FeatureStore(plan, vocabulary, recommender.history, within), snapshot)
+        return load_snapshot(FeatureStore(plan, vocabulary, recommender.history, values), snapshot)
     finally:
         values.close()

@@ -43,7 +43,7 @@ class KnownWeek:
 
     def counted_as(self, plan: Plan) -> "KnownWeek":
         """With the windows and priors of another run, which that run's models expect."""
-        names = ("windows_days", "ctr", "cvr", "prior_strength")
+        names = ("windows_hours", "ctr", "cvr", "value", "prior_strength")
         same = {name: getattr(plan, name) for name in names}
         engine = replace(self.engine, plan=replace(self.engine.plan, **same))
         return replace(self, engine=engine)

@@ -42,9 +42,10 @@ def replay(
         )
     plan = replace(
         ours,
-        windows_days=theirs.windows_days,
+        windows_hours=theirs.windows_hours,
         ctr=theirs.ctr,
         cvr=theirs.cvr,
+        value=theirs.value,
         prior_strength=theirs.prior_strength,
     )
     engine = replace(engine, plan=plan)

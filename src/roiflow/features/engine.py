@@ -34,12 +34,13 @@ class UserLog:
 
 @dataclass(frozen=True)
 class ItemLog:
-    """Counted impressions and conversions, ordered by the hour in which they became known."""
+    """Counted impressions, clicks and conversions, by the hour in which they became known."""
 
     hour: Ints  # (m,) hours since the epoch
     ad: Ints  # (m,)
     placement: Ints  # (m,)
     kind: NDArray[np.uint8]  # (m,)
+    revenue: Longs  # (m,) micros, 0 where the row is no conversion
 
 
 @dataclass(frozen=True)
@@ -60,26 +61,29 @@ class Engine:
         ad: Ints,
         price: Longs,
         bid: Longs,
+        until: Longs | None = None,
     ) -> Singles:
         """Features as known at event_time; (B,), ... and ad, price, bid (B, K) -> (B, K, F).
 
         `last_time` (B,) is the event_time of the last behaviour known, -1 without one. Where `ad`
-        is -1 the features are 0.
+        is -1 the features are 0. The user side counts what was known before `until` (B,) only, if
+        that is given and earlier.
         """
         plan, log, items = self.plan, self.user_log, self.item_log
         out = np.zeros((*ad.shape, len(plan.specs)), np.float32)
         time, ad = frozen(event_time), frozen(ad)
         hour = frozen((event_time // MICROS_PER_HOUR).astype(np.int32))
+        bound = time if until is None else frozen(until)
         by_user, _ = sort_rows(user, plan.sizes["user"], event_time)
         kernels.user_pass(
-            by_user, frozen(user), time, ad, log.offsets, log.known_time, log.ad, log.category,
-            log.kind, plan.ad_attributes, plan.days, plan.user_base, int(plan.user_base[-1]),
-            plan.user_columns, plan.rates, kernels.LOGS, out,
+            by_user, frozen(user), time, bound, ad, log.offsets, log.known_time, log.ad,
+            log.category, log.kind, plan.ad_attributes, plan.user_cells, plan.rates, kernels.LOGS,
+            out,
         )  # fmt: skip
         kernels.item_pass(
             np.argsort(hour, kind="stable"), hour, ad, frozen(placement), items.hour, items.ad,
-            items.placement, items.kind, plan.ad_attributes, 24 * plan.days, plan.item_base,
-            int(plan.item_base[-1]), plan.item_columns, plan.rates, kernels.LOGS, out,
+            items.placement, items.kind, items.revenue, plan.ad_attributes, plan.item_cells,
+            plan.rates, kernels.LOGS, out,
         )  # fmt: skip
         plan.values(event_time, last_time, ad=ad, price=price, bid=bid, out=out)
         return out
@@ -127,12 +131,18 @@ def last_times(events: Events, start: Longs, end: Longs) -> Longs:
     return np.where(end > start, events.event_time[np.maximum(end - 1, 0)], -1)
 
 
-def item_log(hour: Ints, ad: Ints, placement: Ints, kind: NDArray[np.uint8]) -> ItemLog:
+def item_log(
+    hour: Ints, ad: Ints, placement: Ints, kind: NDArray[np.uint8], revenue: Longs
+) -> ItemLog:
     """Rows in any order (m,) -> the log."""
     first = int(hour.min()) if hour.size else 0
     order, _ = sort_rows(hour - first, int(hour.max()) - first + 1 if hour.size else 1, hour)
     return ItemLog(
-        frozen(hour[order]), frozen(ad[order]), frozen(placement[order]), frozen(kind[order])
+        frozen(hour[order]),
+        frozen(ad[order]),
+        frozen(placement[order]),
+        frozen(kind[order]),
+        frozen(revenue[order]),
     )
 
 

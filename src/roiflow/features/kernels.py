@@ -1,45 +1,60 @@
 """Compiled counting: one pass over users, one over hours, and the same values online.
 
-Counts are kept in one dense table per window, (windows, keys, kinds): a key is an entity's row,
-such as an ad or a user's category, and a kind is one of `spec.COUNTS`. Rows enter and leave the
-windows as time moves on, so a pass is linear in rows however long the windows are. One function
-turns counts into a feature's value everywhere, so offline and online agree to the bit.
+Counts are kept in one dense table, a row per key of each cell: a cell is an entity in a window, a
+key an entity's row, such as an ad or a user's category. Rows enter and leave the windows as time
+moves on, so a pass is linear in rows however long the windows are. One function turns counts into a
+feature's value everywhere, so offline and online agree to the bit.
 """
 
 # ruff: noqa: C901 - compiled passes take arrays, many of them, by position.
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from roiflow.data.weeks import MICROS_PER_DAY
+from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
+from roiflow.features.spec import FINE_HOURS
 from roiflow.features.table import Ints, Longs, Singles
 
-IMPRESSION, CLICKED_IMPRESSION, CONVERSION, BEHAVIOUR = 0, 1, 2, 3
-"""Kinds of a counted row; they fill the columns of `spec.COUNTS`."""
+IMPRESSION, CLICKED_IMPRESSION, CONVERSION, BEHAVIOUR, INTENT, CLICK, RETURN = range(7)
+"""Kinds of a counted row. A click that came with its impression is one row with it."""
+
+USER_COUNTS, ITEM_COUNTS = 5, 4
+"""Columns of the counts: `spec.COUNTS`, and impressions, clicks, conversions, revenue (micros)."""
 
 CAMPAIGN, ADVERTISER, CATEGORY = 0, 1, 2
 """Columns of table.AD_ATTRIBUTES."""
 
-CTR, CVR = 4, 5
-"""Codes of the aggregates that follow the four counts."""
+CTR, CVR, VALUE = 5, 6, 7
+"""Codes of the aggregates that follow the counts, as in `spec.AGGREGATES`."""
 
-_DAY = MICROS_PER_DAY
+_DAY, _HOUR = MICROS_PER_DAY, MICROS_PER_HOUR
 _LOGS = 1024
+_FINE = FINE_HOURS
 
 LOGS: Singles = np.array([math.log1p(count) for count in range(_LOGS)], np.float32)
 """log(1 + count) of small counts."""
 
-Counts = NDArray[np.int32]
 Kinds = NDArray[np.uint8]
-Columns = NDArray[np.int64]
-"""(features, 4): column of the dense features, entity, aggregate, window."""
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Cells(NamedTuple):
+    """Entities in windows, ordered by window, and the features that read them."""
+
+    hours: Longs  # (windows,) shortest first
+    of_window: Longs  # (windows + 1,) window w has cells of_window[w] to of_window[w + 1]
+    entity: Longs  # (cells,)
+    base: Longs  # (cells + 1,) first row of each cell in the counts, then their number
+    keys: Longs  # (entities + 1,) first key of each entity, then the number of keys
+    column: Longs  # (features,) column of the dense features
+    cell: Longs  # (features,)
+    aggregate: Longs  # (features,) code
 
 
 def compiled(function: F) -> F:
@@ -48,12 +63,24 @@ def compiled(function: F) -> F:
 
 
 @compiled
-def _value(counts: Counts, aggregate: int, rates: NDArray[np.float64], logs: Singles) -> np.float32:
-    """`rates` are prior strength, global ctr, global cvr."""
+def low_hour(hour: int, hours: int) -> int:
+    """First hour (since the epoch) of a window of so many hours at a time in `hour`."""
+    if hours <= _FINE:
+        return hour - hours
+    return hour // 24 * 24 - hours
+
+
+@compiled
+def _value(counts: Any, aggregate: int, rates: NDArray[np.float64], logs: Singles) -> np.float32:
+    """`rates` are prior strength, global ctr, cvr and value."""
+    strength = rates[0]
     if aggregate == CTR:
-        return np.float32((counts[1] + rates[0] * rates[1]) / (counts[0] + rates[0]))
+        return np.float32((counts[1] + strength * rates[1]) / (counts[0] + strength))
     if aggregate == CVR:
-        return np.float32((counts[2] + rates[0] * rates[2]) / (counts[1] + rates[0]))
+        return np.float32((counts[2] + strength * rates[2]) / (counts[1] + strength))
+    if aggregate == VALUE:
+        mean = (counts[3] + strength * rates[3]) / (counts[2] + strength)
+        return np.float32(math.log1p(max(mean, 0.0) / 1e6))
     count = counts[aggregate]
     if count < logs.size:
         return logs[count]
@@ -61,40 +88,48 @@ def _value(counts: Counts, aggregate: int, rates: NDArray[np.float64], logs: Sin
 
 
 @compiled
-def _add(counts: Counts, key: int, kind: int, sign: int) -> None:
+def _add(counts: Any, row: int, kind: int, sign: int) -> None:
     if kind <= CLICKED_IMPRESSION:
-        counts[key, 0] += sign
-        counts[key, 1] += sign * kind
-    else:
-        counts[key, kind] += sign
+        counts[row, 0] += sign
+        counts[row, 1] += sign * kind
+    elif kind == CONVERSION:
+        counts[row, 2] += sign
+    elif kind == CLICK:
+        counts[row, 1] += sign
+    elif kind != RETURN:
+        counts[row, 3] += sign
+        counts[row, 4] += sign * (kind == INTENT)
+
+
+@compiled
+def _user_keys(ad: int, category: int, attributes: Ints, keys: Longs) -> None:
+    """Keys of spec.USER_ENTITIES."""
+    keys[0] = 0
+    keys[1] = category
+    keys[2] = attributes[ad, CAMPAIGN]
+    keys[3] = attributes[ad, ADVERTISER]
+    keys[4] = ad
 
 
 @compiled
 def _add_user(
-    counts: Counts,
-    live: Ints,
-    ad: int,
-    category: int,
-    kind: int,
-    sign: int,
-    attributes: Ints,
-    base: Longs,
+    counts: Any, live: Ints, cells: Cells, window: int, keys: Longs, kind: int, sign: int
 ) -> None:
-    keys = (base[0], base[1] + category, base[2] + attributes[ad, ADVERTISER], base[3] + ad)
-    for key in keys:
-        _add(counts, key, kind, sign)
-        live[key] += sign
+    for c in range(cells.of_window[window], cells.of_window[window + 1]):
+        _add(counts, cells.base[c] + keys[cells.entity[c]], kind, sign)
+    if window == cells.hours.size - 1:
+        for entity in range(1, keys.size):
+            live[cells.keys[entity] + keys[entity]] += sign
 
 
 @compiled
 def _fill_user(
     row: int,
     ad: Ints,
-    counts: Counts,
+    counts: Any,
     live: Ints,
     attributes: Ints,
-    base: Longs,
-    columns: Columns,
+    cells: Cells,
     rates: NDArray[np.float64],
     logs: Singles,
     unseen: Singles,
@@ -102,37 +137,36 @@ def _fill_user(
     keys: Longs,
     out: Singles,
 ) -> None:
-    """Values of one row's candidates from the user's counts (windows, keys, 4).
+    """Values of one row's candidates from the user's counts.
 
-    `live` (keys,) is 0 where all counts are: most ads were never shown to a user.
+    `live` is 0 where all counts of a key are: most ads were never shown to a user.
     """
-    for f in range(columns.shape[0]):
-        if columns[f, 1] == 0:
-            own[f] = _value(counts[columns[f, 3], base[0]], columns[f, 2], rates, logs)
+    for f in range(cells.column.size):
+        if cells.entity[cells.cell[f]] == 0:
+            own[f] = _value(counts[cells.base[cells.cell[f]]], cells.aggregate[f], rates, logs)
     for k in range(ad.shape[1]):
         shown = ad[row, k]
         if shown < 0:
             continue
-        keys[1] = base[1] + attributes[shown, CATEGORY]
-        keys[2] = base[2] + attributes[shown, ADVERTISER]
-        keys[3] = base[3] + shown
-        for f in range(columns.shape[0]):
-            entity = columns[f, 1]
+        _user_keys(shown, attributes[shown, CATEGORY], attributes, keys)
+        for f in range(cells.column.size):
+            cell = cells.cell[f]
+            entity = cells.entity[cell]
             if entity == 0:
                 value = own[f]
-            elif live[keys[entity]] == 0:
+            elif live[cells.keys[entity] + keys[entity]] == 0:
                 value = unseen[f]
             else:
-                counted = counts[columns[f, 3], keys[entity]]
-                value = _value(counted, columns[f, 2], rates, logs)
-            out[row, k, columns[f, 0]] = value
+                counted = counts[cells.base[cell] + keys[entity]]
+                value = _value(counted, cells.aggregate[f], rates, logs)
+            out[row, k, cells.column[f]] = value
 
 
 @compiled
-def _unseen(columns: Columns, rates: NDArray[np.float64], logs: Singles) -> Singles:
-    values, none = np.empty(columns.shape[0], np.float32), np.zeros(4, np.int32)
-    for f in range(columns.shape[0]):
-        values[f] = _value(none, columns[f, 2], rates, logs)
+def _unseen(cells: Cells, rates: NDArray[np.float64], logs: Singles) -> Singles:
+    values, none = np.empty(cells.column.size, np.float32), np.zeros(USER_COUNTS, np.int32)
+    for f in range(cells.column.size):
+        values[f] = _value(none, cells.aggregate[f], rates, logs)
     return values
 
 
@@ -141,6 +175,7 @@ def user_pass(
     order: Longs,
     user: Ints,
     time: Longs,
+    until: Longs,
     ad: Ints,
     offsets: Longs,
     log_known: Longs,
@@ -148,75 +183,47 @@ def user_pass(
     log_category: Ints,
     log_kind: Kinds,
     attributes: Ints,
-    days: Longs,
-    base: Longs,
-    total_keys: int,
-    columns: Columns,
+    cells: Cells,
     rates: NDArray[np.float64],
     logs: Singles,
     out: Singles,
 ) -> None:
     """User-side columns of `out` (n, K, F) for rows visited in `order`: by user, then time.
 
-    User u's log is rows offsets[u] to offsets[u + 1], ordered by known_time.
+    User u's log is rows offsets[u] to offsets[u + 1], ordered by known_time. A row counts what is
+    known before its `time`, and before its `until` if that is earlier.
     """
-    windows = days.size
-    counts = np.zeros((windows, total_keys, 4), np.int32)
-    live = np.zeros(total_keys, np.int32)
+    windows = cells.hours.size
+    counts = np.zeros((cells.base[-1], USER_COUNTS), np.int32)
+    live = np.zeros(cells.keys[-1], np.int32)
     lows = np.zeros(windows, np.int64)
-    keys, own = np.zeros(4, np.int64), np.zeros(columns.shape[0], np.float32)
-    unseen = _unseen(columns, rates, logs)
+    keys, own = np.zeros(5, np.int64), np.zeros(cells.column.size, np.float32)
+    unseen = _unseen(cells, rates, logs)
     high, end, previous = 0, 0, -1
     for row in order:
-        if user[row] != previous:
+        bound = min(time[row], until[row])
+        if user[row] != previous or (high > offsets[previous] and log_known[high - 1] >= bound):
             for w in range(windows):
                 for at in range(lows[w], high):
-                    _add_user(
-                        counts[w],
-                        live,
-                        log_ad[at],
-                        log_category[at],
-                        log_kind[at],
-                        -1,
-                        attributes,
-                        base,
-                    )
+                    _user_keys(log_ad[at], log_category[at], attributes, keys)
+                    _add_user(counts, live, cells, w, keys, log_kind[at], -1)
             previous = user[row]
             high, end = offsets[previous], offsets[previous + 1]
             lows[:] = high
-        t = time[row]
-        while high < end and log_known[high] < t:
+        while high < end and log_known[high] < bound:
+            _user_keys(log_ad[high], log_category[high], attributes, keys)
             for w in range(windows):
-                _add_user(
-                    counts[w],
-                    live,
-                    log_ad[high],
-                    log_category[high],
-                    log_kind[high],
-                    1,
-                    attributes,
-                    base,
-                )
+                _add_user(counts, live, cells, w, keys, log_kind[high], 1)
             high += 1
         for w in range(windows):
-            first = (t // _DAY - days[w]) * _DAY
+            first = low_hour(time[row] // _HOUR, cells.hours[w]) * _HOUR
             at = lows[w]
             while at < high and log_known[at] < first:
-                _add_user(
-                    counts[w],
-                    live,
-                    log_ad[at],
-                    log_category[at],
-                    log_kind[at],
-                    -1,
-                    attributes,
-                    base,
-                )
+                _user_keys(log_ad[at], log_category[at], attributes, keys)
+                _add_user(counts, live, cells, w, keys, log_kind[at], -1)
                 at += 1
             lows[w] = at
-        _fill_user(
-            row, ad, counts, live, attributes, base, columns, rates, logs, unseen, own, keys, out
-        )
+        _fill_user(row, ad, counts, live, attributes, cells, rates, logs, unseen, own, keys, out)
 
 
 @compiled
@@ -224,64 +231,58 @@ def user_states_pass(
     time: Longs,
     ad: Ints,
     offsets: Longs,
-    bucket_day: Ints,
+    bucket_hour: Ints,
     bucket_ad: Ints,
     bucket_category: Ints,
-    bucket_counts: Counts,
+    bucket_counts: Ints,
     attributes: Ints,
-    days: Longs,
-    base: Longs,
-    total_keys: int,
-    columns: Columns,
+    cells: Cells,
     rates: NDArray[np.float64],
     logs: Singles,
     out: Singles,
 ) -> None:
-    """User-side columns of `out` (B, K, F) from day buckets, CSR by row of the batch."""
-    counts = np.zeros((days.size, total_keys, 4), np.int32)
-    live = np.zeros(total_keys, np.int32)
-    keys, own = np.zeros(4, np.int64), np.zeros(columns.shape[0], np.float32)
-    unseen = _unseen(columns, rates, logs)
+    """User-side columns of `out` (B, K, F) from buckets, CSR by row of the batch.
+
+    A bucket whose ad is -1 is so old that it counts for the user alone.
+    """
+    windows = cells.hours.size
+    counts = np.zeros((cells.base[-1], USER_COUNTS), np.int32)
+    live = np.zeros(cells.keys[-1], np.int32)
+    keys, own = np.zeros(5, np.int64), np.zeros(cells.column.size, np.float32)
+    unseen = _unseen(cells, rates, logs)
     for row in range(time.size):
+        now = time[row] // _HOUR
         for sign in (1, -1):
             for at in range(offsets[row], offsets[row + 1]):
-                keys[0] = base[0]
-                keys[1] = base[1] + bucket_category[at]
-                keys[2] = base[2] + attributes[bucket_ad[at], ADVERTISER]
-                keys[3] = base[3] + bucket_ad[at]
-                for w in range(days.size):
-                    if bucket_day[at] >= time[row] // _DAY - days[w]:
-                        for key in keys:
-                            live[key] += sign
-                            for kind in range(4):
-                                counts[w, key, kind] += sign * bucket_counts[at, kind]
+                whole = bucket_ad[at] >= 0
+                if whole:
+                    _user_keys(bucket_ad[at], bucket_category[at], attributes, keys)
+                    for entity in range(1, keys.size):
+                        live[cells.keys[entity] + keys[entity]] += sign
+                for w in range(windows):
+                    if bucket_hour[at] < low_hour(now, cells.hours[w]):
+                        continue
+                    for c in range(cells.of_window[w], cells.of_window[w + 1]):
+                        if whole or cells.entity[c] == 0:
+                            key = cells.base[c]
+                            if cells.entity[c] > 0:
+                                key += keys[cells.entity[c]]
+                            for kind in range(USER_COUNTS):
+                                counts[key, kind] += sign * bucket_counts[at, kind]
             if sign == 1:
                 _fill_user(
-                    row,
-                    ad,
-                    counts,
-                    live,
-                    attributes,
-                    base,
-                    columns,
-                    rates,
-                    logs,
-                    unseen,
-                    own,
-                    keys,
-                    out,
+                    row, ad, counts, live, attributes, cells, rates, logs, unseen, own, keys, out
                 )
 
 
 @compiled
-def _add_item(
-    counts: Counts, ad: int, placement: int, kind: int, sign: int, attributes: Ints, base: Longs
-) -> None:
-    _add(counts, base[0] + ad, kind, sign)
-    _add(counts, base[1] + attributes[ad, CAMPAIGN], kind, sign)
-    _add(counts, base[2] + attributes[ad, CATEGORY], kind, sign)
-    _add(counts, base[3] + attributes[ad, ADVERTISER], kind, sign)
-    _add(counts, base[4] + placement, kind, sign)
+def _item_keys(ad: int, placement: int, attributes: Ints, keys: Longs) -> None:
+    """Keys of spec.ITEM_ENTITIES."""
+    keys[0] = ad
+    keys[1] = attributes[ad, CAMPAIGN]
+    keys[2] = attributes[ad, CATEGORY]
+    keys[3] = attributes[ad, ADVERTISER]
+    keys[4] = placement
 
 
 @compiled
@@ -289,10 +290,9 @@ def _fill_item(
     row: int,
     ad: Ints,
     placement: int,
-    counts: Counts,
+    counts: Any,
     attributes: Ints,
-    base: Longs,
-    columns: Columns,
+    cells: Cells,
     rates: NDArray[np.float64],
     logs: Singles,
     now: int,
@@ -302,30 +302,28 @@ def _fill_item(
     out: Singles,
 ) -> None:
     """Values of one row's candidates; an ad's are kept in `cache` while `stamp` is `now`."""
-    keys[4] = base[4] + placement
     for k in range(ad.shape[1]):
         shown = ad[row, k]
         if shown < 0:
             continue
         if stamp[shown] != now:
             stamp[shown] = now
-            keys[0] = base[0] + shown
-            keys[1] = base[1] + attributes[shown, CAMPAIGN]
-            keys[2] = base[2] + attributes[shown, CATEGORY]
-            keys[3] = base[3] + attributes[shown, ADVERTISER]
-            for f in range(columns.shape[0]):
-                if columns[f, 1] != 4:
-                    window, key = columns[f, 3], keys[columns[f, 1]]
-                    cache[shown, f] = _value(counts[window, key], columns[f, 2], rates, logs)
-        for f in range(columns.shape[0]):
-            if columns[f, 1] != 4:
-                out[row, k, columns[f, 0]] = cache[shown, f]
-    for f in range(columns.shape[0]):
-        if columns[f, 1] == 4:
-            value = _value(counts[columns[f, 3], keys[4]], columns[f, 2], rates, logs)
+            _item_keys(shown, placement, attributes, keys)
+            for f in range(cells.column.size):
+                entity = cells.entity[cells.cell[f]]
+                if entity != 4:
+                    counted = counts[cells.base[cells.cell[f]] + keys[entity]]
+                    cache[shown, f] = _value(counted, cells.aggregate[f], rates, logs)
+        for f in range(cells.column.size):
+            if cells.entity[cells.cell[f]] != 4:
+                out[row, k, cells.column[f]] = cache[shown, f]
+    for f in range(cells.column.size):
+        if cells.entity[cells.cell[f]] == 4:
+            counted = counts[cells.base[cells.cell[f]] + placement]
+            value = _value(counted, cells.aggregate[f], rates, logs)
             for k in range(ad.shape[1]):
                 if ad[row, k] >= 0:
-                    out[row, k, columns[f, 0]] = value
+                    out[row, k, cells.column[f]] = value
 
 
 @compiled
@@ -338,52 +336,48 @@ def item_pass(
     log_ad: Ints,
     log_placement: Ints,
     log_kind: Kinds,
+    log_revenue: Longs,
     attributes: Ints,
-    hours: Longs,
-    base: Longs,
-    total_keys: int,
-    columns: Columns,
+    cells: Cells,
     rates: NDArray[np.float64],
     logs: Singles,
     out: Singles,
 ) -> None:
     """Item-side columns of `out` (n, K, F) for rows visited in `order`: by hour.
 
-    The log is ordered by hour; a row sees the `hours[w]` closed hours before its own.
+    The log is ordered by hour; a row sees the closed hours before its own.
     """
-    windows = hours.size
-    counts = np.zeros((windows, total_keys, 3), np.int32)
-    cache = np.zeros((attributes.shape[0], columns.shape[0]), np.float32)
+    windows = cells.hours.size
+    counts = np.zeros((cells.base[-1], ITEM_COUNTS), np.int64)
+    cache = np.zeros((attributes.shape[0], cells.column.size), np.float32)
     stamp, keys = np.full(attributes.shape[0], -1, np.int64), np.zeros(5, np.int64)
-    if order.size == 0:
+    if order.size == 0 or windows == 0:
         return
-    high = np.searchsorted(log_hour, hour[order[0]] - hours.max())
+    high = np.searchsorted(log_hour, low_hour(hour[order[0]], cells.hours[-1]))
     lows = np.full(windows, high, np.int64)
     for row in order:
         now = hour[row]
         while high < log_hour.size and log_hour[high] < now:
-            for w in range(windows):
-                _add_item(
-                    counts[w],
-                    log_ad[high],
-                    log_placement[high],
-                    log_kind[high],
-                    1,
-                    attributes,
-                    base,
-                )
+            _item_keys(log_ad[high], log_placement[high], attributes, keys)
+            for c in range(cells.entity.size):
+                key = cells.base[c] + keys[cells.entity[c]]
+                _add(counts, key, log_kind[high], 1)
+                counts[key, 3] += log_revenue[high]
             high += 1
         for w in range(windows):
+            first = low_hour(now, cells.hours[w])
             at = lows[w]
-            while at < high and log_hour[at] < now - hours[w]:
-                _add_item(
-                    counts[w], log_ad[at], log_placement[at], log_kind[at], -1, attributes, base
-                )
+            while at < high and log_hour[at] < first:
+                _item_keys(log_ad[at], log_placement[at], attributes, keys)
+                for c in range(cells.of_window[w], cells.of_window[w + 1]):
+                    key = cells.base[c] + keys[cells.entity[c]]
+                    _add(counts, key, log_kind[at], -1)
+                    counts[key, 3] -= log_revenue[at]
                 at += 1
             lows[w] = at
         _fill_item(
-            row, ad, placement[row], counts, attributes, base, columns, rates, logs, now, stamp,
-            cache, keys, out,
+            row, ad, placement[row], counts, attributes, cells, rates, logs, now, stamp, cache,
+            keys, out,
         )  # fmt: skip
 
 
@@ -391,38 +385,37 @@ def item_pass(
 def item_states_pass(
     ad: Ints,
     placement: Ints,
-    counts: Counts,
+    counts: Longs,
     attributes: Ints,
-    base: Longs,
-    columns: Columns,
+    cells: Cells,
     rates: NDArray[np.float64],
     logs: Singles,
     out: Singles,
 ) -> None:
-    """Item-side columns of `out` (B, K, F) from one hour's counts (windows, keys, 3)."""
-    cache = np.zeros((attributes.shape[0], columns.shape[0]), np.float32)
+    """Item-side columns of `out` (B, K, F) from one hour's counts."""
+    cache = np.zeros((attributes.shape[0], cells.column.size), np.float32)
     stamp, keys = np.full(attributes.shape[0], -1, np.int64), np.zeros(5, np.int64)
     for row in range(ad.shape[0]):
         _fill_item(
-            row, ad, placement[row], counts, attributes, base, columns, rates, logs, 0, stamp,
-            cache, keys, out,
+            row, ad, placement[row], counts, attributes, cells, rates, logs, 0, stamp, cache,
+            keys, out,
         )  # fmt: skip
 
 
 @compiled
-def item_counts(counts: Counts, window: int, rows: Ints, attributes: Ints, base: Longs) -> None:
-    """Add one hour's rows (m, 5) of ad, placement, impressions, clicks, conversions to a window."""
+def item_counts(
+    counts: Longs, windows: NDArray[np.bool_], rows: Longs, attributes: Ints, cells: Cells
+) -> None:
+    """Add rows (m, 6) of ad, placement and spec's item counts to the cells of some windows."""
     keys = np.zeros(5, np.int64)
     for row in range(rows.shape[0]):
-        ad = rows[row, 0]
-        keys[0] = base[0] + ad
-        keys[1] = base[1] + attributes[ad, CAMPAIGN]
-        keys[2] = base[2] + attributes[ad, CATEGORY]
-        keys[3] = base[3] + attributes[ad, ADVERTISER]
-        keys[4] = base[4] + rows[row, 1]
-        for key in keys:
-            for kind in range(3):
-                counts[window, key, kind] += rows[row, 2 + kind]
+        _item_keys(rows[row, 0], rows[row, 1], attributes, keys)
+        for w in range(windows.size):
+            if windows[w]:
+                for c in range(cells.of_window[w], cells.of_window[w + 1]):
+                    key = cells.base[c] + keys[cells.entity[c]]
+                    for kind in range(ITEM_COUNTS):
+                        counts[key, kind] += rows[row, 2 + kind]
 
 
 @compiled
@@ -455,7 +448,7 @@ def value_pass(
             elapsed = min((t - last_time[row]) / 3.6e9, cap_hours)
         recency = _log1p(elapsed)
         day = t // _DAY
-        hour, weekday = (t - day * _DAY) // 3_600_000_000, (day + 3) % 7
+        hour, weekday = (t - day * _DAY) // _HOUR, (day + 3) % 7
         for k in range(ad.shape[1]):
             if ad[row, k] < 0:
                 continue

@@ -2,25 +2,32 @@
 
 A user's value: a header (LAYOUT, user index, profile attributes P, behaviours n, buckets m), P
 profile words, n behaviours of 5 words (ad, category, action, event_time low and high), oldest
-first, and m buckets of 7 words (day, ad, category, impressions, clicks, conversions, behaviours).
-A day's bucket is what one user did with one ad on one day of known_time; so a value has
-20 + 4 P + 20 n + 28 m bytes.
+first, and m buckets of 6 words (hour, ad, category, then impressions and clicks, conversions and
+behaviours, intents, two 16-bit counts a word); so a value has 20 + 4 P + 20 n + 24 m bytes.
+
+A bucket is what one user did with one ad in one hour of known_time. As it grows older it becomes
+coarser, to the day once no window opens inside that day, and to the user alone (ad and category -1)
+once only the user's own windows reach it. A day's bucket has the first hour of its day.
 """
 
-# ruff: noqa: C901, PLR0912 - compiled passes take arrays, many of them, by position.
+# ruff: noqa: C901 - compiled passes take arrays, many of them, by position.
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from roiflow.features.kernels import Kinds, compiled
+from roiflow.features.kernels import USER_COUNTS, Kinds, compiled
+from roiflow.features.spec import CROSS_HOURS, FINE_HOURS
 from roiflow.features.table import Ints, Longs
 
-LAYOUT = 1
-HEADER, BEHAVIOUR_WORDS, BUCKET_WORDS = 5, 5, 7
+LAYOUT = 2
+HEADER, BEHAVIOUR_WORDS, BUCKET_WORDS = 5, 5, 6
+MAX_COUNT = 0xFFFF
+"""A larger count of one bucket stays there."""
 
 _LOW = 0xFFFFFFFF
+_FINE, _CROSS_DAYS = FINE_HOURS, CROSS_HOURS // 24
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,12 @@ class UserStates:
     history_time: Longs  # (B, L) event_time, microseconds
     history_length: Ints  # (B,) behaviours that are there, at most L
     bucket_offsets: Longs  # (B + 1,) user b's buckets are rows offsets[b] to offsets[b + 1]
-    bucket_day: Ints  # (m,) days since the epoch, UTC, of known_time
+    bucket_hour: Ints  # (m,) hours since the epoch, UTC, of known_time
     bucket_ad: Ints  # (m,)
     bucket_category: Ints  # (m,)
-    bucket_counts: Ints  # (m, 4) columns spec.COUNTS
+    bucket_counts: Ints  # (m, 5) columns spec.COUNTS
+    as_of: int = -1
+    """The newest known_time that the store had taken in, microseconds; -1 where it has none."""
     degraded: bool = False
     """The store could not be reached: these are the values of users without any behaviour."""
 
@@ -53,7 +62,7 @@ class NewRows:
     action: Ints  # (n,)
     event_time: Longs  # (n,)
     counted_offsets: Longs  # (B + 1,)
-    counted_day: Ints  # (m,)
+    counted_hour: Ints  # (m,)
     counted_ad: Ints  # (m,)
     counted_category: Ints  # (m,)
     counted_kind: Kinds  # (m,)
@@ -71,7 +80,7 @@ def _unpack(
     time: Longs,
     length: Ints,
     offsets: Longs,
-    day: Ints,
+    hour: Ints,
     bucket_ad: Ints,
     bucket_category: Ints,
     counts: Ints,
@@ -101,23 +110,64 @@ def _unpack(
             source += BEHAVIOUR_WORDS
         word += behaviours * BEHAVIOUR_WORDS
         for _ in range(buckets):
-            day[at] = words[word]
+            hour[at] = words[word]
             bucket_ad[at] = words[word + 1]
             bucket_category[at] = words[word + 2]
-            for kind in range(4):
-                counts[at, kind] = words[word + 3 + kind]
+            for column in range(USER_COUNTS):
+                counts[at, column] = _count(words, word, column)
             word += BUCKET_WORDS
             at += 1
     offsets[user.size] = at
 
 
 @compiled
-def _count(words: Ints, at: int, kind: int) -> None:
-    if kind <= 1:
-        words[at + 3] += 1
-        words[at + 4] += kind
-    else:
-        words[at + 3 + kind] += 1
+def _count(words: Ints, bucket: int, column: int) -> int:
+    shifted = np.int64(words[bucket + 3 + column // 2]) >> (16 * (column % 2))
+    return shifted & MAX_COUNT  # type: ignore[return-value]
+
+
+@compiled
+def _raise(words: Ints, bucket: int, column: int, by: int) -> None:
+    word = bucket + 3 + column // 2
+    count = min(_count(words, bucket, column) + by, MAX_COUNT)
+    shift = 16 * (column % 2)
+    bits = (np.int64(words[word]) & (_LOW ^ (MAX_COUNT << shift))) | (np.int64(count) << shift)
+    words[word] = np.int32(bits - (1 << 32) if bits >= (1 << 31) else bits)
+
+
+@compiled
+def _add_kind(words: Ints, bucket: int, kind: int) -> None:
+    if kind <= 1:  # an impression, clicked or not
+        _raise(words, bucket, 0, 1)
+        if kind == 1:
+            _raise(words, bucket, 1, 1)
+    elif kind == 2:
+        _raise(words, bucket, 2, 1)
+    elif kind == 5:
+        _raise(words, bucket, 1, 1)
+    elif kind <= 4:
+        _raise(words, bucket, 3, 1)
+        if kind == 4:
+            _raise(words, bucket, 4, 1)
+
+
+@compiled
+def _bucket(
+    out: Ints, start: int, at: int, hour: int, ad: int, category: int, now: int
+) -> tuple[int, int]:
+    """Place of the bucket for an hour, an ad and a category, and one past the last bucket."""
+    if hour < now - _FINE:
+        if hour // 24 < now // 24 - _CROSS_DAYS:
+            ad, category = -1, -1
+        hour = hour // 24 * 24
+    found = at - BUCKET_WORDS
+    while found >= start and out[found] == hour:
+        if out[found + 1] == ad and out[found + 2] == category:
+            return found, at
+        found -= BUCKET_WORDS
+    out[at], out[at + 1], out[at + 2] = hour, ad, category
+    out[at + 3], out[at + 4], out[at + 5] = 0, 0, 0
+    return at, at + BUCKET_WORDS
 
 
 @compiled
@@ -132,12 +182,13 @@ def _merge(
     action: Ints,
     event_time: Longs,
     counted_offsets: Longs,
-    counted_day: Ints,
+    counted_hour: Ints,
     counted_ad: Ints,
     counted_category: Ints,
     counted_kind: Kinds,
     capacity: int,
-    first_day: int,
+    first_hour: int,
+    now: int,
     out: Ints,
     ends: Longs,
 ) -> None:
@@ -175,27 +226,18 @@ def _merge(
         old += behaviours * BEHAVIOUR_WORDS
         start = at
         for bucket in range(old, old + buckets * BUCKET_WORDS, BUCKET_WORDS):
-            if words[bucket] >= first_day:
-                for word in range(BUCKET_WORDS):
-                    out[at + word] = words[bucket + word]
-                at += BUCKET_WORDS
+            if words[bucket] >= first_hour:
+                found, at = _bucket(
+                    out, start, at, words[bucket], words[bucket + 1], words[bucket + 2], now
+                )
+                for column in range(USER_COUNTS):
+                    _raise(out, found, column, _count(words, bucket, column))
         for row in range(counted_offsets[b], counted_offsets[b + 1]):
-            if counted_day[row] < first_day:
-                continue
-            found = at - BUCKET_WORDS
-            while found >= start and out[found] == counted_day[row]:
-                if out[found + 1] == counted_ad[row] and out[found + 2] == counted_category[row]:
-                    break
-                found -= BUCKET_WORDS
-            if found < start or out[found] != counted_day[row]:
-                found = at
-                out[found] = counted_day[row]
-                out[found + 1] = counted_ad[row]
-                out[found + 2] = counted_category[row]
-                for kind in range(4):
-                    out[found + 3 + kind] = 0
-                at += BUCKET_WORDS
-            _count(out, found, counted_kind[row])
+            if counted_hour[row] >= first_hour:
+                found, at = _bucket(
+                    out, start, at, counted_hour[row], counted_ad[row], counted_category[row], now
+                )
+                _add_kind(out, found, counted_kind[row])
         out[head + 4] = (at - start) // BUCKET_WORDS
         ends[b] = at
 
@@ -216,7 +258,12 @@ def other_layout(values: list[bytes | None]) -> int | None:
 
 
 def unpack(
-    values: list[bytes | None], history: int, attributes: int, degraded: bool = False
+    values: list[bytes | None],
+    history: int,
+    attributes: int,
+    *,
+    as_of: int = -1,
+    degraded: bool = False,
 ) -> UserStates:
     """Values of B users, None for a user without one -> their states, histories of `history`."""
     words, starts = _join(values)
@@ -232,16 +279,17 @@ def unpack(
         history_time=np.zeros(shape, np.int64),
         history_length=np.zeros(shape[0], np.int32),
         bucket_offsets=np.zeros(shape[0] + 1, np.int64),
-        bucket_day=np.empty(buckets, np.int32),
+        bucket_hour=np.empty(buckets, np.int32),
         bucket_ad=np.empty(buckets, np.int32),
         bucket_category=np.empty(buckets, np.int32),
-        bucket_counts=np.empty((buckets, 4), np.int32),
+        bucket_counts=np.empty((buckets, USER_COUNTS), np.int32),
+        as_of=as_of,
         degraded=degraded,
     )
     _unpack(
         words, starts, states.profile, states.user, states.history_ad, states.history_category,
         states.history_action, states.history_time, states.history_length, states.bucket_offsets,
-        states.bucket_day, states.bucket_ad, states.bucket_category, states.bucket_counts,
+        states.bucket_hour, states.bucket_ad, states.bucket_category, states.bucket_counts,
     )  # fmt: skip
     return states
 
@@ -253,14 +301,16 @@ def merge(
     new: NewRows,
     *,
     capacity: int,
-    first_day: int,
+    now: int,
+    max_days: int,
 ) -> list[bytes]:
     """Values of B users and what is new -> their values, with `capacity` behaviours at most.
 
-    user (B,) and profile (B, P) replace what was there; buckets before `first_day` are dropped.
+    user (B,) and profile (B, P) replace what was there. `now` is the newest hour of known_time;
+    buckets more than `max_days` before its day are dropped.
     """
     words, starts = _join(values)
-    attributes = profile.shape[1]
+    attributes, first_hour = profile.shape[1], 24 * (now // 24 - max_days)
     room = (
         words.size
         + user.size * (HEADER + attributes)
@@ -270,8 +320,8 @@ def merge(
     out, ends = np.empty(room, np.int32), np.empty(user.size, np.int64)
     _merge(
         words, starts, user, profile, new.behaviour_offsets, new.ad, new.category, new.action,
-        new.event_time, new.counted_offsets, new.counted_day, new.counted_ad, new.counted_category,
-        new.counted_kind, capacity, first_day, out, ends,
+        new.event_time, new.counted_offsets, new.counted_hour, new.counted_ad, new.counted_category,
+        new.counted_kind, capacity, first_hour, now, out, ends,
     )  # fmt: skip
     packed = out.astype("<i4", copy=False).tobytes()
     bounds: list[int] = [0, *(4 * ends).tolist()]

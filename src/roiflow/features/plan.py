@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.errors import ContractError
 from roiflow.features import kernels
+from roiflow.features.kernels import Cells
 from roiflow.features.spec import (
-    COUNTS,
+    AGGREGATES,
     ITEM_ENTITIES,
-    RATES,
     RECENCY_CAP_HOURS,
     USER_ENTITIES,
+    VALUES,
     FeatureSpec,
     specs,
 )
 from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, Ints, Longs, Singles
 from roiflow.files import write_file
 
-FORMAT = 1
-_VALUES = 7
+FORMAT = 2
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -68,12 +68,15 @@ def context(placement: Ints, device: Ints, event_time: Longs) -> Ints:
 class Plan:
     """What turns counts into dense features."""
 
-    windows_days: tuple[int, ...]
+    windows_hours: tuple[int, ...]
+    """Shortest first."""
     prior_strength: float
     ctr: float
     """Clicks by impressions before validation."""
     cvr: float
     """Conversions by clicks before validation."""
+    value: float
+    """Revenue by conversions before validation, in micros."""
     history_length: int
     sizes: dict[str, int]
     profile_names: tuple[str, ...]
@@ -85,63 +88,65 @@ class Plan:
     @cached_property
     def specs(self) -> tuple[FeatureSpec, ...]:
         """One per dense feature, in column order."""
-        return specs(self.windows_days)
+        return specs(self.windows_hours)
 
     @cached_property
     def dense_names(self) -> tuple[str, ...]:
         """Names of the dense features, in column order."""
         return tuple(spec.name for spec in self.specs)
 
-    def _columns(self, entities: Sequence[str]) -> NDArray[np.int64]:
-        aggregates = (*COUNTS, *RATES)
-        rows = [
-            (
-                column,
-                entities.index(spec.entity),
-                aggregates.index(spec.aggregate),
-                self.windows_days.index(spec.window_days or 0),
-            )
-            for column, spec in enumerate(self.specs)
-            if spec.entity in entities
-        ]
-        return np.array(rows, np.int64).reshape(-1, 4)
+    def _cells(self, entities: Sequence[str], widths: Sequence[int]) -> Cells:
+        """`widths` are the numbers of keys of the entities."""
+        counted = [spec for spec in self.specs if spec.entity in entities]
+        windows = {hours: place for place, hours in enumerate(self.windows_hours)}
+        pairs = sorted(
+            {(windows[spec.window_hours or 0], entities.index(spec.entity)) for spec in counted}
+        )
+        of = {pair: cell for cell, pair in enumerate(pairs)}
+        window = np.array([pair[0] for pair in pairs], np.int64)
+        entity = np.array([pair[1] for pair in pairs], np.int64)
+
+        def starts(sizes: NDArray[np.int64]) -> Longs:
+            return frozen(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+
+        return Cells(
+            hours=frozen(np.array(self.windows_hours, np.int64)),
+            of_window=frozen(np.searchsorted(window, np.arange(len(windows) + 1))),
+            entity=frozen(entity),
+            base=starts(np.array(widths, np.int64)[entity]),
+            keys=starts(np.array(widths, np.int64)),
+            column=frozen(
+                np.array([i for i, s in enumerate(self.specs) if s.entity in entities], np.int64)
+            ),
+            cell=frozen(
+                np.array(
+                    [of[windows[s.window_hours or 0], entities.index(s.entity)] for s in counted],
+                    np.int64,
+                )
+            ),
+            aggregate=frozen(np.array([AGGREGATES.index(s.aggregate) for s in counted], np.int64)),
+        )
 
     @cached_property
-    def user_columns(self) -> NDArray[np.int64]:
-        """(f, 4): see kernels.Columns."""
-        return self._columns(USER_ENTITIES)
+    def user_cells(self) -> Cells:
+        """USER_ENTITIES in their windows; keys are dense indices."""
+        names = ("category", "campaign", "advertiser", "ad")
+        return self._cells(USER_ENTITIES, [1, *(self.sizes[name] for name in names)])
 
     @cached_property
-    def item_columns(self) -> NDArray[np.int64]:
-        """(f, 4): see kernels.Columns."""
-        return self._columns(ITEM_ENTITIES)
-
-    @cached_property
-    def days(self) -> Longs:
-        """(windows,)"""
-        return np.array(self.windows_days, np.int64)
+    def item_cells(self) -> Cells:
+        """ITEM_ENTITIES in their windows; keys are dense indices."""
+        return self._cells(ITEM_ENTITIES, [self.sizes[name] for name in ITEM_ENTITIES])
 
     @property
     def max_days(self) -> int:
-        """The longest window."""
-        return max(self.windows_days)
-
-    @cached_property
-    def user_base(self) -> Longs:
-        """(5,): first key of each of USER_ENTITIES, then the number of keys."""
-        widths = [1, *(self.sizes[name] for name in ("category", "advertiser", "ad"))]
-        return np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
-
-    @cached_property
-    def item_base(self) -> Longs:
-        """(6,): first key of each of ITEM_ENTITIES, then the number of keys."""
-        widths = [self.sizes[name] for name in ITEM_ENTITIES]
-        return np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
+        """The longest window, in whole days."""
+        return -(-max(self.windows_hours) // 24)
 
     @cached_property
     def rates(self) -> NDArray[np.float64]:
-        """(3,): prior strength, ctr, cvr."""
-        return np.array([self.prior_strength, self.ctr, self.cvr])
+        """(4,): prior strength, ctr, cvr, value."""
+        return np.array([self.prior_strength, self.ctr, self.cvr, self.value])
 
     @cached_property
     def ad_attributes(self) -> Ints:
@@ -158,7 +163,7 @@ class Plan:
         """
         kernels.value_pass(
             frozen(time), frozen(last_time), frozen(ad), frozen(price), frozen(bid), _HOURS,
-            _WEEKDAYS, RECENCY_CAP_HOURS, len(self.specs) - _VALUES, out,
+            _WEEKDAYS, RECENCY_CAP_HOURS, len(self.specs) - len(VALUES), out,
         )  # fmt: skip
 
     def write(self, path: Path) -> None:
@@ -180,7 +185,7 @@ class Plan:
         content = json.loads((table.schema.metadata or {}).get(b"plan", b"{}"))
         if content.pop("format", None) != FORMAT:
             raise ContractError(f"{path}: not a feature plan of format {FORMAT}")
-        for name in ("windows_days", "profile_names"):
+        for name in ("windows_hours", "profile_names"):
             content[name] = tuple(content[name])
         attributes = np.column_stack([np.asarray(table[name]) for name in AD_ATTRIBUTES])
         return cls(**content, attributes=attributes.astype(np.int32))

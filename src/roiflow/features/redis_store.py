@@ -10,7 +10,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from roiflow.errors import ServiceError
-from roiflow.features.online import FeatureStore, Value
+from roiflow.features.online import FeatureStore, Value, Writes, moved
 from roiflow.features.plan import Plan
 from roiflow.features.vocabulary import Vocabulary
 
@@ -59,6 +59,24 @@ class RedisValues:
                 for key, value in some:
                     pipeline.set(self._prefix + key, value, ex=seconds or None)
                 pipeline.execute()
+        except redis.RedisError as error:
+            raise ServiceError(f"Redis at {self._place}: {error}") from None
+
+    def commit(self, key: str, expected: Value, writes: Writes) -> None:
+        """See Values; one transaction, which EXEC gives up where `key` was written meanwhile."""
+        try:
+            with self._writer.pipeline(transaction=True) as pipeline:
+                pipeline.watch(self._prefix + key)  # type: ignore[no-untyped-call]
+                found = cast(Value, pipeline.get(self._prefix + key))
+                if found != expected:
+                    raise ServiceError(moved(key, expected, found))
+                pipeline.multi()
+                for pairs, seconds in writes:
+                    for name, value in pairs.items():
+                        pipeline.set(self._prefix + name, value, ex=seconds or None)
+                pipeline.execute()
+        except redis.WatchError:
+            raise ServiceError(f"another writer moved {key!r}: nothing was written") from None
         except redis.RedisError as error:
             raise ServiceError(f"Redis at {self._place}: {error}") from None
 

@@ -93,6 +93,16 @@ class Statistics:
 
     mean: Singles  # (F,)
     std: Singles  # (F,) never 0
+    low: Singles  # (F,) smallest value
+    span: Singles  # (F,) largest value minus smallest, never 0
+
+    def z_score(self, dense: Singles) -> Singles:
+        """(..., F) -> (..., F): mean 0 and deviation 1 over the training rows."""
+        return ((dense - self.mean) / self.std).astype(np.float32)
+
+    def min_max(self, dense: Singles) -> Singles:
+        """(..., F) -> (..., F): 0 to 1 over the training rows; beyond it elsewhere."""
+        return ((dense - self.low) / self.span).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from rich.progress import Progress as Bar
 
 from roiflow.data.weeks import Week
 from roiflow.errors import SourceError
-from roiflow.features.online import load_snapshot
+from roiflow.features.snapshot import load_snapshot
 from roiflow.params import load_params
 from roiflow.serving.chooser import ServedChooser
 from roiflow.serving.package import Package

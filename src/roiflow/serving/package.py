@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from roiflow import columns as c
 from roiflow import policy
 from roiflow.errors import PackageError
-from roiflow.features.table import AD_ATTRIBUTES, Catalogue, Ints, Longs, Singles, Statistics
+from roiflow.features.table import AD_ATTRIBUTES, Catalogue, Ints, Longs, Statistics
 from roiflow.files import write_directory
 from roiflow.policy import network
 from roiflow.ranking.value import CostShares
@@ -157,9 +157,8 @@ class Package:
     def statistics(self) -> Statistics:
         """Normalisation of the dense features."""
         content = json.loads((self.folder / STATISTICS).read_text())
-        return Statistics(
-            np.array(content["mean"], np.float32), np.array(content["std"], np.float32)
-        )
+        names = (field.name for field in fields(Statistics))
+        return Statistics(**{name: np.array(content[name], np.float32) for name in names})
 
 
 def session(model: Path | bytes) -> Any:
@@ -198,9 +197,9 @@ def ads_table(all_attributes: Ints, catalogue: Catalogue, ad_ids: Sequence[str])
     return bytes(sink.getvalue())
 
 
-def statistics_json(mean: Singles, std: Singles) -> bytes:
+def statistics_json(statistics: Statistics) -> bytes:
     """`statistics.json`; the float32 values come back bit-equal."""
-    return json.dumps({"mean": mean.tolist(), "std": std.tolist()}).encode()
+    return json.dumps({name: values.tolist() for name, values in vars(statistics).items()}).encode()
 
 
 def _array(column: pa.ChunkedArray) -> Any:

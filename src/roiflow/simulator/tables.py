@@ -104,6 +104,7 @@ class WorldTables:
                 c.POLICY_VERSION: self._names([policy_version], first),
                 c.ARM: self._names([arm], first),
                 c.CLICKED: shown.outcome.clicked.ravel(),
+                c.CLICK_KNOWN_TIME: pa.nulls(ad.size, TIME),
             },
             IMPRESSIONS,
         )

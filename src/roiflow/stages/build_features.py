@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from roiflow.features.build import Window, build, write_built
+from roiflow.features.build import build, write_built
+from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.files import write_directory
 from roiflow.params import load_params

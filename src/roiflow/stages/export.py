@@ -115,9 +115,7 @@ def feature_files(folder: Path, features: Features) -> dict[str, bytes]:
     return {
         packages.VOCABULARY: (folder / packages.VOCABULARY).read_bytes(),
         packages.PLAN: (folder / counters.PLAN).read_bytes(),
-        packages.STATISTICS: packages.statistics_json(
-            features.statistics.mean, features.statistics.std
-        ),
+        packages.STATISTICS: packages.statistics_json(features.statistics),
         packages.ADS: packages.ads_table(features.attributes, catalogue, names),
     }
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from numpy.testing import assert_array_equal
 
 from roiflow.errors import ContractError, ServiceError
 from roiflow.features.build import Built, write_built
-from roiflow.features.online import LAYOUT_KEY, FeatureStore, Value, Values, dense, load_snapshot
+from roiflow.features.online import LAYOUT_KEY, FeatureStore, Value, Values, Writes, dense
 from roiflow.features.plan import Plan
+from roiflow.features.snapshot import load_snapshot
+from roiflow.features.spec import ITEM_ENTITIES
 from roiflow.features.table import Ints, Longs, Singles
 from roiflow.features.vocabulary import Vocabulary
 from tests.unit.features.world import (
-    ADS,
     DAY,
     FIRST,
     HOUR,
@@ -46,6 +48,9 @@ class Counting:
 
     def put(self, pairs: Mapping[str, bytes], seconds: int) -> None:
         self.values.put(pairs, seconds)
+
+    def commit(self, key: str, expected: Value, writes: Writes) -> None:
+        self.values.commit(key, expected, writes)
 
 
 def catalogue(built: Built, users: int) -> tuple[Ints, Longs, Longs]:
@@ -88,6 +93,16 @@ def offline(built: Built, users: Sequence[str], time: int) -> Singles:
         price=price,
         bid=bid,
     )
+
+
+def item_counts(built: Built, counts: Longs, entity: str, hours: int) -> Longs:
+    """Rows of `AdStates.counts` of one entity in one window."""
+    cells = built.engine.plan.item_cells
+    window, number = cells.hours.tolist().index(hours), ITEM_ENTITIES.index(entity)
+    for cell in range(cells.of_window[window], cells.of_window[window + 1]):
+        if cells.entity[cell] == number:
+            return counts[cells.base[cell] : cells.base[cell + 1]]
+    raise AssertionError(f"{entity} has no window of {hours} hours")
 
 
 def last_behaviour(built: Built, user: int, time: int) -> int:
@@ -219,6 +234,86 @@ class StoreContract:
         states = store.read(["u1"], FIRST.start + 8 * DAY)
         assert states.bucket_counts[:, 2].sum() == 0
 
+    @pytest.mark.parametrize("order", list(permutations(["impressions", "clicks", "conversions"])))
+    def test_outcomes_wait_for_their_impression(
+        self, built: Built, store: FeatureStore, order: Sequence[str]
+    ) -> None:
+        world = World().show("u1", "a1", FIRST.start, clicked=True, click_known_time=FIRST.start)
+        tables = world.convert("i0", FIRST.start, revenue=5).tables(0, 2**60)
+        for name in order:
+            store.update({name: tables[name]})
+        states = store.read(["u1"], FIRST.start + HOUR)
+        assert states.bucket_counts.tolist() == [[1, 1, 1, 0, 0]]
+        counts = store.ad_states(FIRST.start + HOUR).counts
+        assert item_counts(built, counts, "ad", 24)[1].tolist() == [1, 1, 1, 5]
+
+    def test_an_outcome_that_waited_counts_from_its_impression_on(
+        self, built: Built, store: FeatureStore
+    ) -> None:
+        late = FIRST.start + 3 * HOUR
+        world = World().show("u1", "a1", late, clicked=True, click_known_time=FIRST.start)
+        store.update({"clicks": world.tables(0, 2**60)["clicks"]})
+        store.update({"impressions": world.tables(0, 2**60)["impressions"]})
+        states = store.read(["u1"], late + HOUR)
+        assert states.bucket_hour.tolist() == [late // HOUR]
+        assert states.bucket_counts.tolist() == [[1, 1, 0, 0, 0]]
+
+    def test_a_batch_counts_once_however_often_it_is_sent(
+        self, store: FeatureStore, world: World
+    ) -> None:
+        tables = World().behave("u1", "a1", FIRST.start).tables(0, 2**60)
+        assert store.watermark() is None
+        assert store.update(tables, stamp=FIRST.start + 1)
+        assert not store.update(tables, stamp=FIRST.start + 1)
+        assert not store.update(tables, stamp=FIRST.start)
+        assert store.watermark() == FIRST.start + 1
+        states = store.read(["u1"], FIRST.start + 2)
+        assert (states.history_length.tolist(), states.as_of) == ([1], FIRST.start + 1)
+        assert store.update({}, stamp=FIRST.start + 9)
+        assert store.watermark() == FIRST.start + 9
+
+    def test_a_second_writer_is_told_and_nothing_is_written(
+        self, make: Make, built: Built, store: FeatureStore
+    ) -> None:
+        other = make(built.engine.plan, built.vocabulary, 3)
+        other.values = store.values
+        tables = World().behave("u1", "a1", FIRST.start).tables(0, 2**60)
+
+        class Meanwhile(Counting):
+            def commit(self, key: str, expected: Value, writes: Writes) -> None:
+                other.update(tables, stamp=5)
+                super().commit(key, expected, writes)
+
+        store.values = Meanwhile(store.values)
+        with pytest.raises(ServiceError, match="another writer moved 'as_of'"):
+            store.update(tables, stamp=6)
+        assert other.watermark() == 5
+        assert other.read(["u1"], FIRST.start).history_length.tolist() == [1]
+
+    def test_counters_of_an_hour_are_read_again_until_they_are_final(
+        self, built: Built, store: FeatureStore
+    ) -> None:
+        def seen() -> int:
+            counts = store.ad_states(FIRST.start + HOUR).counts
+            return int(item_counts(built, counts, "ad", 24)[1, 0])
+
+        shown = World().show("u1", "a1", FIRST.start).tables(0, 2**60)
+        store.update(shown, stamp=FIRST.start)
+        store.read(["u1"], FIRST.start + HOUR)
+        assert (seen(), store.ad_states(FIRST.start + HOUR).final) == (1, False)
+        late = World().show("u1", "a1", FIRST.start + HOUR - 1, impression_id="late")
+        store.update(late.tables(0, 2**60), stamp=FIRST.start + HOUR)
+        store.read(["u1"], FIRST.start + HOUR)
+        assert (seen(), store.ad_states(FIRST.start + HOUR).final) == (2, True)
+
+    def test_large_counts_stay_at_the_largest(self, store: FeatureStore) -> None:
+        world = World().behave("u1", "a1", FIRST.start)
+        rows = pa.concat_tables([world.tables(0, 2**60)["behaviours"]] * 40_000)
+        for _ in range(2):
+            store.update({"behaviours": rows})
+        states = store.read(["u1"], FIRST.start + 1)
+        assert states.bucket_counts.tolist() == [[0, 0, 0, 65_535, 0]]
+
     def test_a_user_never_seen_has_the_defaults(self, built: Built, store: FeatureStore) -> None:
         store.update(World().behave("u1", "a1", TEST_START).tables(0, 2**60))
         states = store.read(["nobody", "u1"], AFTER)
@@ -242,16 +337,22 @@ class StoreContract:
         assert store.read(["u2", "u3"], AFTER).profile.tolist() == [[1], [0]]
 
     def test_old_buckets_and_old_behaviours_are_dropped(self, store: FeatureStore) -> None:
-        world = World()
-        for day in range(20):
-            world = world.behave("u1", "a1", FIRST.start + day * DAY)
-        for day in range(20):
+        world, days = World(), 40
+        for day in range(days):
+            for hour in (1, 1.5, 3):
+                world = world.behave("u1", "a1", FIRST.start + day * DAY + int(hour * HOUR))
+        for day in range(days):
             store.update(world.tables(FIRST.start + day * DAY, FIRST.start + (day + 1) * DAY))
-        states = store.read(["u1"], FIRST.start + 20 * DAY)
-        assert states.bucket_day.size == 8
+        states = store.read(["u1"], FIRST.start + days * DAY)
+        today, hours = FIRST.start // DAY + days - 1, [1, 3]
+        fine = [24 * day + hour for day in (today - 1, today) for hour in hours][1:]
+        old = [24 * day for day in range(today - 28, today)]
+        assert states.bucket_hour.tolist() == [*old, *fine]  # 1:00 of the day before is a day's
+        assert states.bucket_ad.tolist() == [-1] * 21 + [1] * 10
+        assert states.bucket_counts[:, 3].tolist() == [3] * 27 + [2, 1, 2, 1]
         (value,) = store.values.get(["user:u1"])
         assert value is not None
-        assert len(value) == 20 + 4 + 12 * 20 + 8 * 28  # profile 1, 4 histories of 3, 8 days
+        assert len(value) == 20 + 4 + 12 * 20 + 31 * 24  # profile 1, 4 histories of 3, buckets
 
     def test_a_request_is_one_round_trip(self, store: FeatureStore, snapshot: Path) -> None:
         load_snapshot(store, snapshot)
@@ -268,9 +369,9 @@ class StoreContract:
         load_snapshot(store, snapshot)
         counts = store.ad_states(AFTER).counts
         shown = [
-            row for row in world.impressions if row["known_time"] >= AFTER // HOUR * HOUR - 7 * DAY
+            row for row in world.impressions if row["known_time"] >= AFTER // DAY * DAY - 7 * DAY
         ]
-        assert counts[1, : len(ADS) + 1, 0].sum() == len(shown)
+        assert item_counts(built, counts, "ad", 168)[:, 0].sum() == len(shown)
 
     def test_ads_newer_than_the_plan_count_as_unknown(
         self, make: Make, built: Built, store: FeatureStore
@@ -291,8 +392,8 @@ class StoreContract:
         states = store.read(["u1"], TEST_START + HOUR)
         assert states.bucket_ad.tolist() == [0]
         counts = store.ad_states(TEST_START + HOUR).counts
-        assert counts[1, 0].tolist() == [1, 0, 0]
-        assert counts[1, -plan.sizes["placement"]].tolist() == [1, 0, 0]
+        for entity in ("ad", "placement"):
+            assert item_counts(built, counts, entity, 168)[0].tolist() == [1, 0, 0, 0]
 
     def test_another_layout_is_refused_with_both_named(
         self, world: World, store: FeatureStore
@@ -303,13 +404,13 @@ class StoreContract:
             lambda: store.ad_states(AFTER),
             lambda: store.update(world.tables(FIRST.start, LAST.end)),
         ):
-            with pytest.raises(ServiceError, match=r'layout \{"layout": 0\}.*\{"layout": 1'):
+            with pytest.raises(ServiceError, match=r'layout \{"layout": 0\}.*\{"layout": 2'):
                 ask()
         assert store.values.get(["impression:i0"]) == [None]
 
     def test_a_value_of_another_layout_is_refused(self, store: FeatureStore) -> None:
         store.values.put({"user:u1": np.array([9, 0, 0, 0, 0], "<i4").tobytes()}, 0)
-        with pytest.raises(ServiceError, match="layout 9, this code reads 1"):
+        with pytest.raises(ServiceError, match="layout 9, this code reads 2"):
             store.read(["u1"], AFTER)
 
     def test_a_history_longer_than_what_is_kept_is_refused(self, make: Make, built: Built) -> None:
@@ -322,8 +423,8 @@ class StoreContract:
         with pytest.raises(ContractError, match=str(tmp_path / "snapshot.json")):
             load_snapshot(store, tmp_path)
         (tmp_path / "snapshot.json").write_text('{"layout": 7, "as_of": 1}')
-        with pytest.raises(ContractError, match="layout 7, this code reads 1"):
+        with pytest.raises(ContractError, match="layout 7, this code reads 2"):
             load_snapshot(store, tmp_path)
-        (tmp_path / "snapshot.json").write_text('{"layout": 1, "as_of": 1}')
+        (tmp_path / "snapshot.json").write_text('{"layout": 2, "as_of": 1}')
         with pytest.raises(ContractError, match=str(tmp_path / "impressions.parquet")):
             load_snapshot(store, tmp_path)

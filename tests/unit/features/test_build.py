@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from roiflow.data.split import TEST, TRAIN, VALIDATION
 from roiflow.errors import ContractError, ParamsError
-from roiflow.features.build import Built, Window, build, hash_ids
+from roiflow.features.build import Built, build
+from roiflow.features.rows import Window, hash_ids
 from roiflow.features.vocabulary import Vocabulary
 from tests.unit.features.world import (
     DAY,
@@ -49,17 +50,19 @@ def changed(one: Built, other: Built, time: int = NOON) -> set[str]:
 def calm() -> World:
     """A clicked impression in training; one that can convert, and the asked one at noon."""
     world = World().show("u1", "a1", at(0, 9), clicked=True).show("u1", "a2", at(0, 9))
-    return world.show("u1", "a1", NOON - 4 * HOUR, clicked=True).show("u1", "a1", NOON)
+    world = world.show("u1", "a1", NOON - HOUR // 2)
+    return world.show("u1", "a1", NOON)
 
 
 def test_every_kind_of_feature_worked_by_hand(tmp_path: Path) -> None:
     world = World()
     for hour in range(4):  # training: 4 shown, 1 clicked, converted: ctr 1/4, cvr 1
         world = world.show("u2", "a3", at(0, hour), clicked=hour == 0)
-    world = world.convert("i0", at(0, 5))
+    world = world.convert("i0", at(0, 5), revenue=6_000_000)
     early, late = NOON - 3 * DAY, NOON - 2 * HOUR
     world = world.show("u1", "a1", early, clicked=True).show("u1", "a3", late, placement="top")
-    world = world.convert("i4", late).behave("u1", "a3", early).behave("u1", "a1", late)
+    world = world.convert("i4", late, revenue=5_000_000)
+    world = world.behave("u1", "a3", early, action="cart").behave("u1", "a1", late)
     built = world.show("u1", "a1", NOON).built(tmp_path)
     log = math.log1p
 
@@ -68,32 +71,46 @@ def test_every_kind_of_feature_worked_by_hand(tmp_path: Path) -> None:
 
     ctr, cvr = 1 / 4, 1.0
     expected = {
+        "user_impressions_1h": log(0),
         "user_impressions_1d": log(1),
         "user_impressions_7d": log(2),
-        "user_ctr_1d": rate(0, 1, ctr),
         "user_ctr_7d": rate(1, 2, ctr),
+        "user_ctr_28d": rate(1, 2, ctr),
+        "user_clicks_1h": log(0),
         "user_clicks_7d": log(1),
         "user_conversions_7d": log(1),
+        "user_behaviours_1h": log(0),
         "user_behaviours_1d": log(1),
         "user_behaviours_7d": log(2),
+        "user_intents_7d": log(1),
         "user_category_clicks_7d": log(1),  # both ads are shoes
         "user_category_ctr_7d": rate(1, 2, ctr),
         "user_category_behaviours_1d": log(1),
         "user_category_behaviours_7d": log(2),
-        "user_advertiser_impressions_7d": log(1),
+        "user_category_intents_7d": log(1),
+        "user_campaign_impressions_7d": log(1),
+        "user_campaign_ctr_7d": rate(1, 1, ctr),
         "user_advertiser_ctr_7d": rate(1, 1, ctr),
+        "user_ad_impressions_1h": log(0),
         "user_ad_impressions_1d": log(0),
         "user_ad_impressions_7d": log(1),
         "user_ad_clicks_7d": log(1),
         "user_ad_behaviours_7d": log(1),
         "ad_impressions_7d": log(1),
+        "ad_ctr_1h": rate(0, 0, ctr),
         "ad_ctr_1d": rate(0, 0, ctr),
         "ad_ctr_7d": rate(1, 1, ctr),
+        "ad_ctr_28d": rate(1, 1, ctr),
         "ad_cvr_7d": rate(1, 1, cvr),
+        "ad_cvr_28d": rate(1, 1, cvr),
+        "ad_value_28d": log((5.0 + 20 * 6.0) / 21),  # one of 5, a prior mean of 6
         "campaign_ctr_7d": rate(1, 1, ctr),
-        "campaign_cvr_7d": rate(1, 1, cvr),
+        "campaign_ctr_28d": rate(1, 1, ctr),
+        "campaign_cvr_28d": rate(1, 1, cvr),
+        "category_ctr_1d": rate(0, 1, ctr),
         "category_ctr_7d": rate(1, 2, ctr),
-        "category_cvr_7d": rate(1, 1, cvr),
+        "category_cvr_28d": rate(2, 2, cvr),  # u2's shoes of training too
+        "category_value_28d": log((5.0 + 6.0 + 20 * 6.0) / 22),
         "advertiser_ctr_7d": rate(1, 1, ctr),
         "placement_ctr_7d": rate(1, 1, ctr),
         "log_price": log(20 + LAST.number / 1e6),
@@ -112,10 +129,14 @@ def test_every_kind_of_feature_worked_by_hand(tmp_path: Path) -> None:
 CONVERSION = {
     "user_conversions_7d",
     "ad_cvr_7d",
-    "campaign_cvr_7d",
-    "category_cvr_7d",
+    "ad_cvr_28d",
+    "ad_value_28d",
+    "campaign_cvr_28d",
+    "category_cvr_28d",
+    "category_value_28d",
 }
 BEHAVIOUR = {
+    "user_behaviours_1h",
     "user_behaviours_1d",
     "user_behaviours_7d",
     "user_category_behaviours_1d",
@@ -123,30 +144,43 @@ BEHAVIOUR = {
     "user_ad_behaviours_7d",
     "log_hours_since_behaviour",
 }
+INTENT = BEHAVIOUR | {"user_intents_7d", "user_category_intents_7d"}
 CLICK = {
-    "user_impressions_1d",
-    "user_impressions_7d",
-    "user_ctr_1d",
     "user_ctr_7d",
+    "user_ctr_28d",
+    "user_clicks_1h",
     "user_clicks_7d",
     "user_category_clicks_7d",
     "user_category_ctr_7d",
-    "user_advertiser_impressions_7d",
+    "user_campaign_ctr_7d",
     "user_advertiser_ctr_7d",
-    "user_ad_impressions_1d",
-    "user_ad_impressions_7d",
     "user_ad_clicks_7d",
-    "ad_impressions_7d",
+    "ad_ctr_1h",
     "ad_ctr_1d",
     "ad_ctr_7d",
+    "ad_ctr_28d",
     "ad_cvr_7d",
+    "ad_cvr_28d",
     "campaign_ctr_7d",
-    "campaign_cvr_7d",
+    "campaign_ctr_28d",
+    "campaign_cvr_28d",
+    "category_ctr_1d",
     "category_ctr_7d",
-    "category_cvr_7d",
+    "category_cvr_28d",
     "advertiser_ctr_7d",
     "placement_ctr_7d",
 }
+SHOWN = {
+    "user_impressions_1h",
+    "user_impressions_1d",
+    "user_impressions_7d",
+    "user_campaign_impressions_7d",
+    "user_ad_impressions_1h",
+    "user_ad_impressions_1d",
+    "user_ad_impressions_7d",
+    "ad_impressions_7d",
+}
+CLICKED_AT_ONCE = SHOWN | CLICK
 
 
 def with_conversion(world: World, known: int) -> World:
@@ -157,19 +191,41 @@ def with_behaviour(world: World, known: int) -> World:
     return world.behave("u1", "a1", NOON - HOUR, known)
 
 
-def with_click(world: World, known: int) -> World:
+def with_intent(world: World, known: int) -> World:
+    return world.behave("u1", "a1", NOON - HOUR, known, action="purchase")
+
+
+def with_clicked_impression(world: World, known: int) -> World:
     return world.show("u1", "a1", NOON - HOUR, known, clicked=True)
+
+
+def with_click_apart(world: World, known: int) -> World:
+    """The click of the impression shown a while before the asked one."""
+    rows = [dict(row) for row in world.impressions]
+    rows[2] |= {"clicked": True, "click_known_time": known}
+    return replace(world, impressions=rows)
+
+
+def with_return(world: World, known: int) -> World:
+    return world.convert("i2", NOON - HOUR, known, revenue=-7)
 
 
 @pytest.mark.parametrize(
     ("add", "expected"),
-    [(with_conversion, CONVERSION), (with_behaviour, BEHAVIOUR), (with_click, CLICK)],
+    [
+        (with_conversion, CONVERSION),
+        (with_return, {"ad_value_28d", "category_value_28d"}),
+        (with_behaviour, BEHAVIOUR),
+        (with_intent, INTENT),
+        (with_clicked_impression, CLICKED_AT_ONCE),
+        (with_click_apart, CLICK),
+    ],
 )
 def test_a_row_counts_from_the_microsecond_in_which_it_was_known(  # type: ignore[no-untyped-def]
     tmp_path: Path, calm: World, add, expected: set[str]
 ) -> None:
-    base = calm.convert("i0", at(0, 10)).built(tmp_path / "base")
-    calm = calm.convert("i0", at(0, 10))
+    calm = calm.convert("i0", at(0, 10), revenue=5_000_000)
+    base = calm.built(tmp_path / "base")
     late = add(calm, NOON).built(tmp_path / "late")
     early = add(calm, NOON - 1).built(tmp_path / "early")
     assert changed(base, late) == set()
@@ -179,7 +235,7 @@ def test_a_row_counts_from_the_microsecond_in_which_it_was_known(  # type: ignor
         - built.features.impressions.history_start[only_row(built, NOON)]
         for built in (base, late, early)
     ]
-    assert histories == [0, 0, int(add is with_behaviour)]
+    assert histories == [0, 0, int(add in (with_behaviour, with_intent))]
 
 
 def test_an_item_counts_closed_hours_only(tmp_path: Path, calm: World) -> None:
@@ -189,21 +245,35 @@ def test_an_item_counts_closed_hours_only(tmp_path: Path, calm: World) -> None:
     open_hour = calm.show("u3", "a3", NOON, clicked=True).built(tmp_path / "open")
     closed = calm.show("u3", "a3", NOON - 1, clicked=True).built(tmp_path / "closed")
     assert changed(base, open_hour, asked) == set()
-    assert changed(base, closed, asked) == {name for name in CLICK if not name.startswith("user")}
+    assert changed(base, closed, asked) == {
+        name for name in CLICKED_AT_ONCE if not name.startswith("user")
+    }
 
 
-def test_windows_open_at_the_day_and_at_the_hour(tmp_path: Path, calm: World) -> None:
-    calm = calm.convert("i0", at(0, 10))
-    base = calm.built(tmp_path / "base")
-    day = NOON // DAY * DAY - DAY
-
-    def adding(known: int, name: str) -> set[str]:
-        return changed(base, calm.show("u1", "a1", known, clicked=True).built(tmp_path / name))
-
-    assert "user_impressions_1d" in adding(day, "on the day")
-    assert "user_impressions_1d" not in adding(day - 1, "before the day")
-    assert "ad_ctr_1d" in adding(NOON - DAY, "on the hour")
-    assert "ad_ctr_1d" not in adding(NOON - DAY - 1, "before the hour")
+@pytest.mark.parametrize(
+    ("name", "opens"),
+    [
+        ("user_impressions_1h", NOON - HOUR),
+        ("user_impressions_1d", NOON - DAY),
+        ("user_impressions_7d", NOON // DAY * DAY - 7 * DAY),
+        ("ad_ctr_1h", NOON - HOUR),
+        ("ad_ctr_1d", NOON - DAY),
+        ("ad_impressions_7d", NOON // DAY * DAY - 7 * DAY),
+    ],
+)
+def test_short_windows_open_at_an_hour_and_long_ones_at_a_day(
+    tmp_path: Path, calm: World, name: str, opens: int
+) -> None:
+    base = calm.convert("i0", at(0, 10))
+    inside, outside = (
+        changed(
+            base.built(tmp_path / f"{known} without", PARAMS),
+            base.show("u1", "a1", known, clicked=True).built(tmp_path / str(known)),
+        )
+        for known in (opens, opens - 1)
+    )
+    assert name in inside
+    assert name not in outside
 
 
 def test_a_conversion_after_the_attribution_days_is_a_label_but_no_counter(tmp_path: Path) -> None:
@@ -226,7 +296,7 @@ def test_labels_sum_the_revenue_of_every_conversion(tmp_path: Path, calm: World)
     log = world.convert("missing", at(2), revenue=9).built(tmp_path).features.impressions
     assert sorted(log.revenue) == [0, 0, 0, 11]
     assert log.converted.sum() == 1
-    assert log.clicked.sum() == 2
+    assert log.clicked.sum() == 1
 
 
 def test_splits_are_by_global_time(tmp_path: Path) -> None:
@@ -367,6 +437,14 @@ def test_statistics_are_of_training_rows(tmp_path: Path) -> None:
     deviation = train.std(axis=0)
     deviation[deviation < 1e-6] = 1
     assert_allclose(features.statistics.std, deviation, rtol=1e-5)
+    first, last = (
+        features.statistics.min_max(edge.astype(np.float32))
+        for edge in (train.min(0), train.max(0))
+    )
+    assert (first == 0).all()
+    assert set(last.tolist()) <= {0.0, 1.0}
+    scores = features.statistics.z_score(train.astype(np.float32))
+    assert_allclose(scores.mean(axis=0), 0, atol=1e-4)
 
 
 def test_a_one_week_window_tests_on_its_last_days(tmp_path: Path) -> None:
@@ -392,10 +470,10 @@ def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
         World().show("u1", "a1", NOON).built(tmp_path / "late")
 
 
-@pytest.mark.parametrize("windows", [[], [7, 7]])
+@pytest.mark.parametrize("windows", [[], [24, 24], [5]])
 def test_windows_are_given_once(tmp_path: Path, calm: World, windows: list[int]) -> None:
-    params = PARAMS.model_copy(update={"windows_days": windows})
-    with pytest.raises(ParamsError, match=r"build_features\.windows_days"):
+    params = PARAMS.model_copy(update={"windows_hours": windows})
+    with pytest.raises(ParamsError, match=r"build_features\.windows_hours"):
         calm.built(tmp_path, params)
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from roiflow.data.schemas import SCHEMAS
+from roiflow.data.schemas import CLICKS, SCHEMAS
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
-from roiflow.features.build import Built, Window, build
+from roiflow.features.build import Built, build
 from roiflow.features.plan import Plan
+from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.params import FeaturesParams
 
@@ -23,7 +24,11 @@ TEST_START = LAST.start
 HOUR, DAY = MICROS_PER_HOUR, MICROS_PER_DAY
 
 PARAMS = FeaturesParams(
-    history_length=3, windows_days=[1, 7], prior_strength=20.0, validation_days=2, min_count=1
+    history_length=3,
+    windows_hours=[1, 24, 168, 672],
+    prior_strength=20.0,
+    validation_days=2,
+    min_count=1,
 )
 
 ADS = {  # ad: campaign, advertiser, category, price, bid
@@ -70,6 +75,7 @@ class World:
             "policy_version": "logging",
             "arm": "control",
             "clicked": False,
+            "click_known_time": None,
         } | rest
         return replace(self, impressions=[*self.impressions, row])
 
@@ -126,10 +132,25 @@ class World:
         }
 
     def tables(self, start: int, end: int) -> dict[str, pa.Table]:
-        """Rows of the event tables with start <= known_time < end, in the order known."""
+        """Rows of the event tables with start <= known_time < end, in the order known.
+
+        Clicks with a time of their own come in a table of their own, as a stream has them.
+        """
+        apart = [row for row in self.impressions if row["click_known_time"] is not None]
+        rows = {
+            "impressions": [
+                row
+                | {"clicked": row["clicked"] and row["click_known_time"] is None}
+                | {"click_known_time": None}
+                for row in self.impressions
+            ],
+            "clicks": [row | {"known_time": row["click_known_time"]} for row in apart],
+            "behaviours": self.behaviours,
+            "conversions": self.conversions,
+        }
         return {
-            name: table(name, sorted(_known(getattr(self, name), start, end), key=_arrival))
-            for name in ("impressions", "behaviours", "conversions")
+            name: table(name, sorted(_known(some, start, end), key=_arrival))
+            for name, some in rows.items()
         }
 
     def write(self, folder: Path) -> Path:
@@ -159,7 +180,7 @@ def _arrival(row: Row) -> tuple[int, int]:
 
 def table(name: str, rows: list[Row]) -> pa.Table:
     """Rows as an Arrow table of the contract, profile attributes as further strings."""
-    schema = SCHEMAS[name]
+    schema = CLICKS if name == "clicks" else SCHEMAS[name]
     if name == "users":
         schema = schema.append(pa.field("age", pa.string()))
     return pa.Table.from_pylist(rows, schema)
@@ -180,6 +201,8 @@ def random_world(seed: int, requests: int = 40, behaviours: int = 60) -> World:
     for number in range(requests):
         (time, known), user = times(), users[rng.integers(3)]
         for position, ad in enumerate(rng.permutation(ads)[:2], 1):
+            clicked = bool(rng.random() < 0.5)
+            late = min(time + int(rng.integers(2 * DAY)), LAST.end - 1)
             world = world.show(
                 user,
                 str(ad),
@@ -188,13 +211,17 @@ def random_world(seed: int, requests: int = 40, behaviours: int = 60) -> World:
                 request_id=f"q{number}",
                 position=position,
                 slate_size=2,
-                clicked=bool(rng.random() < 0.4),
+                clicked=clicked,
+                click_known_time=late if clicked and rng.random() < 0.5 else None,
                 placement=str(rng.choice(["feed", "top"])),
             )
             if rng.random() < 0.3:
-                arrival = known + int(rng.integers(10 * DAY))
+                arrival = time + int(rng.integers(10 * DAY))
                 if arrival < LAST.end:
-                    world = world.convert(f"i{len(world.impressions) - 1}", arrival, arrival)
+                    impression = f"i{len(world.impressions) - 1}"
+                    world = world.convert(impression, arrival, revenue=int(rng.integers(9 * 10**6)))
+                    if rng.random() < 0.2 and arrival + DAY < LAST.end:
+                        world = world.convert(impression, arrival + DAY, revenue=-3_000_000)
     for _ in range(behaviours):
         time, known = times()
         ad = str(rng.choice([*ads, "elsewhere"]))
@@ -210,15 +237,28 @@ def reference(
     campaign, advertiser, category, _, bid = ADS[ad]
     price = ADS[ad][3] + Week.of(time).number
     impression_of = {row["impression_id"]: row for row in world.impressions}
-    conversions = [
-        impression_of[row["impression_id"]] | {"known_time": row["known_time"]}
-        for row in world.conversions
-        if row["known_time"] - impression_of[row["impression_id"]]["known_time"] <= 7 * DAY
+    clicks = [
+        row | {"known_time": max(row["known_time"], row["click_known_time"] or 0)}
+        for row in world.impressions
+        if row["clicked"]
     ]
+    outcomes = [
+        shown
+        | {
+            "known_time": max(row["known_time"], shown["known_time"]),
+            "revenue": row["revenue_micros"],
+        }
+        for row in world.conversions
+        if (shown := impression_of[row["impression_id"]])
+        and row["known_time"] - shown["known_time"] <= 7 * DAY
+    ]
+    conversions = [row for row in outcomes if row["revenue"] >= 0]
+    intents = [row for row in world.behaviours if row["action"] in ("cart", "purchase")]
     day, hour = time // DAY * DAY, time // HOUR * HOUR
     matches: dict[str, Callable[[Row], bool]] = {
         "user": lambda row: row["user_id"] == user,
         "user_category": lambda row: row["user_id"] == user and _of(row, 2) == category,
+        "user_campaign": lambda row: row["user_id"] == user and _of(row, 0) == campaign,
         "user_advertiser": lambda row: row["user_id"] == user and _of(row, 1) == advertiser,
         "user_ad": lambda row: row["user_id"] == user and row["ad_id"] == ad,
         "ad": lambda row: row["ad_id"] == ad,
@@ -228,24 +268,31 @@ def reference(
         "placement": lambda row: row["placement"] == placement,
     }
 
-    def count(entity: str, rows: list[Row], days: int) -> int:
-        personal = entity.startswith("user")
-        start = day - days * DAY if personal else hour - days * DAY
-        end = time if personal else hour
-        return sum(start <= row["known_time"] < end and matches[entity](row) for row in rows)
+    def counted(entity: str, rows: list[Row], hours: int) -> list[Row]:
+        start = (hour if hours <= 24 else day) - hours * HOUR
+        end = time if entity.startswith("user") else hour
+        return [row for row in rows if start <= row["known_time"] < end and matches[entity](row)]
 
-    def aggregate(entity: str, name: str, days: int) -> float:
-        shown = count(entity, world.impressions, days)
-        clicks = count(entity, [row for row in world.impressions if row["clicked"]], days)
-        converted = count(entity, conversions, days)
+    def count(entity: str, rows: list[Row], hours: int) -> int:
+        return len(counted(entity, rows, hours))
+
+    def aggregate(entity: str, name: str, hours: int) -> float:
+        shown = count(entity, world.impressions, hours)
+        clicked = count(entity, clicks, hours)
+        converted = count(entity, conversions, hours)
+        revenue = sum(row["revenue"] for row in counted(entity, outcomes, hours))
         strength = plan.prior_strength
         if name == "ctr":
-            return (clicks + strength * plan.ctr) / (shown + strength)
+            return (clicked + strength * plan.ctr) / (shown + strength)
         if name == "cvr":
-            return (converted + strength * plan.cvr) / (clicks + strength)
-        counts = {"impressions": shown, "clicks": clicks, "conversions": converted}
-        if name == "behaviours":
-            return math.log1p(count(entity, world.behaviours, days))
+            return (converted + strength * plan.cvr) / (clicked + strength)
+        if name == "value":
+            mean = (revenue + strength * plan.value) / (converted + strength)
+            return math.log1p(max(mean, 0) / 1e6)
+        counts = {"impressions": shown, "clicks": clicked, "conversions": converted}
+        if name in ("behaviours", "intents"):
+            rows = world.behaviours if name == "behaviours" else intents
+            return math.log1p(count(entity, rows, hours))
         return math.log1p(counts[name])
 
     past = sorted(
@@ -267,8 +314,8 @@ def reference(
     }
     return [
         values[spec.name]
-        if spec.window_days is None
-        else aggregate(spec.entity, spec.aggregate, spec.window_days)
+        if spec.window_hours is None
+        else aggregate(spec.entity, spec.aggregate, spec.window_hours)
         for spec in plan.specs
     ]
 

@@ -185,7 +185,7 @@ def build(
                 np.full(ADS - 1, 1_000_000),
             ),
         ),
-        statistics=Statistics(train.mean(0), train.std(0)),
+        statistics=Statistics(train.mean(0), train.std(0), train.min(0), np.ptp(train, axis=0)),
     )
     return World(features, logit, click, conversion, np.exp(log_mean + 0.08))
 

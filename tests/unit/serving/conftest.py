@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from roiflow.features.online import MemoryStore, load_snapshot
+from roiflow.features.online import MemoryStore
+from roiflow.features.snapshot import load_snapshot
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from tests.unit.serving.packages import TinyWorld, tiny_world, write_package

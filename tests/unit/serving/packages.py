@@ -15,7 +15,8 @@ from onnx import TensorProto, helper
 from roiflow import candidates
 from roiflow.data import lake
 from roiflow.data.weeks import Week
-from roiflow.features.build import Built, Window, build, write_built
+from roiflow.features.build import Built, build, write_built
+from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.params import FeaturesParams, SimulatorParams, load_params
 from roiflow.policy import network
@@ -33,7 +34,7 @@ SLATE, TOP_K, HISTORY = 3, 6, 5
 SHARES = CostShares(0.0, 0.8, 0.1)
 FEATURES = FeaturesParams(
     history_length=HISTORY,
-    windows_days=[1, 7],
+    windows_hours=[1, 24, 168, 672],
     prior_strength=20.0,
     validation_days=2,
     min_count=1,
@@ -124,9 +125,7 @@ def write_package(
         ),
         package.VOCABULARY: (world.features / "vocabulary.parquet").read_bytes(),
         package.PLAN: (world.features / "plan.parquet").read_bytes(),
-        package.STATISTICS: package.statistics_json(
-            features.statistics.mean, features.statistics.std
-        ),
+        package.STATISTICS: package.statistics_json(features.statistics),
     } | {
         f"{package.CANDIDATES}/{path.relative_to(selector)}": path.read_bytes()
         for path in sorted(selector.rglob("*"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from roiflow.errors import PackageError
-from roiflow.features.table import Catalogue
+from roiflow.features.table import Catalogue, Statistics
 from roiflow.policy.network import FEATURES, Network, SlatePolicy
 from roiflow.ranking.value import CostShares
 from roiflow.serving import package
@@ -44,6 +44,10 @@ POLICY = SlatePolicy(
 ATTRIBUTES = np.arange(20, dtype=np.int32).reshape(4, 5)
 CATALOGUE = Catalogue("2026-W04", np.array([1, 3], np.int32), np.array([5, 6]), np.array([7, 8]))
 
+STATISTICS = Statistics(
+    *(np.array(pair, np.float32) for pair in ([0.1, 0.2], [1, 1 / 3], [0, 0], [1, 1]))
+)
+
 
 def files() -> dict[str, bytes]:
     return {
@@ -53,9 +57,7 @@ def files() -> dict[str, bytes]:
         package.ADS: package.ads_table(ATTRIBUTES, CATALOGUE, ("ad-a", "ad-b")),
         package.VOCABULARY: b"vocabulary",
         package.PLAN: b"plan",
-        package.STATISTICS: package.statistics_json(
-            np.array([0.1, 0.2], np.float32), np.array([1, 1 / 3], np.float32)
-        ),
+        package.STATISTICS: package.statistics_json(STATISTICS),
         "candidates/model.json": b"{}",
     }
 

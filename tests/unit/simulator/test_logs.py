@@ -26,7 +26,7 @@ def table(name: str, *rows: dict[str, object]) -> pa.Table:
         times = dict.fromkeys(("event_time", "known_time", "created_at"), time)
         for field in schema:
             columns[field.name].append(row.get(field.name, times.get(field.name, None)))
-            if columns[field.name][-1] is None:
+            if columns[field.name][-1] is None and field.name != "click_known_time":
                 columns[field.name][-1] = ZERO[field.type]
     return pa.table(columns, schema=schema)
 

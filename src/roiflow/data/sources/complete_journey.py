@@ -294,6 +294,7 @@ class CompleteJourney:
                 pa.array(["mailer"]).take(same),
                 pa.array(["panel"]).take(same),
                 exposures["engaged"],
+                pa.nulls(count, TIME),
             ],
             schema=SCHEMAS["impressions"],
         )

@@ -319,6 +319,7 @@ def _impressions(rows: pa.Table) -> pa.Table:
             _constant("kuaishou", rows),
             _constant("standard", rows),
             pc.equal(rows["is_click"], 1),
+            pa.nulls(rows.num_rows, TIME),
         ],
         schema=SCHEMAS["impressions"],
     )

@@ -109,6 +109,7 @@ class OpenBandit:
                 c.POLICY_VERSION: pa.array(["random"]).take(zero),
                 c.ARM: pa.array(["random"]).take(zero),
                 c.CLICKED: pc.equal(log["click"], 1),
+                c.CLICK_KNOWN_TIME: pa.nulls(count, TIME),
                 **{name: log[name].cast(pa.string()) for name in USER_FEATURES},
             }
         )
