@@ -16,7 +16,9 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1)]
 WeekName = Annotated[str, Field(pattern=r"^\d{4}-W\d{2}$")]
-SourceName = Literal["simulator", "complete_journey", "kuairand", "open_bandit", "files", "sql", "stream"]
+SourceName = Literal[
+    "simulator", "complete_journey", "kuairand", "open_bandit", "files", "sql", "stream"
+]
 
 
 class Section(BaseModel):

@@ -15,13 +15,16 @@ class Settings(BaseSettings):
     """Folder of everything that outlives one run: lake, registry database, run checkouts, logs."""
 
     data_folder: Path | None = None
-    """Folder of a source's own files (kuairand, open_bandit, files)."""
+    """Folder of a source's own files (kuairand, open_bandit, files, stream)."""
 
     sql: SecretStr | None = None
     """URI of the source sql's database, password included."""
 
     redis_url: str | None = None
     """A Redis server; None starts or uses the embedded one."""
+
+    kafka: str | None = None
+    """Kafka's bootstrap servers, such as 127.0.0.1:9092; None takes events from the served log."""
 
     mlflow_uri: str | None = None
     """The MLflow tracking and registry store; None is a sqlite file under `home`."""
@@ -45,6 +48,11 @@ class Settings(BaseSettings):
     def served(self) -> Path:
         """The served-event log."""
         return self.home.absolute() / "served"
+
+    @property
+    def stream(self) -> Path:
+        """The consumer's journal and dead letters; how far the served log was sent to Kafka."""
+        return self.home.absolute() / "stream"
 
     @property
     def registry_uri(self) -> str:

@@ -117,6 +117,6 @@ def test_a_missing_file_is_named(file: Path) -> None:
 
 def test_the_demo_knows_a_last_week_of_every_source_that_does_not_grow() -> None:
     ingest = load_params(ROOT / "params.yaml").ingest
-    assert set(ingest.last_weeks) == set(get_args(SourceName)) - {"files", "sql"}
+    assert set(ingest.last_weeks) == set(get_args(SourceName)) - {"files", "sql", "stream"}
     assert ingest.last_weeks["simulator"] == ingest.week
     assert ingest.weeks == ingest.simulator.weeks

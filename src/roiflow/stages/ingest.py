@@ -65,6 +65,10 @@ def open_source(config: IngestParams, settings: Settings) -> Source:
             from roiflow.data.sources.sql import Sql
 
             return Sql(config.sql, settings.sql)
+        case "stream":
+            from roiflow.data.sources.stream import Stream
+
+            return Stream(settings.lake, str(_named_folder(config, settings)))
 
 
 def _named_folder(config: IngestParams, settings: Settings) -> Path:

@@ -85,7 +85,7 @@ def test_a_week_that_does_not_exist_is_named(tmp_path: Path, params: Path) -> No
         main(tmp_path / "raw", params)
 
 
-@pytest.mark.parametrize("source", ["kuairand", "open_bandit", "files"])
+@pytest.mark.parametrize("source", ["kuairand", "open_bandit", "files", "stream"])
 def test_a_folder_that_is_not_named_tells_which_variable_to_set(source: str) -> None:
     config = load_params(SHIPPED).ingest.model_copy(update={"source": source})
     with pytest.raises(SourceError, match=f"source {source}: set.*ROIFLOW_DATA_FOLDER"):

@@ -30,9 +30,10 @@ class Files:
 
     def pull(self, week: Week, as_of: int) -> Tables:
         """See Source.pull; the rows are not changed, only those known after `as_of` left out."""
-        return {table: self._read(table, week, as_of) for table in SCHEMAS}
+        return {table: self.read(table, week, as_of) for table in SCHEMAS}
 
-    def _read(self, table: str, week: Week, as_of: int) -> pa.Table:
+    def read(self, table: str, week: Week, as_of: int) -> pa.Table:
+        """One table's rows of `pull`."""
         pattern = f"{self._root}/{table}/week={week}/{PARTS}"
         paths = in_order(self._files.glob(pattern))
         if not paths:
