@@ -22,6 +22,10 @@ DIALECTS = {
 PORTS = {"postgresql": 5432, "mysql": 3306}
 AIRFLOW_EXTRA = "__extra__"
 HIDDEN = "***"
+FORM = (
+    "source sql: ROIFLOW_SQL is not of the form postgresql://user:password@host:port/database "
+    "(or mysql://...), the password percent-encoded"
+)
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,10 @@ def parse_address(uri: SecretStr) -> Address:
         dialect, port = DIALECTS[parts.scheme], parts.port
         query = [pair for pair in parse_qsl(parts.query, True, True) if pair[0] != AIRFLOW_EXTRA]
     except (KeyError, ValueError):
-        raise SourceError(
-            "source sql: ROIFLOW_SQL is not of the form "
-            "postgresql://user:password@host:port/database (or mysql://...)"
-        ) from None
+        raise SourceError(FORM) from None
+    # A password that is not percent-encoded would be read as a host, and named as one.
+    if parts.fragment or text.count("@") != parts.netloc.count("@") or text.count("@") > 1:
+        raise SourceError(FORM)
     options = dict(query)
     return Address(
         dialect,
