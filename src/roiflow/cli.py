@@ -26,8 +26,8 @@ Raise the return on ad spend, week after week, and prove it.
 Run it inside the repository. A first look: `roiflow demo`, then `roiflow up`.
 
 `params.yaml` holds every number; the environment says where things are: `ROIFLOW_HOME` (default
-`.roiflow`), `ROIFLOW_DATA_FOLDER` (files of kuairand, open_bandit, files), `ROIFLOW_REDIS_URL`,
-`ROIFLOW_MLFLOW_URI`.
+`.roiflow`), `ROIFLOW_DATA_FOLDER` (files of kuairand, open_bandit, files), `ROIFLOW_SQL` (the URI
+of the source sql's database), `ROIFLOW_REDIS_URL`, `ROIFLOW_MLFLOW_URI`.
 """,
 )
 

@@ -1,6 +1,10 @@
 """One contract over PostgreSQL and MariaDB: rows whose answer is known beforehand."""
 
+import json
+import os
 import random
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,12 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import yaml
 from pydantic import SecretStr
 
 from roiflow import columns as c
 from roiflow import run
 from roiflow.data import lake
-from roiflow.data.schemas import SCHEMAS
+from roiflow.data.schemas import SCHEMAS, TIME
 from roiflow.data.sources import sql, sql_clients
 from roiflow.data.sources.files import Files
 from roiflow.data.sources.protocol import Tables
@@ -29,6 +34,7 @@ from tests.databases import TOKEN, Database, free_port, mariadb, postgresql
 from tests.unit.data import worlds
 from tests.unit.data.worlds import FIRST, SECOND, WEEKS
 
+ROOT = Path(__file__).parents[2]
 SERVERS: dict[str, Callable[[], AbstractContextManager[Database]]] = {
     "postgresql": postgresql,
     "mysql": mariadb,
@@ -216,6 +222,7 @@ class TestEveryServer:
 
     def test_further_columns_of_users_are_profile_attributes_as_text(self, shop: Shop) -> None:
         more = [("floor", pa.int64()), ("share", pa.float64()), ("home town", pa.string())]
+        more += [("since", TIME)]
         fields = pa.schema([*worlds.schema("users"), *(pa.field(*one) for one in more)])
         shop.fill()
         shop.names["users"] = "people"
@@ -227,8 +234,10 @@ class TestEveryServer:
         pulled = shop.pull()["users"]
         assert pulled.schema.names == [*SCHEMAS["users"].names, "age", *(one[0] for one in more)]
         assert set(pulled.schema.types[3:]) == {pa.string()}
-        assert list(pulled.to_pylist()[0].values())[3:] == ["30-39", "3", "0.25", "Köln"]
-        assert list(pulled.to_pylist()[1].values())[3:] == [None] * 4
+        *texts, since = list(pulled.to_pylist()[0].values())[3:]
+        assert texts == ["30-39", "3", "0.25", "Köln"]
+        assert since.startswith("1970-01-01 00:00:00")  # UTC, wherever the server is
+        assert list(pulled.to_pylist()[1].values())[3:] == [None] * 5
 
     def test_ids_may_be_numbers(self, shop: Shop) -> None:
         shop.fill()
@@ -506,3 +515,43 @@ class TestRun:
         assert self.files_with(tmp_path, other) == []
         with pytest.raises(SourceError, match="set the environment variable ROIFLOW_SQL"):
             run.prepare(clone, home, "sql", str(SECOND))
+
+    @pytest.mark.proof
+    def test_airflow_hands_over_a_connection_and_logs_no_secret(
+        self, postgres: Database, tmp_path: Path, full: bool
+    ) -> None:
+        if not full:
+            pytest.skip("about a minute of Airflow: run with --full")
+        schema = postgres.new_schema()
+        Shop(postgres, schema).fill(users=[worlds.user(SECOND, 0, user_id=None)])
+        content = yaml.safe_load((ROOT / "params.yaml").read_text())
+        content["ingest"]["sql"] |= {"weeks": 2, "schema": schema}
+        clone, home = tmp_path / "clone", tmp_path / "home"
+        clone_tree(clone, content)
+        variables = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
+            "AIRFLOW_HOME": str(tmp_path / "airflow"),
+            "AIRFLOW_CONN_ROIFLOW_SQL": postgres.uri,
+            "AIRFLOW__CORE__DAGS_FOLDER": str(clone / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+            "PYTHONWARNINGS": "ignore",
+            "ROIFLOW_HOME": str(home),
+        }
+
+        def airflow(*arguments: str) -> str:
+            command = [sys.executable, "-m", "airflow", *arguments]
+            done = subprocess.run(
+                command, env=variables, capture_output=True, text=True, check=False
+            )
+            return done.stdout + done.stderr
+
+        airflow("db", "migrate")
+        conf = json.dumps({"source": "sql", "week": str(SECOND)})
+        said = airflow("dags", "test", "weekly_training", "--conf", conf)
+        # The second stage stops the run, at the user without an id.
+        assert "QuarantineLimit" in said
+        raw = run.checkout_of(home, "sql", str(SECOND)) / "data" / "raw"
+        assert lake.read_weeks(raw, "impressions", WEEKS).num_rows == 20
+        assert TOKEN not in said
+        assert self.files_with(tmp_path, TOKEN) == []

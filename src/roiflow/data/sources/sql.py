@@ -1,7 +1,7 @@
 """Weeks of the data contract from a PostgreSQL or a MySQL-compatible database.
 
-A table each for impressions, behaviours, conversions, ads and users, with the contract's columns;
-their names are in `ingest.sql`. Only rows of the week that is asked for cross the wire: the server
+A table or view each for impressions, behaviours, conversions, ads and users, with the contract's
+columns; their names are in `ingest.sql` (PostgreSQL does not list materialised views). Only rows of the week that is asked for cross the wire: the server
 filters by known_time, which wants an index. `ads` and `users` are histories: the server picks each
 id's newest row that was known before the week's end.
 
