@@ -227,7 +227,7 @@ class TestEveryServer:
         shop.fill()
         shop.names["users"] = "people"
         rows: list[dict[str, Any]] = [
-            {"floor": 3, "share": 0.25, "home town": "Köln"},
+            {"floor": 3, "share": 0.25, "home town": "Köln", "since": 0},
             {"age": None},
         ]
         shop.create("users", [worlds.user(SECOND, n, **row) for n, row in enumerate(rows)], fields)

@@ -1,9 +1,10 @@
 """Weeks of the data contract from a PostgreSQL or a MySQL-compatible database.
 
 A table or view each for impressions, behaviours, conversions, ads and users, with the contract's
-columns; their names are in `ingest.sql` (PostgreSQL does not list materialised views). Only rows of the week that is asked for cross the wire: the server
-filters by known_time, which wants an index. `ads` and `users` are histories: the server picks each
-id's newest row that was known before the week's end.
+columns; their names are in `ingest.sql`. Only rows of the week that is asked for cross the wire:
+the server filters by known_time, which wants an index. `ads` and `users` are histories: the server
+picks each id's newest row that was known before the week's end. PostgreSQL's catalog does not list
+materialised views, so they are not found.
 
 - A time is timestamptz, or a timestamp or DATETIME that holds UTC.
 - Money is a whole number of micros; an id may be text, a number, an enum or a UUID.
