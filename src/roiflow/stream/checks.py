@@ -63,7 +63,8 @@ def parse(payload: bytes, limits: Limits) -> Event:
     try:
         event = _decode(payload)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error), payload) from None
+        # It stops at the first fault; what comes after that may be no JSON at all.
+        raise _refusal(str(error), _content(payload)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error, payload) from None
     if b"\\" in payload or b"\x7f" in payload or b"\xc2" in payload:
@@ -94,10 +95,7 @@ def reported(payload: bytes, now: int, limits: Limits) -> _Reported:
     """
     if len(payload) > limits.message_bytes:
         raise _over(len(payload), limits)
-    try:
-        content = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(error, payload) from None
+    content = _content(payload)
     if not isinstance(content, dict):
         raise Refused(SCHEMA, "Expected `object`", shorten(content))
     if "known_time" in content:
@@ -134,13 +132,14 @@ def _malformed(error: Exception, payload: bytes) -> Refused:
     return Refused(MALFORMED, f"not JSON: {error}", shorten(payload))
 
 
-def _invalid(fault: str, payload: bytes) -> Refused:
-    """The decoder stops at the first fault; what comes after it may be no JSON at all."""
+def _content(payload: bytes) -> Any:
+    """Any JSON. Raises Refused."""
     try:
-        content = msgspec.json.decode(payload)
+        return msgspec.json.decode(payload)
+    except msgspec.ValidationError as error:  # a number that is none here, such as 1e999
+        raise Refused(SCHEMA, str(error), shorten(payload)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _malformed(error, payload)
-    return _refusal(fault, content)
+        raise _malformed(error, payload) from None
 
 
 def _refusal(fault: str, content: Any) -> Refused:

@@ -24,7 +24,7 @@ from roiflow.data import event_lake
 from roiflow.data.weeks import MICROS_PER_HOUR, MICROS_PER_SECOND
 from roiflow.errors import ServiceError
 from roiflow.stream import rows
-from roiflow.stream.arrivals import Arrivals, Arrived, DeadLetters
+from roiflow.stream.arrivals import Arrivals, Arrived, DeadLetters, Position
 from roiflow.stream.checks import Limits
 from roiflow.stream.duplicates import Seen, hours_of, keys_of
 from roiflow.stream.history import History
@@ -101,10 +101,11 @@ class Consumer:
         """
         try:
             arrived = self._arrivals.poll(self._pace.batch_events, self._pace.batch_seconds)
-            if arrived.position != self._journal.state.position:
-                self._take(arrived)
+            position = self.state.position | arrived.position
+            if position != self.state.position:
+                self._take(arrived, position)
         except ServiceError:
-            self._arrivals.seek(self._journal.state.position)
+            self._arrivals.seek(self.state.position)
             raise
         self._catch_up()
         if self._full():
@@ -112,7 +113,7 @@ class Consumer:
         self._seal()
         return len(arrived.payloads)
 
-    def _take(self, arrived: Arrived) -> None:
+    def _take(self, arrived: Arrived, position: Position) -> None:
         intake = take_in(
             arrived, self._seen, now=self._now(), oldest=self._oldest(), limits=self._limits
         )
@@ -120,13 +121,13 @@ class Consumer:
             self._letters.put(intake.letters)
         batch = self._stamped(intake.events)
         counts = Counter(self.state.counts) + intake.counts
-        self._journal.append(batch.events, State(batch.stamp, arrived.position, dict(counts)))
+        self._journal.append(batch.events, State(batch.stamp, position, dict(counts)))
         self._seen.add(intake.keys, intake.hours)
         self._seen.forget(self._oldest() // MICROS_PER_HOUR)
         if batch.events.num_rows:
             for replica in self._replicas:
                 replica.apply(batch, self._history.after)
-        self._arrivals.commit(arrived.position)
+        self._arrivals.commit(position)
 
     def _stamped(self, events: pa.Table) -> Batch:
         """The events with the next stamp; without events there is no new one.

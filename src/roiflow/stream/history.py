@@ -15,7 +15,7 @@ from roiflow.data.events import EVENTS, between
 from roiflow.stream.events import LATEST
 from roiflow.stream.journal import Batch, Journal
 
-BATCH_ROWS = 20_000
+BATCH_ROWS = 4_000
 """Events that are given at a time, batches of one stamp never split."""
 
 

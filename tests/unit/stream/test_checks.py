@@ -1,0 +1,119 @@
+"""What is refused, why, and with which value; the consumer's tests have the hostile messages."""
+
+import msgspec
+import pytest
+
+from roiflow.stream.checks import Limits, Refused, check_times, parse, reported, value_at
+from roiflow.stream.events import Behaviour, Click, Conversion, event_id, impression_id
+
+HOUR = 3_600_000_000
+NOW = 1_770_000_000_000_000
+LIMITS = Limits(lateness=2 * HOUR, tolerance=1_000_000, message_bytes=500)
+CLICK = b'{"kind":"click","impression_id":"r1:1","event_time":5}'
+
+
+def refusal(payload: bytes) -> Refused:
+    with pytest.raises(Refused) as raised:
+        parse(payload, LIMITS)
+    return raised.value
+
+
+def test_a_message_is_what_it_says() -> None:
+    assert parse(CLICK, LIMITS) == Click(impression_id="r1:1", event_time=5)
+    text = (
+        b'{"kind":"conversion","impression_id":"r1:1","revenue_micros":7,"event_time":5,'
+        b'"known_time":6,"event_id":"\\u00e4\\"\xe2\x82\xac"}'
+    )
+    found = parse(text, LIMITS)
+    assert isinstance(found, Conversion)
+    assert (found.known_time, found.event_id) == (6, 'ä"€')
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (b'{"kind":"click","impression_id":7,"event_time":5}', "at `$.impression_id`: value 7"),
+        (b'{"kind":"view"}', "Invalid value 'view' - at `$.kind`: value 'view'"),
+        (b'{"kind":"click","event_time":5}', "missing required field `impression_id`"),
+        (b'{"kind":"slate","ads":[{"ad_id":"a"},{"ad_id":-3}]}', "missing required field"),
+        (CLICK.replace(b"r1", b"r\\u0000"), "control character - at `$.impression_id`: value"),
+    ],
+)
+def test_a_refusal_names_field_and_value(payload: bytes, text: str) -> None:
+    assert refusal(payload).reason == "schema"
+    assert text in str(refusal(payload))
+
+
+def test_a_control_character_in_an_ad_is_found() -> None:
+    shown = {"ad_id": "a\nb", "bid_micros": 1, "propensity": 1, "p_click": 0}
+    names = ("request_id", "user_id", "placement", "device", "arm", "policy_version")
+    shares = ("impression_share", "click_share", "conversion_share")
+    slate = {"kind": "slate", "event_time": 5, "degraded": False, "ads": [
+        shown | {"ad_id": "a", "expected_value_micros": 1.0},
+        shown | {"expected_value_micros": 1.0},
+    ]} | dict.fromkeys(names, "x") | dict.fromkeys(shares, 0)  # fmt: skip
+    found = refusal(msgspec.json.encode(slate))
+    assert (found.reason, found.fault) == ("schema", "control character - at `$.ads[1].ad_id`")
+
+
+def test_limits_are_inclusive() -> None:
+    parse(CLICK + b" " * (500 - len(CLICK)), LIMITS)
+    assert refusal(CLICK + b" " * (501 - len(CLICK))).reason == "oversized"
+    parse(CLICK.replace(b"r1:1", b"x" * 136), LIMITS)
+    assert refusal(CLICK.replace(b"r1:1", b"x" * 137)).reason == "oversized"
+
+
+@pytest.mark.parametrize(
+    ("happened", "known", "reason"),
+    [
+        (NOW - 2 * HOUR, NOW, ""),
+        (NOW - 2 * HOUR - 1, NOW, "late"),
+        (NOW - 9 * HOUR, NOW - 8 * HOUR, ""),
+        (NOW + 1_000_000, NOW, ""),
+        (NOW + 1_000_001, NOW, "future"),
+        (NOW + 1_000_000, NOW + 1_000_000, ""),
+        (NOW + 1_000_001, NOW + 1_000_001, "future"),
+    ],
+)
+def test_times(happened: int, known: int, reason: str) -> None:
+    event = Click(impression_id="a", event_time=happened, known_time=known)
+    if not reason:
+        check_times(event, NOW, LIMITS)
+        return
+    with pytest.raises(Refused) as raised:
+        check_times(event, NOW, LIMITS)
+    assert raised.value.reason == reason
+
+
+def test_the_door_says_when_an_event_became_known() -> None:
+    found = reported(b'{"kind":"click","impression_id":"r1:1"}', NOW, LIMITS)
+    assert found == Click(impression_id="r1:1", event_time=NOW, known_time=NOW)
+    with pytest.raises(Refused, match="known_time is set here"):
+        reported(CLICK[:-1] + b',"known_time":5}', NOW, LIMITS)
+
+
+def test_ids() -> None:
+    assert impression_id("r1", 3) == "r1:3"
+    assert event_id(Click(impression_id="r1:1", event_time=5)) == "click:r1:1"
+    bought = Conversion(impression_id="r1:1", revenue_micros=1, event_time=5)
+    assert event_id(bought) == "conversion:r1:1"
+    bought.event_id = "order-7"
+    assert event_id(bought) == "order-7"
+    seen = Behaviour(
+        event_id="b", user_id="u", ad_id="a", category_id="c", action="x", event_time=1
+    )
+    assert event_id(seen) == "b"
+
+
+@pytest.mark.parametrize(
+    ("fault", "value"),
+    [
+        ("x - at `$.a[1].b`", "7"),
+        ("x - at `$.a`", "[{'b': 1}, {'b': 7}]"),
+        ("x - at `$.c.d`", "None"),
+        ("x - at `$`", ""),
+        ("x", ""),
+    ],
+)
+def test_the_value_of_a_fault(fault: str, value: str) -> None:
+    assert value_at(fault, {"a": [{"b": 1}, {"b": 7}]}) == value
