@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roiflow.cli_simulate import simulate
+from roiflow.cli_stream import stream
 from roiflow.errors import RoiflowError
 from roiflow.terminal import finished, here, progress
 
@@ -27,7 +28,7 @@ Run it inside the repository. A first look: `roiflow demo`, then `roiflow up`.
 
 `params.yaml` holds every number; the environment says where things are: `ROIFLOW_HOME` (default
 `.roiflow`), `ROIFLOW_DATA_FOLDER` (files of kuairand, open_bandit, files), `ROIFLOW_SQL` (the URI
-of the source sql's database), `ROIFLOW_REDIS_URL`, `ROIFLOW_MLFLOW_URI`.
+of the source sql's database), `ROIFLOW_REDIS_URL`, `ROIFLOW_KAFKA`, `ROIFLOW_MLFLOW_URI`.
 """,
 )
 
@@ -101,6 +102,7 @@ def down() -> None:
 
 
 app.add_typer(simulate)
+app.add_typer(stream)
 
 
 @app.command()

@@ -11,11 +11,20 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from roiflow import cli
 from roiflow.bundle import Bento, build_bento, find_bento
 from roiflow.deployment import processes
 from roiflow.deployment.edge import SALT
-from roiflow.deployment.release import Placed, current, deploy, roll_back
+from roiflow.deployment.release import (
+    Placed,
+    current,
+    deploy,
+    online_store,
+    roll_back,
+    snapshot_of,
+)
 from roiflow.errors import ServiceError
 from roiflow.experiment.assignment import arm
 from roiflow.jobs import deploy as deploy_job
@@ -128,6 +137,26 @@ def test_a_known_user_is_known(place: Place, address: str) -> None:
         }
     assert len(known) > 10
     assert len(unknown) <= 12
+
+
+def test_a_reported_behaviour_reaches_the_deployed_store(
+    place: Place, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROIFLOW_HOME", str(place.home))
+    assert (snapshot_of(place.home, place.bento) / "snapshot.json").exists()
+    event = {"kind": "behaviour", "event_id": "b1", "user_id": "newcomer", "ad_id": "a1"}
+    reported = [event | {"category_id": "c", "action": "cart"}, event]
+    answer = httpx.post(f"{address}/v1/events", json={"events": reported}).json()
+    assert (answer["accepted"], answer["refused"][0]["reason"]) == (1, "schema")
+    done = CliRunner().invoke(cli.app, ["stream", "consume", "--until-idle", "1"])
+    assert done.exit_code == 0, done.output
+    (redis,) = [record for record in processes.recorded(place.home) if record.name == "redis"]
+    store = online_store(place.bento, redis.address)
+    try:
+        now = time.time_ns() // 1000
+        assert store.read(["newcomer"], now).history_length.tolist() == [1]
+    finally:
+        store.close()
 
 
 def test_deploying_the_same_again_changes_nothing(place: Place, address: str) -> None:

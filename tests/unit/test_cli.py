@@ -15,7 +15,9 @@ from roiflow.errors import RegistryError, RunError, UnknownWeek
 from tests.worlds import planted_content
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["demo", "up", "down", "simulate", "pull", "report", "prove", "approve", "leaderboard"]
+COMMANDS = [
+    "demo", "up", "down", "simulate", "stream", "pull", "report", "prove", "approve", "leaderboard"
+]  # fmt: skip
 SMALL = {"users": 40, "ads": 12, "categories": 3}
 
 

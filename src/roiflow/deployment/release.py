@@ -4,6 +4,7 @@ What runs is written in <home>/deployment.json; starting it again from there giv
 """
 
 import json
+import shutil
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -13,12 +14,12 @@ from roiflow.bundle import Bento, find_bento
 from roiflow.deployment import edge, local, processes
 from roiflow.deployment.processes import Running
 from roiflow.errors import ServiceError
-from roiflow.features.online import FeatureStore
-from roiflow.features.redis_store import RedisValues
-from roiflow.features.snapshot import load_snapshot
-from roiflow.files import write_file
-from roiflow.serving.package import Package
-from roiflow.serving.recommender import Recommender
+from roiflow.features.plan import Plan
+from roiflow.features.redis_store import RedisStore
+from roiflow.features.snapshot import SNAPSHOT, load_snapshot
+from roiflow.features.vocabulary import Vocabulary
+from roiflow.files import write_directory, write_file
+from roiflow.serving.package import PLAN, VOCABULARY, Package
 from roiflow.serving.service import namespace
 
 EDGE_PORT, RANKER_PORT, REDIS_PORT = 8088, 3001, 6390
@@ -73,10 +74,32 @@ def deploy(
     arms = _arms(old, bento.tag, percent)
     url = ensure_redis(home, redis_url)
     load_online(bento, snapshot, url)
+    _keep_snapshot(home, bento, snapshot)
     deployed = serve(home, arms, url)
     _remember(home, arms)
     _end(home, {arm.server for arm in old} - {arm.server for arm in arms})
+    _forget_snapshots(home, arms)
     return deployed
+
+
+def snapshot_of(home: Path, bento: Bento) -> Path:
+    """The online features that a deployed Bento's store begins with, should it be emptied."""
+    return home / "online" / bento.digest[:12]
+
+
+def _keep_snapshot(home: Path, bento: Bento, snapshot: Path) -> None:
+    kept = snapshot_of(home, bento)
+    about = kept / SNAPSHOT
+    if not about.exists() or about.read_bytes() != (snapshot / SNAPSHOT).read_bytes():
+        with write_directory(kept) as aside:
+            shutil.copytree(snapshot, aside, dirs_exist_ok=True)
+
+
+def _forget_snapshots(home: Path, arms: Sequence[Placed]) -> None:
+    kept = {snapshot_of(home, find_bento(arm.tag, home)) for arm in arms}
+    for folder in (home / "online").iterdir():
+        if folder not in kept:
+            shutil.rmtree(folder)
 
 
 def _end(home: Path, servers: Collection[str]) -> None:
@@ -184,10 +207,20 @@ def load_online(bento: Bento, snapshot: Path, redis_url: str) -> bool:
     Every package has keys of its own, so that no index of one is read by another. Raises
     ContractError on a snapshot that cannot be read, ServiceError without Redis.
     """
-    recommender = Recommender(Package.load(bento.package))
-    plan, values = recommender.models.plan, RedisValues(redis_url, namespace(bento.digest))
+    store = online_store(bento, redis_url)
     try:
-        vocabulary = recommender.models.vocabulary
-        return load_snapshot(FeatureStore(plan, vocabulary, recommender.history, values), snapshot)
+        return load_snapshot(store, snapshot)
     finally:
-        values.close()
+        store.close()
+
+
+def online_store(bento: Bento, redis_url: str) -> RedisStore:
+    """The store of the Bento's package, to be closed."""
+    package = Package.load(bento.package)
+    return RedisStore(
+        Plan.read(package.folder / PLAN),
+        Vocabulary.read(package.folder / VOCABULARY),
+        package.description.encode_length,
+        redis_url,
+        namespace(bento.digest),
+    )

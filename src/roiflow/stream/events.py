@@ -40,7 +40,11 @@ class Shown(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 class Slate(
     msgspec.Struct, tag="slate", tag_field="kind", forbid_unknown_fields=True, kw_only=True
 ):
-    """A served slate, with all that its impressions' cost needs. Its id is `request_id`."""
+    """A served slate, with all that its impressions' cost needs. Its id is `request_id`.
+
+    `as_of` is the newest known_time that its online features took in, `features` the hash of what
+    the models were given, `vector` that itself; none of them where the slate is degraded.
+    """
 
     request_id: Name
     user_id: Name
@@ -55,6 +59,9 @@ class Slate(
     click_share: Share
     conversion_share: Share
     ads: list[Shown]
+    as_of: Annotated[int, Meta(ge=-1, lt=LATEST)] | None = None
+    features: Annotated[str, Meta(max_length=MAX_NAME)] | None = None
+    vector: bytes | None = None
 
 
 class Click(

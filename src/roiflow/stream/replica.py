@@ -1,6 +1,7 @@
 """One online store as the consumer sees it: up to date, behind, or away."""
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Protocol
 
 import pyarrow as pa
@@ -43,6 +44,14 @@ class Replica:
     def behind(self) -> bool:
         """Whether it lacks batches, as far as is known."""
         return self._at is None
+
+    def watermark(self) -> str:
+        """What the store says it knows, or why it says nothing: for people."""
+        try:
+            found = self._store.watermark()
+        except ServiceError as error:
+            return str(error)
+        return "empty" if found is None else f"{datetime.fromtimestamp(found / 1e6, UTC):%F %T} UTC"
 
     def apply(self, batch: Batch, past: Past) -> None:
         """Take in the newest batch, which is in the journal; never raises ServiceError."""
