@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pytest
 
-from roiflow.data.sources.sql_dialects import written
+from roiflow.data.sources.sql_columns import written
 
 TOKEN = secrets.token_hex(8)
 """No file holds it by chance."""

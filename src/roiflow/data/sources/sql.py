@@ -27,7 +27,7 @@ from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.sources.sql_address import parse_address
 from roiflow.data.sources.sql_clients import Read, connect, dialect_of
-from roiflow.data.sources.sql_dialects import Column
+from roiflow.data.sources.sql_columns import Column
 from roiflow.data.sources.sql_queries import Part, part
 from roiflow.data.sources.sql_types import fit
 from roiflow.data.weeks import Week

@@ -16,7 +16,8 @@ from contextlib import closing, contextmanager
 import pyarrow as pa
 
 from roiflow.data.sources.sql_address import Address
-from roiflow.data.sources.sql_dialects import Dialect, MySQL, PostgreSQL
+from roiflow.data.sources.sql_columns import Dialect
+from roiflow.data.sources.sql_dialects import MySQL, PostgreSQL
 from roiflow.errors import SourceError
 
 Read = Callable[[str], Iterator[pa.RecordBatch]]

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from roiflow import columns as c
 from roiflow.data.schemas import SCHEMAS
-from roiflow.data.sources.sql_dialects import Column, Dialect, select
+from roiflow.data.sources.sql_columns import Column, Dialect, select
 from roiflow.errors import SourceError
 
 OPTIONAL = (c.CLICK_KNOWN_TIME,)

@@ -9,7 +9,8 @@ from pydantic import SecretStr
 from roiflow import columns as c
 from roiflow.data.schemas import SCHEMAS, TIME
 from roiflow.data.sources.sql_address import Address, parse_address
-from roiflow.data.sources.sql_dialects import Column, MySQL, PostgreSQL, select, written
+from roiflow.data.sources.sql_columns import Column, select, written
+from roiflow.data.sources.sql_dialects import MySQL, PostgreSQL
 from roiflow.data.sources.sql_queries import part
 from roiflow.data.sources.sql_types import fit
 from roiflow.data.weeks import Week
