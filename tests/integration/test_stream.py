@@ -25,6 +25,7 @@ from roiflow.stream.served_log import EventLog
 from roiflow.stream.served_tail import ServedLogArrivals
 from tests.conftest import Record
 from tests.integration.test_redis_store import Server
+from tests.unit.features.store_contract import online
 from tests.unit.features.world import LAST, random_world
 from tests.unit.stream.streams import (
     LIMITS,
@@ -111,19 +112,21 @@ def the_truth(built: Built, folder: Path, snapshot: Path) -> MemoryStore:
     store = MemoryStore(built.engine.plan, built.vocabulary, 3)
     load_snapshot(store, snapshot)
     rows = pa.concat_tables([part.read() for part in event_lake.parts(folder / "lake")])
+    rows = rows.sort_by([("known_time", "ascending"), ("event_time", "ascending")])
     for row in range(rows.num_rows):
         store.update(new_rows(rows.slice(row, 1)))
     return store
 
 
-def assert_equal(found: FeatureStore, expected: FeatureStore) -> None:
-    """In all that a request can read, at the end and after the windows have moved."""
+def assert_equal(built: Built, found: FeatureStore, expected: FeatureStore) -> None:
+    """In every feature and history, at the end and after the windows have moved."""
     for time_ in (NOW, NOW + 30 * HOUR):
         states = [store.read(USERS, time_) for store in (found, expected)]
-        for name in states[0].__dataclass_fields__:
+        for name in (name for name in states[0].__dataclass_fields__ if "history" in name):
             left, right = (getattr(one, name) for one in states)
-            if isinstance(left, np.ndarray):
-                assert_array_equal(left, right, err_msg=name)
+            assert_array_equal(left, right, err_msg=name)
+        features = [online(built, store, USERS, time_) for store in (found, expected)]
+        assert_array_equal(features[0], features[1])
         left, right = (store.ad_states(time_).counts for store in (found, expected))
         assert_array_equal(left, right)
         assert left.sum() > 0
@@ -151,7 +154,7 @@ def test_redis_that_loses_its_memory_has_every_count_again(
     one.close()
     assert taken(tmp_path) == ids(some)
     assert one.state.counts["duplicate"] == 40
-    assert_equal(store, the_truth(built, tmp_path, snapshot))
+    assert_equal(built, store, the_truth(built, tmp_path, snapshot))
 
 
 def test_a_consumer_that_starts_anew_in_the_middle_adds_nothing_twice(
@@ -169,7 +172,7 @@ def test_a_consumer_that_starts_anew_in_the_middle_adds_nothing_twice(
     one = consumer(tmp_path, store, snapshot)
     one.close()
     assert taken(tmp_path) == ids(some)
-    assert_equal(store, the_truth(built, tmp_path, snapshot))
+    assert_equal(built, store, the_truth(built, tmp_path, snapshot))
 
 
 def test_an_event_is_there_for_the_next_request(
