@@ -252,9 +252,7 @@ class Sender:
     def send(self, messages: Sequence[Outgoing]) -> None:
         """Raises ServiceError where not every message is durable; some of them may be."""
         producer = self._connect() if self._producer is None else self._producer
-        # A producer that failed is not used again: a broker that lost its memory knows no producer
-        # of before, and refuses it for ever.
-        self._producer = None
+        self._producer = None  # one that failed is not used again, with what it may still hold
         failed: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, _: Message) -> None:
@@ -275,7 +273,10 @@ class Sender:
         return Producer(
             self._topic.settings()
             | {
-                "enable.idempotence": True,
+                # Not idempotent: what is sent twice the consumer finds, and a broker that keeps a
+                # producer's sequence, but not the batch it died with, would take it for sent.
+                "enable.idempotence": False,
+                "acks": "all",
                 "linger.ms": 2,
                 "compression.type": "lz4",
                 "message.timeout.ms": int(self._seconds * 1000),
