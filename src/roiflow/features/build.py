@@ -1,7 +1,13 @@
-"""From validated weeks to features: vocabulary, histories, logs, as-known features, splits."""
+"""From validated weeks to features: vocabulary, histories, logs, as-known features, splits.
+
+The weeks are read once, a batch at a time, and put aside by user ranges. Then each range is worked
+on by itself, so that memory does not grow with the weeks, and several at a time.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +16,59 @@ import pyarrow as pa
 from roiflow import columns as c
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.split import TRAIN, boundaries, split
-from roiflow.data.weeks import MICROS_PER_HOUR
+from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.errors import ContractError, ParamsError
-from roiflow.features import kernels
+from roiflow.features import folder as files
+from roiflow.features import item_rows, kernels
 from roiflow.features.counted import behaviour_kinds, counts_in_time, outcome_kinds
-from roiflow.features.engine import Engine, item_log, last_times, user_log, write_engine
-from roiflow.features.folder import write
+from roiflow.features.engine import (
+    PLAN,
+    USER_LOG,
+    Engine,
+    ItemLog,
+    UserLog,
+    fill_user_side,
+    item_log,
+    last_times,
+    open_engine,
+    user_log,
+    write_item_log,
+)
+from roiflow.features.folder import ArrayFile, ArraysFile
 from roiflow.features.history import history_slices, sort_rows
+from roiflow.features.item_values import ItemValues
+from roiflow.features.moments import Moments
+from roiflow.features.partitions import Aside, UserRanges, range_and_place, scratch
 from roiflow.features.plan import Plan, context
-from roiflow.features.rows import Conversions, Rows, Window, micros, read_events, read_impressions
+from roiflow.features.rows import (
+    Behaved,
+    Conversions,
+    Converted,
+    Rows,
+    Window,
+    behaviours,
+    by_user,
+    impressions,
+    micros,
+)
 from roiflow.features.settled import attributes_of, catalogues_of, price_and_bid, profile_of
-from roiflow.features.spec import WINDOWS
-from roiflow.features.table import Catalogue, Events, Features, Impressions, Singles, Statistics
+from roiflow.features.snapshot import OpenImpressions, write_snapshot
+from roiflow.features.spec import ATTRIBUTION_DAYS, WINDOWS
+from roiflow.features.table import (
+    CONTEXT,
+    Catalogue,
+    Events,
+    Features,
+    Flags,
+    Impressions,
+    Ints,
+    Longs,
+)
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.params import FeaturesParams
 
 VOCABULARY = "vocabulary.parquet"
+ONLINE = "online"
 
 Progress = Callable[[float, str], None]
 
@@ -45,26 +88,41 @@ _IDS: dict[str, tuple[tuple[str, str], ...]] = {
 
 @dataclass(frozen=True)
 class Built:
-    """Everything that the stage writes."""
+    """What the stage wrote; arrays are memory-mapped."""
 
     features: Features
     engine: Engine
     vocabulary: Vocabulary
-    recent: pa.Table
-    """Impressions to which a conversion may still come: impression_id, user_id, known_time (int64),
-    ad and placement (dense indices)."""
     as_of: int
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The weeks, read: rows by user range, and what is known of all of them together."""
+
+    ranges: UserRanges
+    shown: Aside
+    behaved: Aside
+    clicks: Longs  # (ranges,) clicks that came by themselves
+    conversions: Conversions
+    items: ItemLog
+    asked: Longs  # (m,) distinct event hours and ads, as hour times ads plus ad, sorted
+    priors: tuple[float, float, float]
 
 
 def build(
     window: Window,
     published: Vocabulary,
     params: FeaturesParams,
+    folder: Path,
+    *,
+    threads: int = 1,
     progress: Progress = lambda _, __: None,
 ) -> Built:
-    """Features of the window's impressions; raises ContractError where there is nothing to learn.
+    """Write features, engine, vocabulary and online snapshot of the window into a folder.
 
-    Raises ParamsError where a window is given twice or has no name.
+    Raises ContractError where there is nothing to learn, ParamsError where a window is given twice
+    or has no name.
 
     The last week is the test period (in a window of one week: its last `validation_days`), the
     `validation_days` before it are for validation. Attributes of ads and users are the newest
@@ -76,72 +134,44 @@ def build(
             f"build_features.windows_hours: {windows}: expected some of {list(WINDOWS)}, each once"
         )
     as_of = window.weeks[-1].end
-    validation, test = boundaries(window.weeks, params.validation_days)
+    starts = boundaries(window.weeks, params.validation_days)
     progress(0.0, "vocabulary")
     ads, users = window.all("ads"), window.all("users")
     profile_names = tuple(name for name in users.column_names if name not in SCHEMAS["users"].names)
-    vocabulary, known = _vocabulary(window, published, profile_names, params.min_count, test)
+    vocabulary, known = _vocabulary(window, published, profile_names, params.min_count, starts[1])
     sizes = _sizes(vocabulary, profile_names)
-    progress(0.15, "impressions")
-    rows, conversions, recent = read_impressions(window, vocabulary, as_of)
-    progress(0.35, "histories")
-    events = read_events(window, vocabulary, sizes["user"])
-    attributes = attributes_of(ads, vocabulary, sizes["ad"], test)
-    ctr, cvr, value = _priors(rows, conversions, validation)
-    plan = Plan(
-        windows_hours=tuple(sorted(windows)),
-        prior_strength=params.prior_strength,
-        ctr=ctr,
-        cvr=cvr,
-        value=value,
-        history_length=params.history_length,
-        sizes=sizes,
-        profile_names=profile_names,
-        known_before_test=known,
-        attributes=attributes,
-    )
-    progress(0.45, "counters")
-    engine = engine_of(plan, vocabulary, rows, conversions, events)
-    catalogues = tuple(catalogues_of(window, vocabulary))
-    progress(0.55, f"features of {rows.user.size:,} impressions")
-    impressions = _impressions(
-        rows,
-        conversions,
-        events,
-        engine,
-        catalogues=catalogues,
-        starts=(validation, test),
-    )
-    features = Features(
-        sizes=sizes,
-        dense_names=plan.dense_names,
-        profile_names=profile_names,
-        history_length=params.history_length,
-        events=events,
-        impressions=impressions,
-        profile=profile_of(users, profile_names, vocabulary, sizes["user"], test),
-        attributes=attributes,
-        catalogues=catalogues,
-        statistics=_statistics(impressions),
-    )
-    return Built(features, engine, vocabulary, recent, as_of)
-
-
-def write_built(folder: Path, built: Built) -> None:
-    """Into a folder that exists: features, engine, vocabulary and the online snapshot."""
-    from roiflow.features.snapshot import write_snapshot
-
-    write(folder, built.features)
-    write_engine(folder, built.engine)
-    built.vocabulary.write(folder / VOCABULARY)
-    write_snapshot(
-        folder / "online",
-        features=built.features,
-        engine=built.engine,
-        vocabulary=built.vocabulary,
-        recent=built.recent,
-        as_of=built.as_of,
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with scratch(folder) as place:
+        progress(0.2, "read")
+        online = folder / ONLINE
+        read = _read(window, vocabulary, sizes, as_of, starts[0], place, online)
+        plan = Plan(
+            windows_hours=tuple(sorted(windows)),
+            prior_strength=params.prior_strength,
+            ctr=read.priors[0],
+            cvr=read.priors[1],
+            value=read.priors[2],
+            history_length=params.history_length,
+            sizes=sizes,
+            profile_names=profile_names,
+            known_before_test=known,
+            attributes=attributes_of(ads, vocabulary, sizes["ad"], starts[1]),
+        )
+        files.write_settled(
+            folder,
+            plan,
+            profile_of(users, profile_names, vocabulary, sizes["user"], starts[1]),
+            tuple(catalogues_of(window, vocabulary)),
+        )
+        plan.write(folder / PLAN)
+        write_item_log(folder, read.items)
+        progress(0.5, f"features of {read.shown.counts.sum():,} impressions")
+        _write_ranges(folder, plan, vocabulary, read, starts, threads)
+    features, engine = files.read(folder), open_engine(folder)
+    progress(0.9, "online snapshot")
+    vocabulary.write(folder / VOCABULARY)
+    write_snapshot(online, features=features, engine=engine, vocabulary=vocabulary, as_of=as_of)
+    return Built(features, engine, vocabulary, as_of)
 
 
 def _vocabulary(
@@ -157,8 +187,8 @@ def _vocabulary(
             for source, column in sources
             if source == table
         ]
-        for week in window.weeks:
-            rows = window.read(table, week, [c.KNOWN_TIME, *(column for _, column in of_table)])
+        columns = [column for _, column in of_table]
+        for rows in window.batches(table, [c.KNOWN_TIME, *columns]):
             for kind, column in of_table:
                 counted = rows.group_by(column).aggregate(
                     [(c.KNOWN_TIME, "min"), (c.KNOWN_TIME, "count")]
@@ -178,11 +208,73 @@ def _sizes(vocabulary: Vocabulary, profile: tuple[str, ...]) -> dict[str, int]:
     return {kind: vocabulary.size(kind) for kind in kinds} | {"hour": 24, "weekday": 7}
 
 
-def _priors(rows: Rows, conversions: Conversions, before: int) -> tuple[float, float, float]:
+def _read(
+    window: Window,
+    vocabulary: Vocabulary,
+    sizes: dict[str, int],
+    as_of: int,
+    validation: int,
+    place: Path,
+    online: Path,
+) -> _Read:
+    rows = window.count("impressions") + window.count("behaviours")
+    ranges = UserRanges.of(sizes["user"], rows)
+    shown, behaved = Aside(place, "shown", ranges), Aside(place, "behaved", ranges)
+    converted, items, asked = Converted(window), [], []
+    clicks, totals = np.zeros(len(ranges), np.int64), np.zeros(2, np.int64)
+    with OpenImpressions(online, as_of - ATTRIBUTION_DAYS * MICROS_PER_DAY) as still_open:
+        for batch, ids in impressions(window, vocabulary):
+            number = shown.put(batch)
+            converted.met(ids[c.IMPRESSION], number, batch)
+            still_open.put(batch, ids)
+            apart = batch.clicked & (batch.click_known >= 0)
+            clicks += np.bincount(ranges.part(batch.user[apart]), minlength=len(ranges))
+            items += _item_rows(batch, apart)
+            hour = batch.event_time // MICROS_PER_HOUR
+            asked.append(np.unique(hour * sizes["ad"] + batch.ad))
+            early = batch.known_time < validation
+            totals += [
+                np.count_nonzero(early),
+                np.count_nonzero(batch.clicked & early & (batch.click_known < validation)),
+            ]
+    if not asked:
+        raise ContractError(f"{window.folder / 'impressions'}: no impression in any week")
+    for some in behaviours(window, vocabulary):
+        behaved.put(some)
+    conversions = converted.conversions()
+    items.append(_conversion_rows(conversions))
+    return _Read(
+        ranges,
+        shown,
+        behaved,
+        clicks,
+        conversions,
+        item_log(items),
+        np.unique(np.concatenate(asked)),
+        _priors(totals, conversions, validation),
+    )
+
+
+def _item_rows(rows: Rows, apart: Flags) -> list[tuple[Ints, Longs]]:
+    """Impressions, and clicks that came by themselves, as rows of the item log."""
+    nothing = np.zeros(rows.user.size, np.int64)
+    at_once = (rows.clicked & ~apart).astype(np.uint8)
+    shown = item_rows.counted(rows.ad, rows.placement, at_once, nothing)
+    click = np.full(rows.user.size, kernels.CLICK, np.uint8)
+    clicks = item_rows.counted(rows.ad, rows.placement, click, nothing)[apart]
+    later = np.maximum(rows.click_known, rows.known_time)[apart]
+    return [
+        item_rows.summed((known // MICROS_PER_HOUR).astype(np.int32), counts)
+        for known, counts in ((rows.known_time, shown), (later, clicks))
+    ]
+
+
+def _priors(
+    shown_and_clicked: Longs, conversions: Conversions, before: int
+) -> tuple[float, float, float]:
     """Clicks by impressions, conversions by clicks, revenue by conversions, known before a time."""
-    known, bought = rows.known_time < before, conversions.known_time < before
-    seen = int(np.count_nonzero(known))
-    clicks = int(np.count_nonzero(rows.clicked & known & (rows.click_known < before)))
+    seen, clicks = shown_and_clicked.tolist()
+    bought = conversions.known_time < before
     converted = int(np.count_nonzero(bought & (conversions.revenue >= 0)))
     revenue = int(conversions.revenue[bought].sum())
     return (
@@ -192,62 +284,170 @@ def _priors(rows: Rows, conversions: Conversions, before: int) -> tuple[float, f
     )
 
 
-def engine_of(
-    plan: Plan, vocabulary: Vocabulary, rows: Rows, conversions: Conversions, events: Events
-) -> Engine:
-    """The logs of what counts, under a plan whose vocabulary gave the rows their indices."""
+def user_rows(
+    plan: Plan,
+    vocabulary: Vocabulary,
+    rows: Rows,
+    conversions: Conversions,
+    events: Events,
+) -> UserLog:
+    """The log of what counts for each user; conversions are of the rows' places."""
     apart = np.flatnonzero(rows.clicked & (rows.click_known >= 0))
     of = np.concatenate([apart, conversions.row])
     kind = np.concatenate(
         [np.full(apart.size, kernels.CLICK, np.uint8), outcome_kinds(conversions.revenue)]
     )
-    known = np.maximum(
-        np.concatenate([rows.click_known[apart], conversions.known_time]), rows.known_time[of]
-    )
-    revenue = np.concatenate([np.zeros(apart.size, np.int64), conversions.revenue])
-    counted = counts_in_time(kind, known, rows.known_time[of])
-    of, kind, known, revenue = of[counted], kind[counted], known[counted], revenue[counted]
-    shown_kind = (rows.clicked & (rows.click_known < 0)).astype(np.uint8)
+    shown = rows.known_time[of]
+    known = np.maximum(np.concatenate([rows.click_known[apart], conversions.known_time]), shown)
+    counted = counts_in_time(kind, known, shown)
+    of, kind, known = of[counted], kind[counted], known[counted]
     behaving = np.repeat(np.arange(events.offsets.size - 1), np.diff(events.offsets))
+    at_once = (rows.clicked & (rows.click_known < 0)).astype(np.uint8)
     ad = np.concatenate([rows.ad, rows.ad[of]])
-    item_kind = np.concatenate([shown_kind, kind])
-    known_time = np.concatenate([rows.known_time, known])
-    return Engine(
+    return user_log(
+        events.offsets.size - 1,
+        user=np.concatenate([rows.user, rows.user[of], behaving.astype(np.int32)]),
+        known_time=np.concatenate([rows.known_time, known, events.known_time]),
+        ad=np.concatenate([ad, events.ad]),
+        category=np.concatenate([plan.attributes[ad, kernels.CATEGORY], events.category]),
+        kind=np.concatenate([at_once, kind, behaviour_kinds(vocabulary, events.action)]),
+    )
+
+
+def engine_of(
+    plan: Plan, vocabulary: Vocabulary, rows: Rows, conversions: Conversions, events: Events
+) -> Engine:
+    """The engine of rows in memory, whose indices are those of the plan's vocabulary."""
+    items = _item_rows(rows, rows.clicked & (rows.click_known >= 0))
+    items.append(_conversion_rows(conversions))
+    log = user_rows(plan, vocabulary, rows, conversions, events)
+    return Engine(plan, log, item_log(items))
+
+
+def _conversion_rows(conversions: Conversions) -> tuple[Ints, Longs]:
+    kind = outcome_kinds(conversions.revenue)
+    known = np.maximum(conversions.known_time, conversions.shown_known)
+    counted = counts_in_time(kind, known, conversions.shown_known)
+    rows = item_rows.counted(conversions.ad, conversions.placement, kind, conversions.revenue)
+    return (known[counted] // MICROS_PER_HOUR).astype(np.int32), rows[counted]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What every range needs, and where its results go."""
+
+    plan: Plan
+    vocabulary: Vocabulary
+    read: _Read
+    catalogues: tuple[Catalogue, ...]
+    starts: tuple[int, int]
+    values: ItemValues
+    impressions: ArraysFile
+    events: ArraysFile
+    event_offsets: ArrayFile
+    log: ArraysFile
+    log_offsets: ArrayFile
+    first_log: Longs  # (ranges,) first row of each range's log
+
+
+def _write_ranges(
+    folder: Path,
+    plan: Plan,
+    vocabulary: Vocabulary,
+    read: _Read,
+    starts: tuple[int, int],
+    threads: int,
+) -> None:
+    ranges, shown, behaved = read.ranges, read.shown.counts, read.behaved.counts
+    in_range, _ = range_and_place(read.conversions.row)
+    conversions = read.conversions
+    known = np.maximum(conversions.known_time, conversions.shown_known)
+    counted = counts_in_time(outcome_kinds(conversions.revenue), known, conversions.shown_known)
+    logged = shown + behaved + read.clicks
+    logged += np.bincount(in_range[counted], minlength=len(ranges))
+    users, numbers = plan.sizes["user"], np.dtype(np.int64)
+    log = folder / USER_LOG
+    task = _Task(
         plan,
-        user_log(
-            plan.sizes["user"],
-            user=np.concatenate([rows.user, rows.user[of], behaving.astype(np.int32)]),
-            known_time=np.concatenate([known_time, events.known_time]),
-            ad=np.concatenate([ad, events.ad]),
-            category=np.concatenate([plan.attributes[ad, kernels.CATEGORY], events.category]),
-            kind=np.concatenate([item_kind, behaviour_kinds(vocabulary, events.action)]),
-        ),
-        item_log(
-            (known_time // MICROS_PER_HOUR).astype(np.int32),
-            ad,
-            np.concatenate([rows.placement, rows.placement[of]]),
-            item_kind,
-            np.concatenate([np.zeros(rows.ad.size, np.int64), revenue]),
-        ),
+        vocabulary,
+        read,
+        files.read_catalogues(folder),
+        starts,
+        ItemValues.of(plan, read.items, read.asked),
+        ArraysFile(folder / "impressions", int(shown.sum())),
+        ArraysFile(folder / "events", int(behaved.sum())),
+        ArrayFile(folder / "events" / "offsets.npy", numbers, (users + 1,)),
+        ArraysFile(log, int(logged.sum())),
+        ArrayFile(log / "offsets.npy", numbers, (users + 1,)),
+        np.cumsum(logged) - logged,
+    )
+    task.impressions.create(Impressions, {"context": len(CONTEXT), "dense": len(plan.specs)})
+    task.events.create(Events, {}, leave=["offsets"])
+    task.log.create(UserLog, {}, leave=["offsets"])
+    with ThreadPoolExecutor(threads) as pool:
+        done = list(pool.map(partial(_write_range, task), range(len(ranges))))
+    _number_requests(folder, shown, np.array([requests for requests, _ in done]))
+    total = Moments.none(len(plan.specs))
+    for _, moments in done:
+        total = total.joined(moments)
+    if not total.rows:
+        raise ContractError("no impression before the validation days: the window is too short")
+    files.write_arrays(folder / "statistics", total.statistics())
+
+
+def _write_range(task: _Task, part: int) -> tuple[int, Moments]:
+    """Write what the users of one range have; the number of requests, and training moments."""
+    read, plan = task.read, task.plan
+    first, users = read.ranges.users(part)
+    rows = read.shown.take(part, Rows)
+    events = by_user(read.behaved.take(part, Behaved), users)
+    conversions = _conversions_of(read.conversions, part)
+    log = user_rows(plan, task.vocabulary, rows, conversions, events)
+    first_event = int(read.behaved.counts[:part].sum())
+    first_log = int(task.first_log[part])
+    last = part == len(read.ranges) - 1
+    for offsets, file, start in (
+        (events.offsets, task.event_offsets, first_event),
+        (log.offsets, task.log_offsets, first_log),
+    ):
+        file.put(first, (offsets if last else offsets[:-1]) + start)
+    task.events.put(first_event, events, leave=["offsets"])
+    task.log.put(first_log, log, leave=["offsets"])
+    if not rows.user.size:
+        return 0, Moments.none(len(plan.specs))
+    found = _impressions(task, rows, conversions, events, log)
+    moments = Moments.of(found.dense[found.split == TRAIN])
+    requests = int(found.request[-1]) + 1
+    placed = replace(
+        found,
+        user=found.user + np.int32(first),
+        history_start=found.history_start + first_event,
+        history_end=found.history_end + first_event,
+    )
+    task.impressions.put(int(read.shown.counts[:part].sum()), placed)
+    return requests, moments
+
+
+def _conversions_of(conversions: Conversions, part: int) -> Conversions:
+    """Those of one range's impressions, by their places in the range."""
+    in_range, place = range_and_place(conversions.row)
+    here = np.flatnonzero(in_range == part)
+    return Conversions(
+        place[here],
+        *(getattr(conversions, field.name)[here] for field in fields(Conversions)[1:]),
     )
 
 
 def _impressions(
-    rows: Rows,
-    conversions: Conversions,
-    events: Events,
-    engine: Engine,
-    *,
-    catalogues: tuple[Catalogue, ...],
-    starts: tuple[int, int],
+    task: _Task, rows: Rows, conversions: Conversions, events: Events, log: UserLog
 ) -> Impressions:
-    """Sorted by user, event_time, request, position; `starts` are those of validation and test.
+    """Sorted by user, event_time, request, position.
 
     What became known in the test period labels its own rows only: a model tested there could not
     have learned from it.
     """
-    validation, test = starts
-    users = engine.plan.sizes["user"]
+    plan, (validation, test) = task.plan, task.starts
+    users = events.offsets.size - 1
     order, _ = sort_rows(rows.user, users, rows.event_time, rows.request, rows.position)
     usable = (conversions.known_time < test) | (rows.event_time[conversions.row] >= test)
     revenue = np.zeros(rows.user.size, np.int64)
@@ -257,19 +457,19 @@ def _impressions(
     clicked = rows.clicked & ((rows.click_known < test) | (rows.event_time >= test))
     user, ad, time = rows.user[order], rows.ad[order], rows.event_time[order]
     request, placement = rows.request[order], rows.placement[order]
-    start, end = history_slices(
-        user, time, events.offsets, events.known_time, engine.plan.history_length
-    )
+    start, end = history_slices(user, time, events.offsets, events.known_time, plan.history_length)
     new = (request[1:] != request[:-1]) | (user[1:] != user[:-1])
-    price, bid = price_and_bid(catalogues, engine.plan.sizes["ad"], ad, time)
-    dense = engine.dense(
-        user,
+    price, bid = price_and_bid(task.catalogues, plan.sizes["ad"], ad, time)
+    dense = np.zeros((user.size, 1, len(plan.specs)), np.float32)
+    fill_user_side(plan, log, user, time, ad[:, None], dense, order=np.arange(user.size))
+    task.values.fill((time // MICROS_PER_HOUR).astype(np.int32), ad, placement, dense[:, 0])
+    plan.values(
         time,
-        placement,
         last_times(events, start, end),
         ad=ad[:, None],
         price=price[:, None],
         bid=bid[:, None],
+        out=dense,
     )
     return Impressions(
         request=np.concatenate([[0], np.cumsum(new)]).astype(np.int64),
@@ -292,25 +492,11 @@ def _impressions(
     )
 
 
-def _statistics(impressions: Impressions) -> Statistics:
-    """Over training rows; a constant feature has deviation and span 1."""
-    rows = np.flatnonzero(impressions.split == TRAIN)
-    if not rows.size:
-        raise ContractError("no impression before the validation days: the window is too short")
-    width = impressions.dense.shape[1]
-    total, squares = np.zeros(width), np.zeros(width)
-    centre = impressions.dense[rows[0]].astype(np.float64)
-    low, high = impressions.dense[rows[0]].copy(), impressions.dense[rows[0]].copy()
-    for start in range(0, rows.size, 1 << 16):
-        part: Singles = impressions.dense[rows[start : start + (1 << 16)]]
-        np.minimum(low, part.min(axis=0), out=low)
-        np.maximum(high, part.max(axis=0), out=high)
-        shifted = part - centre
-        total += shifted.sum(axis=0)
-        squares += (shifted**2).sum(axis=0)
-    mean = total / rows.size
-    std = np.sqrt(np.maximum(squares / rows.size - mean**2, 0.0))
-    std[std < 1e-6] = 1.0
-    span = high - low
-    span[span == 0.0] = 1.0
-    return Statistics((centre + mean).astype(np.float32), std.astype(np.float32), low, span)
+def _number_requests(folder: Path, rows: Longs, requests: Longs) -> None:
+    """Requests of a range are numbered after those of the ranges before it."""
+    path = folder / "impressions" / "request.npy"
+    numbers = np.load(path, mmap_mode="r+")
+    ends = np.cumsum(rows)
+    for start, end, before in zip(ends - rows, ends, np.cumsum(requests) - requests, strict=True):
+        numbers[start:end] += before
+    numbers.flush()

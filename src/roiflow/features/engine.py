@@ -4,6 +4,7 @@ Both go through the same two compiled passes over the same logs, so a logged pai
 among a request's candidates have equal features to the bit.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.data.weeks import MICROS_PER_HOUR
-from roiflow.features import kernels
+from roiflow.features import item_rows, kernels
 from roiflow.features.folder import read_arrays, write_arrays
 from roiflow.features.history import sort_rows
 from roiflow.features.plan import CONTEXT_PLACEMENT, Plan, frozen
 from roiflow.features.table import Catalogue, Events, Features, Ints, Longs, Requests, Singles
 
-COUNTERS = "counters"
 PLAN = "plan.parquet"
+USER_LOG, ITEM_LOG = "counters/user", "counters/item"
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,10 @@ class UserLog:
 
 @dataclass(frozen=True)
 class ItemLog:
-    """Counted impressions, clicks and conversions, by the hour in which they became known."""
+    """What each ad had in each hour of known_time, ordered by hour."""
 
     hour: Ints  # (m,) hours since the epoch
-    ad: Ints  # (m,)
-    placement: Ints  # (m,)
-    kind: NDArray[np.uint8]  # (m,)
-    revenue: Longs  # (m,) micros, 0 where the row is no conversion
+    rows: Longs  # (m, 6) ad, placement, impressions, clicks, conversions, revenue (item_rows.py)
 
 
 @dataclass(frozen=True)
@@ -73,17 +71,11 @@ class Engine:
         out = np.zeros((*ad.shape, len(plan.specs)), np.float32)
         time, ad = frozen(event_time), frozen(ad)
         hour = frozen((event_time // MICROS_PER_HOUR).astype(np.int32))
-        bound = time if until is None else frozen(until)
         by_user, _ = sort_rows(user, plan.sizes["user"], event_time)
-        kernels.user_pass(
-            by_user, frozen(user), time, bound, ad, log.offsets, log.known_time, log.ad,
-            log.category, log.kind, plan.ad_attributes, plan.user_cells, plan.rates, kernels.LOGS,
-            out,
-        )  # fmt: skip
+        fill_user_side(plan, log, user, time, ad, out, order=by_user, until=until)
         kernels.item_pass(
-            np.argsort(hour, kind="stable"), hour, ad, frozen(placement), items.hour, items.ad,
-            items.placement, items.kind, items.revenue, plan.ad_attributes, plan.item_cells,
-            plan.rates, kernels.LOGS, out,
+            np.argsort(hour, kind="stable"), hour, ad, frozen(placement), items.hour, items.rows,
+            plan.ad_attributes, plan.item_cells, plan.rates, kernels.LOGS, out,
         )  # fmt: skip
         plan.values(event_time, last_time, ad=ad, price=price, bid=bid, out=out)
         return out
@@ -124,6 +116,26 @@ class Engine:
         )
 
 
+def fill_user_side(
+    plan: Plan,
+    log: UserLog,
+    user: Ints,
+    event_time: Longs,
+    ad: Ints,
+    out: Singles,
+    *,
+    order: Longs,
+    until: Longs | None = None,
+) -> None:
+    """The user-side columns of `out` (B, K, F); `order` (B,) is by user, then time."""
+    time = frozen(event_time)
+    kernels.user_pass(
+        order, frozen(user), time, time if until is None else frozen(until), frozen(ad),
+        log.offsets, log.known_time, log.ad, log.category, log.kind, plan.ad_attributes,
+        plan.user_cells, plan.rates, kernels.LOGS, out,
+    )  # fmt: skip
+
+
 def last_times(events: Events, start: Longs, end: Longs) -> Longs:
     """event_time of the last behaviour of each history slice; (B,), -1 where it is empty."""
     if not events.event_time.size:
@@ -131,19 +143,13 @@ def last_times(events: Events, start: Longs, end: Longs) -> Longs:
     return np.where(end > start, events.event_time[np.maximum(end - 1, 0)], -1)
 
 
-def item_log(
-    hour: Ints, ad: Ints, placement: Ints, kind: NDArray[np.uint8], revenue: Longs
-) -> ItemLog:
-    """Rows in any order (m,) -> the log."""
-    first = int(hour.min()) if hour.size else 0
-    order, _ = sort_rows(hour - first, int(hour.max()) - first + 1 if hour.size else 1, hour)
-    return ItemLog(
-        frozen(hour[order]),
-        frozen(ad[order]),
-        frozen(placement[order]),
-        frozen(kind[order]),
-        frozen(revenue[order]),
+def item_log(rows: Iterable[tuple[Ints, Longs]]) -> ItemLog:
+    """Hours (m,) with rows (m, 6), in any order and repeated -> the log."""
+    parts = [(np.empty(0, np.int32), np.empty((0, 6), np.int64)), *rows]
+    hour, counts = item_rows.summed(
+        np.concatenate([hour for hour, _ in parts]), np.concatenate([row for _, row in parts])
     )
+    return ItemLog(frozen(hour), frozen(counts))
 
 
 def user_log(
@@ -166,17 +172,15 @@ def user_log(
     )
 
 
-def write_engine(folder: Path, engine: Engine) -> None:
-    """Into the features folder, beside the features."""
-    engine.plan.write(folder / PLAN)
-    write_arrays(folder / COUNTERS / "user", engine.user_log)
-    write_arrays(folder / COUNTERS / "item", engine.item_log)
+def write_item_log(folder: Path, log: ItemLog) -> None:
+    """Into the features folder."""
+    write_arrays(folder / ITEM_LOG, log)
 
 
 def open_engine(folder: Path) -> Engine:
     """The engine of a features folder; its logs are memory-mapped. Raises ContractError."""
     return Engine(
         Plan.read(folder / PLAN),
-        read_arrays(folder / COUNTERS / "user", UserLog),
-        read_arrays(folder / COUNTERS / "item", ItemLog),
+        read_arrays(folder / USER_LOG, UserLog),
+        read_arrays(folder / ITEM_LOG, ItemLog),
     )

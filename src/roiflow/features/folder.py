@@ -1,17 +1,30 @@
 """Features on disk: one .npy file per array, memory-mapped when read, and features.json."""
 
 import json
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roiflow.errors import ContractError
-from roiflow.features.table import Catalogue, Events, Features, Impressions, Statistics
+from roiflow.features.plan import Plan
+from roiflow.features.table import (
+    Catalogue,
+    Events,
+    Features,
+    Impressions,
+    Ints,
+    Statistics,
+    dtype_of,
+)
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "features.json"
+CATALOGUES = "catalogues"
 
 Arrays = TypeVar("Arrays")
 
@@ -23,6 +36,50 @@ def write_arrays(folder: Path, values: Any) -> None:
         value = getattr(values, field.name)
         if isinstance(value, np.ndarray):
             np.save(folder / f"{field.name}.npy", value)
+
+
+class ArrayFile:
+    """A .npy file of known length that is written in pieces, by several threads."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+            np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
+            self._start = file.tell()
+            file.truncate(self._start + dtype.itemsize * math.prod(shape))
+        self._path = path
+        self._row_bytes = dtype.itemsize * math.prod(shape[1:])
+
+    def put(self, row: int, values: NDArray[Any]) -> None:
+        """Rows from `row` on."""
+        with self._path.open("r+b") as file:
+            file.seek(self._start + self._row_bytes * row)
+            np.ascontiguousarray(values).tofile(file)
+
+
+class ArraysFile:
+    """Dataclasses of arrays of equal length, written in pieces: a file per field."""
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self._folder, self._rows = folder, rows
+        self._files: dict[str, ArrayFile] = {}
+
+    def create(
+        self, kind: type[Any], widths: Mapping[str, int], leave: Collection[str] = ()
+    ) -> None:
+        """Every field of `kind`; a field in `widths` has so many columns."""
+        for field in fields(kind):
+            if field.name not in leave:
+                shape = (self._rows, *([widths[field.name]] if field.name in widths else []))
+                path = self._folder / f"{field.name}.npy"
+                self._files[field.name] = ArrayFile(path, dtype_of(field.type), shape)
+
+    def put(self, row: int, values: Any, leave: Collection[str] = ()) -> None:
+        """Rows from `row` on of every field but those to leave."""
+        for field in fields(values):
+            if field.name not in leave:
+                self._files[field.name].put(row, getattr(values, field.name))
 
 
 def read_array(path: Path) -> Any:
@@ -39,23 +96,38 @@ def read_arrays(folder: Path, kind: type[Arrays], **rest: Any) -> Arrays:
     return kind(**{name: read_array(folder / f"{name}.npy") for name in names}, **rest)
 
 
-def write(folder: Path, features: Features) -> None:
-    """Into a folder that exists; wrap in files.write_directory to make it atomic."""
-    write_arrays(folder / "events", features.events)
-    write_arrays(folder / "impressions", features.impressions)
-    write_arrays(folder / "statistics", features.statistics)
-    write_arrays(folder, features)
-    for catalogue in features.catalogues:
-        write_arrays(folder / "catalogues" / catalogue.week, catalogue)
+def write_settled(folder: Path, plan: Plan, profile: Ints, catalogues: Sequence[Catalogue]) -> None:
+    """What does not depend on the impressions, and the manifest."""
+    np.save(folder / "profile.npy", profile)
+    np.save(folder / "attributes.npy", plan.attributes)
+    for catalogue in catalogues:
+        write_arrays(folder / CATALOGUES / catalogue.week, catalogue)
     content = {
         "format": FORMAT,
-        "sizes": features.sizes,
-        "dense_names": features.dense_names,
-        "profile_names": features.profile_names,
-        "history_length": features.history_length,
-        "weeks": [catalogue.week for catalogue in features.catalogues],
+        "sizes": plan.sizes,
+        "dense_names": plan.dense_names,
+        "profile_names": plan.profile_names,
+        "history_length": plan.history_length,
+        "weeks": [catalogue.week for catalogue in catalogues],
     }
     (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_catalogues(folder: Path) -> tuple[Catalogue, ...]:
+    """The weeks' catalogues, oldest first."""
+    weeks = _manifest(folder)["weeks"]
+    return tuple(read_arrays(folder / CATALOGUES / week, Catalogue, week=week) for week in weeks)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{path}: cannot read the features: {error}") from None
+    if content.get("format") != FORMAT:
+        raise ContractError(f"{path}: format {content.get('format')}, this code reads {FORMAT}")
+    return content
 
 
 def read(folder: Path) -> Features:
@@ -63,13 +135,7 @@ def read(folder: Path) -> Features:
 
     Raises ContractError, naming the file, where one is missing, corrupt or of another format.
     """
-    path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ContractError(f"{path}: cannot read the features: {error}") from None
-    if content.get("format") != FORMAT:
-        raise ContractError(f"{path}: format {content.get('format')}, this code reads {FORMAT}")
+    content = _manifest(folder)
     return Features(
         sizes=content["sizes"],
         dense_names=tuple(content["dense_names"]),
@@ -79,9 +145,6 @@ def read(folder: Path) -> Features:
         impressions=read_arrays(folder / "impressions", Impressions),
         profile=read_array(folder / "profile.npy"),
         attributes=read_array(folder / "attributes.npy"),
-        catalogues=tuple(
-            read_arrays(folder / "catalogues" / week, Catalogue, week=week)
-            for week in content["weeks"]
-        ),
+        catalogues=read_catalogues(folder),
         statistics=read_arrays(folder / "statistics", Statistics),
     )

@@ -4,15 +4,11 @@ A row is an ad in a placement with its impressions, clicks, conversions and reve
 bytes in the store, six 64-bit columns in memory.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.features import kernels
-from roiflow.features.kernels import low_hour
+from roiflow.features.kernels import Kinds, low_hour
 from roiflow.features.spec import FINE_HOURS
 from roiflow.features.table import Ints, Longs
 
@@ -59,42 +55,42 @@ def write(rows: Longs) -> bytes:
 
 def add(value: bytes | None, rows: Longs) -> bytes:
     """Value with further rows (m, 6) in it."""
-    return write(_summed(np.concatenate([read(value), rows])))
+    every = np.concatenate([read(value), rows])
+    return write(summed(np.zeros(every.shape[0], np.int32), every)[1])
 
 
-def _summed(rows: Longs) -> Longs:
-    """Rows with equal ad and placement as one."""
-    code = (rows[:, 0] << 32) | rows[:, 1]
-    _, first, place = np.unique(code, return_index=True, return_inverse=True)
-    summed = rows[first].copy()
-    summed[:, 2:] = 0
-    np.add.at(summed[:, 2:], place, rows[:, 2:])
-    return summed
+def summed(period: Ints, rows: Longs) -> tuple[Ints, Longs]:
+    """Rows (m, 6) with equal period, ad and placement as one; ordered by these."""
+    if not period.size:
+        return period, rows
+    widths = rows[:, :2].max(axis=0) + 1
+    code = (period * widths[0] + rows[:, 0]) * widths[1] + rows[:, 1]
+    if (code[1:] <= code[:-1]).any():
+        order = np.argsort(code, kind="stable")
+        code, period, rows = code[order], period[order], rows[order]
+    first = np.flatnonzero(np.concatenate([[True], code[1:] != code[:-1]]))
+    total = np.add.reduceat(rows, first, axis=0)
+    total[:, :2] = rows[first, :2]
+    return period[first], total
 
 
-def by_period(
-    length: int, hour: Longs, ad: Ints, placement: Ints, kind: Any, revenue: Longs
-) -> Mapping[int, Longs]:
-    """Counted rows (m,) -> rows (m', 6) of each period of `length` hours, by its number."""
-    rows = np.zeros((ad.size, 6), np.int64)
+def counted(ad: Ints, placement: Ints, kind: Kinds, revenue: Longs) -> Longs:
+    """Counted rows (m,) -> rows (m, 6)."""
+    rows = np.empty((ad.size, 6), np.int64)
     rows[:, 0], rows[:, 1], rows[:, 5] = ad, placement, revenue
     rows[:, 2] = kind <= kernels.CLICKED_IMPRESSION
     rows[:, 3] = (kind == kernels.CLICKED_IMPRESSION) | (kind == kernels.CLICK)
     rows[:, 4] = kind == kernels.CONVERSION
-    period = hour // length
-    order = np.argsort(period, kind="stable")
-    names, starts = np.unique(period[order], return_index=True)
-    parts = np.split(rows[order], starts[1:]) if names.size else []
-    return {int(name): _summed(part) for name, part in zip(names, parts, strict=True)}
+    return rows
 
 
-def by_hour_and_day(
-    known_time: Longs, ad: Ints, placement: Ints, kind: Any, revenue: Longs
-) -> tuple[dict[str, Longs], dict[str, Longs]]:
-    """Counted rows (m,) -> rows by hour key and by day key."""
-    hour = known_time // MICROS_PER_HOUR
-    hours, days = (by_period(length, hour, ad, placement, kind, revenue) for length in (1, 24))
-    return (
-        {f"hour:{number}": rows for number, rows in hours.items()},
-        {f"day:{number}": rows for number, rows in days.items()},
-    )
+def by_hour_and_day(hour: Ints, rows: Longs) -> tuple[dict[str, Longs], dict[str, Longs]]:
+    """Rows (m, 6) of hours (m,) -> rows by hour key and by day key."""
+    return (_by("hour", hour, rows), _by("day", hour // 24, rows))
+
+
+def _by(name: str, period: Ints, rows: Longs) -> dict[str, Longs]:
+    period, rows = summed(period, rows)
+    names, starts = np.unique(period, return_index=True)
+    parts = np.split(rows, starts[1:]) if names.size else []
+    return {f"{name}:{n}": part for n, part in zip(names.tolist(), parts, strict=True)}

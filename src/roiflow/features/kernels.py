@@ -59,7 +59,7 @@ class Cells(NamedTuple):
 
 def compiled(function: F) -> F:
     """Compile at the first call; keep the machine code beside the source."""
-    return njit(cache=True, nogil=True)(function)  # type: ignore[return-value]
+    return njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[return-value]
 
 
 @compiled
@@ -112,14 +112,32 @@ def _user_keys(ad: int, category: int, attributes: Ints, keys: Longs) -> None:
 
 
 @compiled
-def _add_user(
-    counts: Any, live: Ints, cells: Cells, window: int, keys: Longs, kind: int, sign: int
-) -> None:
+def _enter_user(counts: Any, live: Ints, cells: Cells, keys: Longs, kind: int) -> None:
+    entity, base = cells.entity, cells.base
+    for c in range(entity.size):
+        _add(counts, base[c] + keys[entity[c]], kind, 1)
+    for e in range(1, keys.size):
+        live[cells.keys[e] + keys[e]] += 1
+
+
+@compiled
+def _leave_user(counts: Any, live: Ints, cells: Cells, window: int, keys: Longs, kind: int) -> None:
+    entity, base = cells.entity, cells.base
     for c in range(cells.of_window[window], cells.of_window[window + 1]):
-        _add(counts, cells.base[c] + keys[cells.entity[c]], kind, sign)
+        _add(counts, base[c] + keys[entity[c]], kind, -1)
     if window == cells.hours.size - 1:
-        for entity in range(1, keys.size):
-            live[cells.keys[entity] + keys[entity]] += sign
+        for e in range(1, keys.size):
+            live[cells.keys[e] + keys[e]] -= 1
+
+
+@compiled
+def _clear_user(counts: Any, live: Ints, cells: Cells, keys: Longs) -> None:
+    entity, base = cells.entity, cells.base
+    for c in range(entity.size):
+        for column in range(counts.shape[1]):
+            counts[base[c] + keys[entity[c]], column] = 0
+    for e in range(1, keys.size):
+        live[cells.keys[e] + keys[e]] = 0
 
 
 @compiled
@@ -141,25 +159,26 @@ def _fill_user(
 
     `live` is 0 where all counts of a key are: most ads were never shown to a user.
     """
-    for f in range(cells.column.size):
-        if cells.entity[cells.cell[f]] == 0:
-            own[f] = _value(counts[cells.base[cells.cell[f]]], cells.aggregate[f], rates, logs)
+    cell, entity, base = cells.cell, cells.entity, cells.base
+    column, aggregate, first = cells.column, cells.aggregate, cells.keys
+    for f in range(column.size):
+        if entity[cell[f]] == 0:
+            own[f] = _value(counts[base[cell[f]]], aggregate[f], rates, logs)
     for k in range(ad.shape[1]):
         shown = ad[row, k]
         if shown < 0:
             continue
         _user_keys(shown, attributes[shown, CATEGORY], attributes, keys)
-        for f in range(cells.column.size):
-            cell = cells.cell[f]
-            entity = cells.entity[cell]
-            if entity == 0:
+        for f in range(column.size):
+            c = cell[f]
+            e = entity[c]
+            if e == 0:
                 value = own[f]
-            elif live[cells.keys[entity] + keys[entity]] == 0:
+            elif live[first[e] + keys[e]] == 0:
                 value = unseen[f]
             else:
-                counted = counts[cells.base[cell] + keys[entity]]
-                value = _value(counted, cells.aggregate[f], rates, logs)
-            out[row, k, cells.column[f]] = value
+                value = _value(counts[base[c] + keys[e]], aggregate[f], rates, logs)
+            out[row, k, column[f]] = value
 
 
 @compiled
@@ -203,24 +222,22 @@ def user_pass(
     for row in order:
         bound = min(time[row], until[row])
         if user[row] != previous or (high > offsets[previous] and log_known[high - 1] >= bound):
-            for w in range(windows):
-                for at in range(lows[w], high):
-                    _user_keys(log_ad[at], log_category[at], attributes, keys)
-                    _add_user(counts, live, cells, w, keys, log_kind[at], -1)
+            for at in range(lows[windows - 1], high):
+                _user_keys(log_ad[at], log_category[at], attributes, keys)
+                _clear_user(counts, live, cells, keys)
             previous = user[row]
             high, end = offsets[previous], offsets[previous + 1]
             lows[:] = high
         while high < end and log_known[high] < bound:
             _user_keys(log_ad[high], log_category[high], attributes, keys)
-            for w in range(windows):
-                _add_user(counts, live, cells, w, keys, log_kind[high], 1)
+            _enter_user(counts, live, cells, keys, log_kind[high])
             high += 1
         for w in range(windows):
             first = low_hour(time[row] // _HOUR, cells.hours[w]) * _HOUR
             at = lows[w]
             while at < high and log_known[at] < first:
                 _user_keys(log_ad[at], log_category[at], attributes, keys)
-                _add_user(counts, live, cells, w, keys, log_kind[at], -1)
+                _leave_user(counts, live, cells, w, keys, log_kind[at])
                 at += 1
             lows[w] = at
         _fill_user(row, ad, counts, live, attributes, cells, rates, logs, unseen, own, keys, out)
@@ -333,10 +350,7 @@ def item_pass(
     ad: Ints,
     placement: Ints,
     log_hour: Ints,
-    log_ad: Ints,
-    log_placement: Ints,
-    log_kind: Kinds,
-    log_revenue: Longs,
+    log_rows: Longs,
     attributes: Ints,
     cells: Cells,
     rates: NDArray[np.float64],
@@ -345,7 +359,7 @@ def item_pass(
 ) -> None:
     """Item-side columns of `out` (n, K, F) for rows visited in `order`: by hour.
 
-    The log is ordered by hour; a row sees the closed hours before its own.
+    The log (item_rows.py) is ordered by hour; a row sees the closed hours before its own.
     """
     windows = cells.hours.size
     counts = np.zeros((cells.base[-1], ITEM_COUNTS), np.int64)
@@ -358,27 +372,64 @@ def item_pass(
     for row in order:
         now = hour[row]
         while high < log_hour.size and log_hour[high] < now:
-            _item_keys(log_ad[high], log_placement[high], attributes, keys)
+            _item_keys(log_rows[high, 0], log_rows[high, 1], attributes, keys)
             for c in range(cells.entity.size):
                 key = cells.base[c] + keys[cells.entity[c]]
-                _add(counts, key, log_kind[high], 1)
-                counts[key, 3] += log_revenue[high]
+                for column in range(ITEM_COUNTS):
+                    counts[key, column] += log_rows[high, 2 + column]
             high += 1
         for w in range(windows):
             first = low_hour(now, cells.hours[w])
             at = lows[w]
             while at < high and log_hour[at] < first:
-                _item_keys(log_ad[at], log_placement[at], attributes, keys)
+                _item_keys(log_rows[at, 0], log_rows[at, 1], attributes, keys)
                 for c in range(cells.of_window[w], cells.of_window[w + 1]):
                     key = cells.base[c] + keys[cells.entity[c]]
-                    _add(counts, key, log_kind[at], -1)
-                    counts[key, 3] -= log_revenue[at]
+                    for column in range(ITEM_COUNTS):
+                        counts[key, column] -= log_rows[at, 2 + column]
                 at += 1
             lows[w] = at
         _fill_item(
             row, ad, placement[row], counts, attributes, cells, rates, logs, now, stamp, cache,
             keys, out,
         )  # fmt: skip
+
+
+@compiled
+def item_gather(
+    hour: Ints,
+    ad: Ints,
+    placement: Ints,
+    pairs: Longs,
+    of_hour: Longs,
+    first_hour: int,
+    ad_values: Singles,
+    placement_values: Singles,
+    placements: int,
+    cells: Cells,
+    out: Singles,
+) -> None:
+    """Item-side columns of `out` (n, F) of logged impressions (n,), from values made once.
+
+    `pairs` (m,) are the ads asked for in each hour, sorted; those of hour h are rows
+    of_hour[h - first_hour] to of_hour[h - first_hour + 1]. `ad_values` (m, features) and
+    `placement_values` (hours x placements, features) have the columns of `cells` in its order.
+    """
+    for row in range(hour.size):
+        h = hour[row] - first_hour
+        low, high = of_hour[h], of_hour[h + 1]
+        while low + 1 < high:
+            middle = (low + high) // 2
+            if pairs[middle] <= ad[row]:
+                low = middle
+            else:
+                high = middle
+        at = h * placements + placement[row]
+        for f in range(cells.column.size):
+            if cells.entity[cells.cell[f]] == 4:
+                out[row, cells.column[f]] = placement_values[at, f]
+            else:
+                out[row, cells.column[f]] = ad_values[low, f]
 
 
 @compiled

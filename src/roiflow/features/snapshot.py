@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from roiflow import columns as c
@@ -15,13 +17,44 @@ from roiflow.features import item_rows, layout
 from roiflow.features.engine import Engine
 from roiflow.features.layout import NewRows
 from roiflow.features.online import AS_OF_KEY, LAYOUT_KEY, STORED_HISTORIES, FeatureStore
+from roiflow.features.rows import Rows
 from roiflow.features.table import Features
-from roiflow.features.updates import Shown
+from roiflow.features.updates import impression_heads
 from roiflow.features.vocabulary import Vocabulary
 
 SNAPSHOT = "snapshot.json"
 
 _CHUNK = 10_000
+
+
+_PAIRS = pa.schema([pa.field("key", pa.string(), False), pa.field("value", pa.binary(), False)])
+_ZSTD: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}
+
+
+class OpenImpressions:
+    """impressions.parquet: those to which a conversion may still come, written as they are read."""
+
+    def __init__(self, folder: Path, since: int) -> None:
+        """Impressions known at or after `since` (microseconds) are kept."""
+        self._folder, self._since = folder, since
+
+    def __enter__(self) -> "OpenImpressions":
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._writer = pq.ParquetWriter(self._folder / "impressions.parquet", _PAIRS, **_ZSTD)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def put(self, rows: Rows, ids: pa.Table) -> None:
+        """Impressions (n,) with their `impression_id` and `user_id`."""
+        late = np.flatnonzero(rows.known_time >= self._since)
+        if late.size:
+            heads = impression_heads(rows.known_time[late], rows.ad[late], rows.placement[late])
+            named = ids.take(late)
+            keys = pc.binary_join_element_wise("impression:", named[c.IMPRESSION], "")
+            values = pc.binary_join_element_wise(heads, named[c.USER].cast(pa.binary()), b"")
+            self._writer.write_table(pa.table([keys, values], schema=_PAIRS))
 
 
 def write_snapshot(
@@ -30,37 +63,21 @@ def write_snapshot(
     features: Features,
     engine: Engine,
     vocabulary: Vocabulary,
-    recent: pa.Table,
     as_of: int,
 ) -> None:
-    """The store's content at `as_of`: users, hours, days and impressions.
-
-    `recent` has the columns impression_id, user_id, known_time (int64), ad and placement.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_pairs(folder / "users.parquet", *_users(features, engine, vocabulary, as_of))
-    hours, days = _item_values(engine, as_of)
-    _write_pairs(folder / "hours.parquet", list(hours), list(hours.values()))
-    _write_pairs(folder / "days.parquet", list(days), list(days.values()))
-    shown = Shown(
-        recent[c.USER].to_pylist(),
-        np.asarray(recent["known_time"]),
-        np.asarray(recent["ad"]),
-        np.asarray(recent["placement"]),
-    )
-    ids = recent[c.IMPRESSION].to_pylist()
-    _write_pairs(
-        folder / "impressions.parquet", [f"impression:{name}" for name in ids], shown.values()
-    )
+    """The store's content at `as_of`, beside its impressions: users, hours and days."""
+    with pq.ParquetWriter(folder / "users.parquet", _PAIRS, **_ZSTD) as writer:
+        for pairs in _users(features, engine, vocabulary, as_of):
+            writer.write_table(pairs)
+    for name, values in zip(("hours", "days"), _item_values(engine, as_of), strict=True):
+        pq.write_table(_pairs(list(values), list(values.values())), folder / f"{name}.parquet")
     (folder / SNAPSHOT).write_text(json.dumps({"layout": layout.LAYOUT, "as_of": as_of}) + "\n")
 
 
 def _users(
     features: Features, engine: Engine, vocabulary: Vocabulary, as_of: int
-) -> tuple[list[str], list[bytes]]:
-    plan, log, events = engine.plan, engine.user_log, features.events
-    ids: list[str] = vocabulary.ids("user").to_pylist()
-    keys, values = [], []
+) -> Iterator[pa.Table]:
+    plan, log, events, ids = engine.plan, engine.user_log, features.events, vocabulary.ids("user")
     for start in range(1, len(ids) + 1, _CHUNK):
         end = min(start + _CHUNK, len(ids) + 1)
         behaved = slice(events.offsets[start], events.offsets[end])
@@ -77,8 +94,7 @@ def _users(
             log.category[counted],
             log.kind[counted],
         )
-        keys += [f"user:{name}" for name in ids[start - 1 : end - 1]]
-        values += layout.merge(
+        values = layout.merge(
             [None] * (end - start),
             np.arange(start, end, dtype=np.int32),
             np.ascontiguousarray(features.profile[start:end]),
@@ -87,20 +103,15 @@ def _users(
             now=as_of // MICROS_PER_HOUR,
             max_days=plan.max_days,
         )
-    return keys, values
+        names = ids[start - 1 : end - 1]
+        yield _pairs(pc.binary_join_element_wise("user:", names, ""), values)
 
 
 def _item_values(engine: Engine, as_of: int) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Values by hour and by day; hours only as far back as windows of at most a day reach."""
     items, now = engine.item_log, as_of // MICROS_PER_HOUR
-    rows = slice(np.searchsorted(items.hour, 24 * (now // 24 - engine.plan.max_days)), None)
-    hours, days = item_rows.by_hour_and_day(
-        items.hour[rows].astype(np.int64) * MICROS_PER_HOUR,
-        items.ad[rows],
-        items.placement[rows],
-        items.kind[rows],
-        items.revenue[rows],
-    )
+    first = np.searchsorted(items.hour, 24 * (now // 24 - engine.plan.max_days))
+    hours, days = item_rows.by_hour_and_day(items.hour[first:], items.rows[first:])
     recent = {key for key, _, _ in item_rows.periods(now, 0)} | {f"hour:{now}"}
     return (
         {key: item_rows.write(rows) for key, rows in hours.items() if key in recent},
@@ -108,9 +119,8 @@ def _item_values(engine: Engine, as_of: int) -> tuple[dict[str, bytes], dict[str
     )
 
 
-def _write_pairs(path: Path, keys: list[str], values: list[bytes]) -> None:
-    table = pa.table({"key": pa.array(keys, pa.string()), "value": pa.array(values, pa.binary())})
-    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+def _pairs(keys: Any, values: list[bytes]) -> pa.Table:
+    return pa.table([pa.array(keys, pa.string()), pa.array(values, pa.binary())], schema=_PAIRS)
 
 
 def load_snapshot(store: FeatureStore, folder: Path) -> bool:

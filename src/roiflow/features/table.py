@@ -5,6 +5,7 @@ user-sorted events instead of lists, and are sorted by user, then event_time.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,22 @@ Longs = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Flags = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
+
+_DTYPES: dict[Any, Any] = {
+    Ints: np.int32,
+    Longs: np.int64,
+    Floats: np.float64,
+    Singles: np.float32,
+    Flags: np.bool_,
+    Bytes: np.uint8,
+}
+
+
+def dtype_of(annotation: Any) -> np.dtype[Any]:
+    """The element type of an array field's annotation."""
+    return np.dtype(_DTYPES[annotation])
+
 
 CONTEXT = ("placement", "device", "hour", "weekday")
 """Columns of a request's context; hour 0-23 and weekday 0-6 (Monday 0) are in UTC."""
@@ -58,7 +75,7 @@ class Impressions:
     clicked: Flags  # (n,)
     converted: Flags  # (n,)
     propensity: Floats  # (n,) given the ads above in the slate; NaN where not logged
-    split: NDArray[np.uint8]  # (n,) TRAIN, VALIDATION or TEST, by global time
+    split: Bytes  # (n,) TRAIN, VALIDATION or TEST, by global time
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,16 @@ _IMPRESSION = np.dtype([("known_time", "<i8"), ("ad", "<i4"), ("placement", "<i4
 _WAITING = np.dtype([("known_time", "<i8"), ("revenue", "<i8"), ("kind", "<i8")])
 
 
+def impression_heads(known_time: Longs, ad: Ints, placement: Ints) -> pa.BinaryArray:
+    """The fixed part (n,) of impressions' values; the user id follows it."""
+    heads = np.zeros(known_time.size, _IMPRESSION)
+    heads["known_time"], heads["ad"], heads["placement"] = known_time, ad, placement
+    fixed = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(_IMPRESSION.itemsize), heads.size, [None, pa.py_buffer(heads.tobytes())]
+    )
+    return fixed.cast(pa.binary())
+
+
 @dataclass(frozen=True)
 class Shown:
     """Impressions (n,) to which outcomes may belong."""
@@ -40,14 +50,8 @@ class Shown:
 
     def values(self) -> list[bytes]:
         """As the store keeps them, to be found by a later click or conversion."""
-        heads = np.zeros(len(self.user_ids), _IMPRESSION)
-        heads["known_time"], heads["ad"] = self.known_time, self.ad
-        heads["placement"] = self.placement
-        packed, width = heads.tobytes(), _IMPRESSION.itemsize
-        return [
-            packed[width * i : width * (i + 1)] + name.encode()
-            for i, name in enumerate(self.user_ids)
-        ]
+        heads = impression_heads(self.known_time, self.ad, self.placement).to_pylist()
+        return [head + name.encode() for head, name in zip(heads, self.user_ids, strict=True)]
 
     def with_stored(self, values: Sequence[bytes], sizes: Mapping[str, int]) -> "Shown":
         """Followed by impressions that the store has kept; ads and placements beyond `sizes` are 0.
@@ -217,11 +221,10 @@ class Batch:
         item_known = np.concatenate([shown.known_time[:mine], known])
         item_kind = np.concatenate([self.clicked, kind])
         hours, days = item_rows.by_hour_and_day(
-            item_known,
-            ad,
-            placement,
-            item_kind,
-            np.concatenate([np.zeros(mine, np.int64), revenue]),
+            (item_known // MICROS_PER_HOUR).astype(np.int32),
+            item_rows.counted(
+                ad, placement, item_kind, np.concatenate([np.zeros(mine, np.int64), revenue])
+            ),
         )
         every_known = np.concatenate([item_known, behaved_known])
         lookup = vocabulary.lookup("user")

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from roiflow.errors import ContractError
+from roiflow.features.hashing import HashIndex
 from roiflow.features.table import Ints
 from roiflow.files import write_file
 
@@ -36,6 +37,7 @@ class Vocabulary:
     def __init__(self, ids: Mapping[str, pa.StringArray]) -> None:
         self._ids = dict(ids)
         self._lookups: dict[str, dict[str, int]] = {}
+        self._indices: dict[str, HashIndex] = {}
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -52,10 +54,9 @@ class Vocabulary:
 
     def index(self, kind: str, values: pa.Array | pa.ChunkedArray) -> Ints:
         """Ids (n,) -> dense indices (n,); 0 where unknown or null. For whole columns."""
-        found = pc.index_in(values, value_set=self.ids(kind), skip_nulls=True)
-        if isinstance(found, pa.ChunkedArray):
-            found = found.combine_chunks()
-        return np.asarray(pc.fill_null(found, -1)) + np.int32(1)
+        if kind not in self._indices:
+            self._indices[kind] = HashIndex(self.ids(kind))
+        return self._indices[kind].find(values.cast(pa.string())) + np.int32(1)
 
     def lookup(self, kind: str) -> dict[str, int]:
         """id -> dense index, as a dictionary made once. For a few ids at a time."""

@@ -1,11 +1,12 @@
 """Validated weeks -> indexed, as-known features, the vocabulary and the online snapshot."""
 
+import os
 import sys
 from pathlib import Path
 
 from rich.progress import Progress
 
-from roiflow.features.build import build, write_built
+from roiflow.features.build import build
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.files import write_directory
@@ -19,14 +20,15 @@ def main(raw: Path, validated: Path, features: Path, params: Path) -> None:
     published = Vocabulary.read(raw / "vocabulary.parquet")
     with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task("features", total=1.0)
-        built = build(
-            Window(validated),
-            published,
-            config,
-            lambda done, what: bar.update(task, completed=done, description=what),
-        )
         with write_directory(features) as folder:
-            write_built(folder, built)
+            build(
+                Window(validated),
+                published,
+                config,
+                folder,
+                threads=len(os.sched_getaffinity(0)),
+                progress=lambda done, what: bar.update(task, completed=done, description=what),
+            )
 
 
 if __name__ == "__main__":

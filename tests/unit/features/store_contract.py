@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from roiflow.errors import ContractError, ServiceError
-from roiflow.features.build import Built, write_built
+from roiflow.features.build import Built
 from roiflow.features.online import LAYOUT_KEY, FeatureStore, Value, Values, Writes, dense
 from roiflow.features.plan import Plan
 from roiflow.features.snapshot import load_snapshot
@@ -120,13 +120,13 @@ def last_behaviour(built: Built, user: int, time: int) -> int:
 
 @cache
 def _built(folder: Path) -> Built:
-    return random_world(11).built(folder / "contract" / "validated")
+    return random_world(11).built(folder / "contract")
 
 
 @cache
 def _snapshot(folder: Path) -> Path:
-    write_built(folder / "contract", _built(folder))
-    return folder / "contract" / "online"
+    _built(folder)
+    return folder / "contract" / "features" / "online"
 
 
 class StoreContract:

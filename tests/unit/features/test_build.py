@@ -12,7 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from roiflow.data.split import TEST, TRAIN, VALIDATION
 from roiflow.errors import ContractError, ParamsError
 from roiflow.features.build import Built, build
-from roiflow.features.rows import Window, hash_ids
+from roiflow.features.hashing import hash_ids
+from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
 from tests.unit.features.world import (
     DAY,
@@ -418,7 +419,7 @@ def test_the_next_week_never_renumbers(tmp_path: Path) -> None:
     world = random_world(8)
     first = world.built(tmp_path / "first").vocabulary
     late = replace(world, users=("u0", *world.users)).show("u0", "a1", at(1)).write(tmp_path / "w")
-    second = build(Window(late), first, PARAMS).vocabulary
+    second = build(Window(late), first, PARAMS, tmp_path / "second").vocabulary
     for kind in first.kinds:
         assert second.ids(kind)[: len(first.ids(kind))].equals(first.ids(kind))
     assert second.ids("user").to_pylist()[-1] == "u0"
@@ -457,13 +458,13 @@ def test_a_one_week_window_tests_on_its_last_days(tmp_path: Path) -> None:
             path.unlink()
         for path in folder.glob(f"*/week={week}"):
             path.rmdir()
-    log = build(Window(folder), Vocabulary({}), PARAMS).features.impressions
+    log = build(Window(folder), Vocabulary({}), PARAMS, tmp_path / "f").features.impressions
     assert log.split.tolist() == [TRAIN] * 3 + [VALIDATION] * 2 + [TEST] * 2
 
 
 def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="no week of impressions"):
-        build(Window(tmp_path / "none"), Vocabulary({}), PARAMS)
+        build(Window(tmp_path / "none"), Vocabulary({}), PARAMS, tmp_path / "f")
     with pytest.raises(ContractError, match="no impression in any week"):
         World().built(tmp_path / "empty")
     with pytest.raises(ContractError, match="no impression before the validation days"):
@@ -481,7 +482,7 @@ def test_a_corrupt_file_is_named(tmp_path: Path, calm: World) -> None:
     path = calm.write(tmp_path) / "behaviours" / f"week={LAST}" / "part-0.parquet"
     path.write_bytes(b"PAR1 and no more")
     with pytest.raises(ContractError, match=str(path)):
-        build(Window(tmp_path), Vocabulary({}), PARAMS)
+        build(Window(tmp_path), Vocabulary({}), PARAMS, tmp_path / "f")
 
 
 def test_hashes_are_of_the_text_alone(tmp_path: Path) -> None:

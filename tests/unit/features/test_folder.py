@@ -7,7 +7,6 @@ from numpy.testing import assert_array_equal
 
 import roiflow.features
 from roiflow.errors import ContractError
-from roiflow.features.build import write_built
 from roiflow.features.engine import open_engine
 from roiflow.features.table import Features
 from roiflow.features.vocabulary import Vocabulary
@@ -17,9 +16,8 @@ from tests.unit.features.world import random_world
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("features")
-    (place / "data").mkdir()
-    write_built(place / "data", random_world(1).built(place / "validated"))
-    return place / "data"
+    random_world(1).built(place)
+    return place / "features"
 
 
 def assert_same(one: object, other: object) -> None:

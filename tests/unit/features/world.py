@@ -167,7 +167,7 @@ class World:
 
     def built(self, folder: Path, params: FeaturesParams = PARAMS) -> Built:
         """The features of this world."""
-        return build(Window(self.write(folder)), Vocabulary({}), params)
+        return build(Window(self.write(folder)), Vocabulary({}), params, folder / "features")
 
 
 def _known(rows: list[Row], start: int, end: int) -> Iterable[Row]:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from roiflow import candidates
 from roiflow.data import lake
 from roiflow.data.weeks import Week
-from roiflow.features.build import Built, build, write_built
+from roiflow.features.build import Built, build
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.params import FeaturesParams, SimulatorParams, load_params
@@ -62,9 +62,7 @@ def tiny_world(folder: Path, weeks: tuple[str, ...] = WEEKS, **keys: object) -> 
         week = Week.parse(name)
         for table, rows in source.pull(week, week.end).items():
             lake.write(folder / "validated", table, week, rows)
-    built = build(Window(folder / "validated"), Vocabulary({}), FEATURES)
-    (folder / "features").mkdir()
-    write_built(folder / "features", built)
+    built = build(Window(folder / "validated"), Vocabulary({}), FEATURES, folder / "features")
     return TinyWorld(params, source, built, folder / "features", folder / "validated")
 
 
@@ -76,13 +74,16 @@ def rebuilt(folder: Path, world: TinyWorld, lake_folder: Path, weeks: tuple[str,
         for table, rows in source.pull(week, week.end).items():
             lake.write(folder / "validated", table, week, rows)
     features = folder / "features"
-    features.mkdir()
-    write_built(features, build(Window(folder / "validated"), world.built.vocabulary, FEATURES))
+    build(Window(folder / "validated"), world.built.vocabulary, FEATURES, features)
     return features
 
 
 def write_package(
-    folder: Path, world: TinyWorld, layers: int = 2, temperature: float = 1.0
+    folder: Path,
+    world: TinyWorld,
+    layers: int = 2,
+    temperature: float = 1.0,
+    feature_sample: float = 0.5,
 ) -> Package:
     """The world's package."""
     built = world.built
@@ -114,6 +115,7 @@ def write_package(
         temperature=temperature,
         cost_weight=1.0,
         cost_shares=SHARES,
+        feature_sample=feature_sample,
     )
     encode, dense = about.encode_length, len(features.dense_names)
     files = {
