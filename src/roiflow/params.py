@@ -301,10 +301,11 @@ class EvaluateParams(Section):
 
 
 class ExportParams(Section):
-    """ONNX against torch."""
+    """ONNX against torch; `feature_sample` of the slates are logged with all their features."""
 
     parity_rows: Count
     parity_tolerance: Positive
+    feature_sample: Fraction
 
 
 class GateParams(Section):

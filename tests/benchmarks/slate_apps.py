@@ -23,7 +23,9 @@ Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
 ROW = np.array([[0, 1, 2]])
 HALF = np.full((1, 3), 0.5)
 IDS = np.array([["a", "b", "c"]], object)
-SLATES = Slates(ROW, IDS, HALF, HALF, HALF, HALF, HALF, ROW * 100)
+SLATES = Slates(
+    ROW, IDS, HALF, HALF, HALF, HALF, HALF, ROW * 100, ROW[0, :1], np.zeros((1, 1000), np.uint8)
+)
 
 
 class Request(BaseModel):

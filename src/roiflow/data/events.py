@@ -13,6 +13,7 @@ from roiflow.data import schemas
 from roiflow.data.schemas import TIME
 
 KIND, EVENT, ADS = "kind", "event_id", "ads"
+AS_OF, FEATURES, VECTOR = "as_of", "features", "vector"
 SLATE, CLICK, CONVERSION, BEHAVIOUR = KINDS = ("slate", "click", "conversion", "behaviour")
 SHARES = ("impression_share", "click_share", "conversion_share")
 
@@ -42,6 +43,9 @@ EVENTS = pa.schema(
         (c.POLICY_VERSION, pa.string()),
         *((share, pa.float64()) for share in SHARES),
         (ADS, pa.list_(SHOWN)),
+        (AS_OF, pa.int64()),
+        (FEATURES, pa.string()),
+        (VECTOR, pa.binary()),
         (c.REVENUE, pa.int64()),
         (c.AD, pa.string()),
         (c.CATEGORY, pa.string()),

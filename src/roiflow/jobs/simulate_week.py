@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.progress import Progress as Bar
 
+from roiflow.data import served_features
 from roiflow.data.weeks import Week
 from roiflow.errors import SourceError
 from roiflow.features.snapshot import load_snapshot
@@ -48,13 +49,17 @@ def simulate(
 ) -> int:
     """Serve `week` with the package in this process; the number of impressions.
 
+    What the slates were made from is kept in the lake.
+
     Serving a week again replaces it; the same package gives the same rows.
     """
     recommender = Recommender(Package.load(package))
     store = recommender.memory_store()
     load_snapshot(store, online)
     chooser = ServedChooser(recommender, store, source.world)
-    return int(source.serve_week(week, chooser, progress)["impressions"].num_rows)
+    tables = source.serve_week(week, chooser, progress)
+    served_features.write(source.lake, source.name, week, chooser.served)
+    return int(tables["impressions"].num_rows)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numpy as np
 from msgspec import Meta
 
 from roiflow.errors import RoiflowError, ServiceError
+from roiflow.features import parity
 from roiflow.ranking.value import CostShares
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.stream import checks
@@ -169,10 +170,14 @@ class SlateApp:
         shares: CostShares,
         limits: Limits,
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
+        feature_sample: float = 0.0,
     ) -> None:
-        """`now` gives microseconds since the epoch, UTC."""
+        """`now` gives microseconds since the epoch, UTC; `feature_sample` of all slates are logged
+        with what the models were given.
+        """
         self._maker, self._log, self._version, self._now = maker, log, version, now
         self._shares, self._limits = shares, limits
+        self._feature_sample = feature_sample
         self._metrics = Metrics(version)
         self._encode = msgspec.json.Encoder().encode
         self._slate_decoder = msgspec.json.Decoder(SlateRequest)
@@ -258,6 +263,7 @@ class SlateApp:
                 click_share=self._shares.click,
                 conversion_share=self._shares.conversion,
                 ads=shown,
+                **({} if degraded else self._evidence(request.request_id, slates)),
             )
         )
         answer = SlateAnswer(request.request_id, self._version.policy_version, degraded, ads)
@@ -267,6 +273,15 @@ class SlateApp:
             self._metrics.degraded.inc()
         self._metrics.seconds.observe(time.perf_counter() - started)
         return encoded
+
+    def _evidence(self, request_id: str, slates: Slates) -> dict[str, Any]:
+        """What the slate was made from, so that it can be computed again."""
+        whole = parity.sampled(request_id, self._feature_sample)
+        return {
+            "as_of": int(slates.as_of[0]),
+            "features": parity.hashes(slates.vectors)[0],
+            "vector": slates.vectors[0].tobytes() if whole else None,
+        }
 
     def _events(self, body: bytes) -> bytes:
         messages = _decode(self._events_decoder, body).events

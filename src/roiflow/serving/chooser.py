@@ -1,15 +1,22 @@
-"""A served package as the one that fills the simulated world's slates."""
+"""A served package as the one that fills the simulated world's slates, and what it did so from."""
 
 import numpy as np
+import pyarrow as pa
 
+from roiflow import columns as c
+from roiflow.data.events import ADS, AS_OF, FEATURES, VECTOR
+from roiflow.data.schemas import TIME
+from roiflow.data.served_features import SERVED
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import Week
 from roiflow.errors import ContractError
+from roiflow.features import parity
 from roiflow.features.online import OnlineStore
 from roiflow.serving.recommender import Recommender
-from roiflow.serving.slates import RequestContexts
+from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.simulator.noise import Floats
 from roiflow.simulator.population import Flags, Ints, WorldRequests
+from roiflow.simulator.tables import request_ids
 from roiflow.simulator.world import World
 
 
@@ -23,6 +30,7 @@ class ServedChooser:
         self.arm = "stable"
         self._recommender, self._store, self._world = recommender, store, world
         self._ads = np.array(recommender.models.ads.ad_id)
+        self._served: list[pa.Table] = []
 
     def choose(
         self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
@@ -52,7 +60,36 @@ class ServedChooser:
                 f"request {requests.number[row]}: only {eligible[world_row].sum()} ads of the "
                 f"package can be shown, fewer than {slates.row.shape[1]} slots"
             )
+        self._served.append(self._evidence(requests, contexts, slates))
         return world_row[slates.row], slates.propensity
+
+    def _evidence(
+        self, requests: WorldRequests, contexts: RequestContexts, slates: Slates
+    ) -> pa.Table:
+        week = Week.of(int(requests.event_time[0]))
+        names: list[str] = request_ids(week, requests.number, 1).to_pylist()
+        whole = [parity.sampled(name, self._recommender.feature_sample) for name in names]
+        rows = {
+            c.REQUEST: names,
+            c.USER: contexts.user_ids,
+            c.EVENT_TIME: pa.array(requests.event_time).cast(TIME),
+            c.PLACEMENT: contexts.placement,
+            c.DEVICE: contexts.device,
+            c.POLICY_VERSION: [self.policy_version] * len(names),
+            ADS: slates.ad_ids.tolist(),
+            AS_OF: slates.as_of,
+            FEATURES: parity.hashes(slates.vectors),
+            VECTOR: [
+                vector.tobytes() if kept else None
+                for kept, vector in zip(whole, slates.vectors, strict=True)
+            ],
+        }
+        return pa.table(rows, schema=SERVED)
+
+    @property
+    def served(self) -> pa.Table:
+        """What the slates so far were made from; rows of data.served_features.SERVED."""
+        return pa.concat_tables([SERVED.empty_table(), *self._served])
 
     def observe(self, tables: Tables) -> None:
         """What has just become known goes into the store."""

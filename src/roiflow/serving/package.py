@@ -66,6 +66,8 @@ class Description:
     temperature: float
     cost_weight: float
     cost_shares: CostShares
+    feature_sample: float
+    """Share of slates whose vectors are logged whole; of all others the hash is."""
 
 
 @dataclass(frozen=True)

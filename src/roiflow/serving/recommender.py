@@ -14,9 +14,10 @@ import numpy as np
 from roiflow import candidates
 from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.errors import PackageError
-from roiflow.features import online
+from roiflow.features import online, parity
 from roiflow.features.layout import UserStates
 from roiflow.features.online import AdStates, MemoryStore, OnlineStore
+from roiflow.features.parity import Bytes
 from roiflow.features.plan import CONTEXT_PLACEMENT, Plan, context
 from roiflow.features.table import Flags, Floats, Ints, Longs, Requests, Singles
 from roiflow.features.vocabulary import Vocabulary
@@ -151,6 +152,8 @@ class Recommender:
         self.policy_version = package.digest[:12]
         self.slate_size = package.description.slate_size
         self._names = np.array([*package.ads.ad_id, ""], dtype=object)
+        self._vector = vector_shape(package)
+        self.feature_sample = package.description.feature_sample
 
     @property
     def history(self) -> int:
@@ -203,10 +206,11 @@ class Recommender:
         as_of = int(batch.event_time[-1])
         users = within(store.read(batch.user_ids, as_of), self.models.plan)
         items = store.ad_states(as_of)
-        columns, sets = self.expect(batch, users, items, eligible)
+        columns, requests, sets = self._expect(batch, users, items, eligible)
         logits = self.models.logits(sets)
         choices, propensity = plackett_luce.sample(logits, self.slate_size, rng)
-        return self._slates(columns, sets, choices, propensity), users.degraded or items.degraded
+        slates = self._slates(columns, sets, choices, propensity, users, requests)
+        return slates, users.degraded or items.degraded
 
     def expect(
         self,
@@ -216,6 +220,16 @@ class Recommender:
         eligible: Flags | None = None,
     ) -> tuple[Longs, CandidateSets]:
         """Rows of the catalogue (B, k) that requests of one hour may show, and what to expect."""
+        columns, _, sets = self._expect(batch, users, items, eligible)
+        return columns, sets
+
+    def _expect(
+        self,
+        batch: RequestContexts,
+        users: UserStates,
+        items: AdStates,
+        eligible: Flags | None,
+    ) -> tuple[Longs, Requests, CandidateSets]:
         requests = self.requests(batch, users, items)
         if eligible is not None:
             requests = replace(requests, ad=np.where(eligible, requests.ad, -1).astype(np.int32))
@@ -223,7 +237,7 @@ class Recommender:
         columns = self.models.select(requests, people, self.models.plan.attributes)
         requests = narrow(requests, columns)
         predictions = self.models.predict(requests, people, self.models.ads.attributes[columns])
-        return columns, self.models.candidate_sets(requests, predictions)
+        return columns, requests, self.models.candidate_sets(requests, predictions)
 
     def requests(self, batch: RequestContexts, users: UserStates, items: AdStates) -> Requests:
         """Requests of one hour with every ad of the catalogue and its features."""
@@ -266,7 +280,13 @@ class Recommender:
         return np.array([lookup.get(name, 0) for name in names], np.int32)
 
     def _slates(
-        self, columns: Longs, sets: CandidateSets, choices: Longs, propensity: Floats
+        self,
+        columns: Longs,
+        sets: CandidateSets,
+        choices: Longs,
+        propensity: Floats,
+        users: UserStates,
+        requests: Requests,
     ) -> Slates:
         shown = choices >= 0
         rows, at = np.arange(choices.shape[0])[:, None], np.where(shown, choices, 0)
@@ -284,12 +304,18 @@ class Recommender:
             revenue=take(sets.revenue),
             value=take(sets.value(self.models.about.cost_weight)),
             bid=take(sets.bid),
+            as_of=np.full(choices.shape[0], users.as_of),
+            vectors=_vectors(
+                users, requests, np.where(shown[:, :, None], requests.dense[rows, at], 0)
+            ),
         )
 
     def _empty(self) -> Slates:
         none = np.zeros((0, self.slate_size))
         rows = none.astype(np.int64)
-        return Slates(rows, self._names[rows], none, none, none, none, none, rows)
+        nothing = rows[:, 0]
+        vectors = np.zeros((0, self._vector.bytes), np.uint8)
+        return Slates(rows, self._names[rows], none, none, none, none, none, rows, nothing, vectors)
 
 
 def within(users: UserStates, plan: Plan) -> UserStates:
@@ -312,6 +338,30 @@ def _history(users: UserStates) -> Histories:
         users.history_action,
         users.history_time,
         users.history_length.astype(np.int64),
+    )
+
+
+def _vectors(users: UserStates, requests: Requests, shown: Singles) -> Bytes:
+    """What the models were given; `shown` (B, S, F) are the dense features of the shown ads."""
+    return parity.pack(
+        parity.Inputs(
+            users.user,
+            users.profile,
+            users.history_ad,
+            users.history_category,
+            users.history_action,
+            users.history_time,
+            requests.context,
+            shown,
+        )
+    )
+
+
+def vector_shape(package: Package) -> parity.Shape:
+    """Sizes of the vectors that a package's slates have."""
+    about = package.description
+    return parity.Shape(
+        len(about.profile_names), about.encode_length, about.slate_size, about.dense_names
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from roiflow.data.weeks import MICROS_PER_HOUR, MICROS_PER_SECOND
 from roiflow.errors import ServiceError
-from roiflow.features.online import FeatureStore, OnlineStore, Value, Values
+from roiflow.features.online import FeatureStore, OnlineStore, Value, Values, Writes
 from roiflow.features.redis_store import RedisValues
 from roiflow.serving.app import SlateApp, Version
 from roiflow.serving.package import Package
@@ -57,6 +57,10 @@ class Breaker:
         """As the values beneath."""
         self._values.put(pairs, seconds)
 
+    def commit(self, key: str, expected: Value, writes: Writes) -> None:
+        """As the values beneath."""
+        self._values.commit(key, expected, writes)
+
 
 class OnlineSlates:
     """A recommender with its store and its randomness: the app's SlateMaker."""
@@ -94,4 +98,5 @@ def build_app(package_folder: Path, redis_url: str | None, served: Path) -> Slat
         Version(recommender.policy_version, package.digest, about.week, len(package.ads.ad_id)),
         about.cost_shares,
         LIMITS,
+        feature_sample=about.feature_sample,
     )

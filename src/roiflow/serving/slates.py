@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from roiflow.features.parity import Bytes
 from roiflow.features.table import Floats, Longs
 
 
@@ -31,3 +32,5 @@ class Slates:
     revenue: Floats  # (B, S) micros, E[revenue | conversion]
     value: Floats  # (B, S) micros, expected revenue minus lambda x expected cost
     bid: Longs  # (B, S) micros
+    as_of: Longs  # (B,) microseconds: the newest known_time that the online features took in
+    vectors: Bytes  # (B, W) what the models were given, see features/parity.py

@@ -91,7 +91,7 @@ class SimulatorSource:
         Raises ParamsError, naming key and value, on an impossible world.
         """
         self.world = World(params)
-        self._lake = lake / self.name
+        self.lake, self._lake = lake, lake / self.name
         self._runs: dict[Week, WeekRun] = {}
 
     def pull(self, week: Week, as_of: int) -> Tables:

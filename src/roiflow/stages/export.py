@@ -18,7 +18,7 @@ from roiflow.features import engine as counters
 from roiflow.features.table import Catalogue, Features, Requests
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.files import write_file
-from roiflow.params import load_params
+from roiflow.params import Params, load_params
 from roiflow.policy import SlatePolicy
 from roiflow.policy.candidate_sets import first_rows, top_requests
 from roiflow.ranking.onnx import export as to_onnx
@@ -58,7 +58,7 @@ def main(
             **feature_files(features, table),
             **candidate_files(candidates),
         }
-        about = describe(config.ingest.source, table, model, slates, ranker)
+        about = describe(config, table, model, slates, ranker)
         draft = Package.write(Path(aside) / "package", about, files)
         bar.update(task, advance=1, description="compare with torch")
         models = Models(draft)
@@ -88,11 +88,11 @@ def main(
 
 
 def describe(
-    source: str, features: Features, model: RosaRanker, policy: SlatePolicy, ranker: Path
+    config: Params, features: Features, model: RosaRanker, policy: SlatePolicy, ranker: Path
 ) -> Description:
     """The manifest's values."""
     return Description(
-        source=source,
+        source=config.ingest.source,
         week=features.catalogues[-1].week,
         dense_names=features.dense_names,
         profile_names=features.profile_names,
@@ -104,6 +104,7 @@ def describe(
         temperature=policy.temperature,
         cost_weight=policy.cost_weight,
         cost_shares=load_cost_shares(ranker),
+        feature_sample=config.export.feature_sample,
     )
 
 

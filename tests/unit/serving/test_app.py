@@ -9,11 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
+from roiflow.features.parity import hashes, sampled
 from roiflow.ranking.value import CostShares
 from roiflow.serving.app import MAX_SLATE_BYTES, SlateApp, Version
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.stream.checks import Limits
-from roiflow.stream.served_log import EventLog, read
+from roiflow.stream.events import Event, Slate
+from roiflow.stream.rows import table
+from roiflow.stream.served_log import EventLog, read, segments
 
 NOW = 1_800_000_000_000_000
 HOUR = 3_600_000_000
@@ -36,7 +39,9 @@ class Planted:
         one = np.tile([[0.5, 0.25, 1.0]], size)
         rows = np.tile(np.array([[0, 1, -1]]), size)
         bid = np.tile(np.array([[10, 20, 0]]), size)
-        return Slates(rows, ids, one, one / 10, one / 100, one, one * 8, bid), self.degraded
+        as_of, vectors = np.full(size[0], NOW - 5), np.full((size[0], 12), 7, np.uint8)
+        slates = Slates(rows, ids, one, one / 10, one / 100, one, one * 8, bid, as_of, vectors)
+        return slates, self.degraded
 
 
 @pytest.fixture
@@ -107,6 +112,43 @@ def test_what_is_served_is_logged_with_its_arm(app: SlateApp, tmp_path: Path) ->
     assert [row["arm"] for row in rows] == ["stable", "stable", "canary", "canary"]
     assert [row["propensity"] for row in rows] == [0.5, 0.25, 0.5, 0.25]
     assert [row["cost_micros"] for row in rows] == [0, 0, 0, 20]
+
+
+def slates(folder: Path) -> list[Slate]:
+    decoder = msgspec.json.Decoder(Event)
+    lines = (line for path in segments(folder) for line in path.read_bytes().splitlines())
+    return [event for line in lines if isinstance(event := decoder.decode(line), Slate)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_what_a_slate_was_made_from_is_logged(maker: Planted, tmp_path: Path, share: float) -> None:
+    """The hash of every slate, the vector of the sampled ones, neither of a degraded one."""
+    log = EventLog(tmp_path / "served")
+    version = Version("v7", "digest", "2026-W04", 2)
+    app = SlateApp(maker, log, version, SHARES, LIMITS, lambda: NOW, feature_sample=share)
+    for number in range(40):
+        maker.degraded = number == 39
+        app.answer(msgspec.json.encode(BODY | {"request_id": f"r{number}"}))
+    app.close()
+    *made, degraded = slates(tmp_path / "served")
+    assert {slate.as_of for slate in made} == {NOW - 5}
+    assert {slate.features for slate in made} == {hashes(np.full((1, 12), 7, np.uint8))[0]}
+    kept = {slate.request_id: slate.vector for slate in made if slate.vector is not None}
+    assert set(kept.values()) <= {bytes([7]) * 12}
+    assert set(kept) == {slate.request_id for slate in made if sampled(slate.request_id, share)}
+    assert {0.0: len(kept) == 0, 0.5: 8 < len(kept) < 32, 1.0: len(kept) == 39}[share]
+    assert (degraded.as_of, degraded.features, degraded.vector) == (None, None, None)
+
+
+def test_a_log_from_before_features_were_logged_is_read() -> None:
+    line = (
+        b'{"kind":"slate","request_id":"r","user_id":"u","event_time":5,"known_time":5,'
+        b'"placement":"p","device":"d","arm":"a","degraded":false,"policy_version":"v",'
+        b'"impression_share":0,"click_share":1,"conversion_share":0,"ads":[]}'
+    )
+    old = msgspec.json.decode(line, type=Slate)
+    assert (old.as_of, old.features, old.vector) == (None, None, None)
+    assert table([old])["vector"].to_pylist() == [None]
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
+from roiflow.data import served_features
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError
 from roiflow.evaluation.replay import replay
-from roiflow.features import read
+from roiflow.features import parity, read
 from roiflow.features.engine import open_engine
 from roiflow.jobs.simulate_week import simulate
 from roiflow.policy.candidate_sets import columns_of
@@ -35,9 +36,39 @@ def test_the_week_is_served_logged_and_repeatable(
     assert set(served["slate_size"].to_pylist()) == {SLATE}
     propensity = np.asarray(served["propensity"])
     assert ((propensity > 0) & (propensity <= 1)).all()
+    kept = served_features.path_of(tmp_path, "simulator", WEEK)
+    before = kept.read_bytes()
     simulate(package.folder, online, source, WEEK)
+    assert kept.read_bytes() == before
     again = SimulatorSource(world.params, tmp_path).pull(WEEK, WEEK.end)["impressions"]
     assert again.equals(first)
+
+
+def test_what_the_slates_were_made_from_is_kept(
+    world: TinyWorld, package: Package, tmp_path: Path
+) -> None:
+    source = SimulatorSource(world.params, tmp_path)
+    simulate(package.folder, world.features / "online", source, WEEK)
+    slates = served_features.read(tmp_path, "simulator", WEEK)
+    assert slates is not None
+    shown = source.pull(WEEK, WEEK.end)["impressions"].to_pylist()
+    first = {row["request_id"]: row for row in shown if row["position"] == 1}
+    ads: dict[str, list[str]] = {}
+    for row in sorted(shown, key=lambda row: row["position"]):
+        ads.setdefault(row["request_id"], []).append(row["ad_id"])
+    rows = [row for row in slates.to_pylist() if row["request_id"] in first]  # known in the week
+    assert len(rows) > 100
+    for row in rows:
+        assert row["ads"] == ads[row["request_id"]]
+        for name in ("user_id", "event_time", "placement", "device", "policy_version"):
+            assert row[name] == first[row["request_id"]][name]
+        assert row["as_of"] < row["event_time"].timestamp() * 1e6
+    whole = [row for row in rows if row["vector"] is not None]
+    assert 0.3 < len(whole) / len(rows) < 0.7
+    for row in whole:
+        vector = np.frombuffer(row["vector"], np.uint8)[None]
+        assert parity.hashes(vector) == [row["features"]]
+    assert served_features.read(tmp_path, "simulator", WEEK.plus(1)) is None
 
 
 def test_slates_are_those_of_the_offline_engine(

@@ -27,6 +27,7 @@ DESCRIPTION = Description(
     temperature=1.0,
     cost_weight=1.0,
     cost_shares=CostShares(0.0, 0.25, 0.0),
+    feature_sample=0.5,
 )
 POLICY = SlatePolicy(
     slate_size=2,

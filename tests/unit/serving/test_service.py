@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from roiflow.errors import PackageError, ServiceError
-from roiflow.features.online import FeatureStore, MemoryValues, Value
+from roiflow.features.online import FeatureStore, MemoryValues, Value, Writes
 from roiflow.features.snapshot import load_snapshot
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
@@ -30,6 +30,9 @@ class Failing:
 
     def put(self, pairs: Mapping[str, bytes], seconds: int) -> None:
         self.values.put(pairs, seconds)
+
+    def commit(self, key: str, expected: Value, writes: Writes) -> None:
+        self.values.commit(key, expected, writes)
 
 
 def test_a_failed_store_is_asked_again_only_after_a_while() -> None:
