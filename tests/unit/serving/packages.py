@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from roiflow import candidates
 from roiflow.data import lake
 from roiflow.data.weeks import Week
-from roiflow.features.build import Built, build, write_built
+from roiflow.features.build import Built, build
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.params import FeaturesParams, SimulatorParams, load_params
@@ -62,9 +62,7 @@ def tiny_world(folder: Path, weeks: tuple[str, ...] = WEEKS, **keys: object) -> 
         week = Week.parse(name)
         for table, rows in source.pull(week, week.end).items():
             lake.write(folder / "validated", table, week, rows)
-    built = build(Window(folder / "validated"), Vocabulary({}), FEATURES)
-    (folder / "features").mkdir()
-    write_built(folder / "features", built)
+    built = build(Window(folder / "validated"), Vocabulary({}), FEATURES, folder / "features")
     return TinyWorld(params, source, built, folder / "features", folder / "validated")
 
 
@@ -76,8 +74,7 @@ def rebuilt(folder: Path, world: TinyWorld, lake_folder: Path, weeks: tuple[str,
         for table, rows in source.pull(week, week.end).items():
             lake.write(folder / "validated", table, week, rows)
     features = folder / "features"
-    features.mkdir()
-    write_built(features, build(Window(folder / "validated"), world.built.vocabulary, FEATURES))
+    build(Window(folder / "validated"), world.built.vocabulary, FEATURES, features)
     return features
 
 
