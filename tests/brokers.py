@@ -4,8 +4,8 @@ With `memory://` the broker's log ends with its process: it stands for a broker 
 empty. With `s3://` on the S3 server, a process of its own, every message that the broker has
 acknowledged is an object there and outlives a SIGKILL of the broker: it stands for a durable broker
 that comes back. (Not so for idempotent producers: it keeps a producer's sequence before the batch,
-and takes what it died with for sent.) This proves what the clients of a broker do; it says nothing of Kafka's own
-replication, leader elections or unclean restarts, which this broker has not.
+and takes what it died with for sent.) This proves what the clients of a broker do; it says nothing
+of Kafka's own replication, leader elections or unclean restarts, which this broker has not.
 
 Where this broker differs from Kafka: the end offsets it lists lag behind what it holds; a fetch
 beyond the end or of a topic that is gone is answered with nothing instead of an error; and the

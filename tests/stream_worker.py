@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 
-from roiflow.errors import ServiceError
 from roiflow.features.plan import Plan
 from roiflow.features.redis_store import RedisStore
 from roiflow.features.snapshot import load_snapshot
@@ -15,11 +14,12 @@ from roiflow.features.vocabulary import Vocabulary
 from roiflow.stream.arrivals import Arrivals, DeadLetters
 from roiflow.stream.consumer import Consumer, Pace
 from roiflow.stream.dead_letters import FileDeadLetters
-from roiflow.stream.forward import Forwarder, forward
+from roiflow.stream.forward import Forwarder
 from roiflow.stream.journal import Journal
 from roiflow.stream.kafka import KafkaArrivals, KafkaDeadLetters, Sender, Topic
 from roiflow.stream.replica import Replica
 from roiflow.stream.served_tail import ServedLogArrivals
+from roiflow.stream.stepping import keep_stepping
 from tests.streams import LIMITS
 
 
@@ -96,12 +96,7 @@ def consume(config: Config, stopped: list[int]) -> None:
     consumer = config.consumer()
     consumer.start([config.replica(config.store())])
     print("started", flush=True)
-    while not stopped:
-        try:
-            consumer.step()
-        except ServiceError as error:
-            print(error, flush=True)
-            time.sleep(0.05)
+    keep_stepping(consumer.step, lambda: bool(stopped), say)
     consumer.close()
 
 
@@ -112,7 +107,11 @@ def send(config: Config, stopped: list[int]) -> None:
         Path(config.home) / "sent.json",
     )
     print("started", flush=True)
-    forward(forwarder, 500, lambda: bool(stopped), lambda text: print(text, flush=True))
+    keep_stepping(lambda: forwarder.step(500, 0.05), lambda: bool(stopped), say)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 def main(role: str, config: str) -> None:

@@ -17,9 +17,6 @@ from roiflow.files import write_file
 from roiflow.stream.arrivals import Arrivals, Position
 from roiflow.stream.kafka import LOOK_SECONDS, Outgoing
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Seconds before a broker that failed is tried again: doubled with every failure."""
-
 
 class Outlet(Protocol):
     """Where lines go: a Sender. Both methods raise ServiceError where there is no connection."""
@@ -114,26 +111,3 @@ def _read(path: Path) -> Sent:
         return Sent("", {})
     except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
         raise ServiceError(f"{path}: not how far a log was sent: {error}") from None
-
-
-def forward(
-    forwarder: Forwarder,
-    limit: int,
-    stopped: Callable[[], bool],
-    say: Callable[[str], None],
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Step until `stopped`; a broker that is away is tried again, and said once."""
-    pause = FIRST_PAUSE
-    while not stopped():
-        try:
-            forwarder.step(limit, 0.05)
-        except ServiceError as error:
-            if pause == FIRST_PAUSE:
-                say(str(error))
-            sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-        else:
-            if pause > FIRST_PAUSE:
-                say("connected again")
-            pause = FIRST_PAUSE

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from roiflow.errors import ServiceError
-from roiflow.stream.forward import FIRST_PAUSE, LONGEST_PAUSE, Forwarder, forward, key_of
+from roiflow.stream.forward import Forwarder, key_of
 from roiflow.stream.kafka import LOOK_SECONDS, Outgoing
 from roiflow.stream.served_tail import ServedLogArrivals
 
@@ -144,27 +144,6 @@ def test_lines_that_went_to_the_new_topic_unnoticed_go_again(
     clock.now += LOOK_SECONDS
     send_all(one)
     assert topics.held == lines(5, 7) + lines(0, 7)
-
-
-def test_the_loop_waits_longer_and_longer_and_says_it_once(
-    log: Path, topics: Topics, clock: Clock
-) -> None:
-    write(log, "a", 0, 3)
-    topics.away = True
-    said: list[str] = []
-    pauses: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        topics.away = len(pauses) < 7
-
-    forward(
-        forwarder(log, topics, clock), 10, lambda: topics.held == lines(0, 3), said.append, sleep
-    )
-    assert said == ["away", "connected again"]
-    assert pauses[0] == FIRST_PAUSE
-    assert pauses == sorted(pauses)
-    assert pauses[-1] == LONGEST_PAUSE
 
 
 def test_a_state_that_is_something_else_is_named(log: Path, topics: Topics, clock: Clock) -> None:
