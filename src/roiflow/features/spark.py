@@ -29,6 +29,7 @@ from roiflow.features.spec import (
     ITEM_ENTITIES,
     RECENCY_CAP_HOURS,
     USER_ENTITIES,
+    VALUE,
     FeatureSpec,
 )
 from roiflow.features.table import AD_ATTRIBUTES
@@ -56,7 +57,9 @@ _NEEDS = {
     "value": ("revenue", "conversions"),
 }
 """Numerator and denominator of each smoothed aggregate."""
+_WEEK_HOURS = 168
 _BROADCAST_ROWS = 1_000_000
+"""A table of at most so many rows is sent to every executor instead of shuffled."""
 
 Sum = tuple[str, str, int]
 """A running sum: what is summed, by which clock, and how many of its ticks before the row's own."""
@@ -96,7 +99,8 @@ def features(
     asked = _with_history(_user_side(rows, plan), plan.history_length)
     items = _item_side(rows, plan).persist()
     for entity in ITEM_ENTITIES:
-        asked = _with_item(asked, items, entity, plan)
+        small = plan.sizes[entity] * len(weeks) * _WEEK_HOURS <= _BROADCAST_ROWS
+        asked = _with_item(asked, items, entity, plan, broadcast=small)
     asked = asked.withColumns(_values())
     dense = (F.col(name).cast("float").alias(name) for name in plan.dense_names)
     return asked.select(c.IMPRESSION, *dense, HISTORY)
@@ -258,18 +262,26 @@ def _converted(known: "Column") -> "Column":
     attributed = F.filter("conversions", lambda row: row["time"] <= end)
     return F.transform(
         attributed,
-        lambda row: _row(F.greatest(row["time"], known), conversions=1, revenue=row["revenue"]),
+        lambda row: _row(
+            F.greatest(row["time"], known),
+            conversions=row["revenue"] >= 0,  # a return is no conversion
+            revenue=row["revenue"],
+        ),
     )
 
 
 def _behaved(inputs: _Inputs, plan: Plan) -> "DataFrame":
-    """Each behaviour as a counted row; its category is its own."""
+    """Each behaviour as a counted row; its category is its own.
+
+    An action that the vocabulary does not know is no intent.
+    """
     from pyspark.sql import functions as F
 
     rows = inputs.table("behaviours").withColumn("intent", F.col(c.ACTION).isin(*INTENT_ACTIONS))
     rows = inputs.with_ad(inputs.coded(rows, c.USER, "user"), plan).drop("category")
     rows = inputs.coded(inputs.coded(rows, c.CATEGORY, "category"), c.ACTION, "action")
-    counted = _row(_micros(c.KNOWN_TIME), behaviours=1, intents=F.col("intent"))
+    intent = F.col("intent") & (F.col("action") > 0)
+    counted = _row(_micros(c.KNOWN_TIME), behaviours=1, intents=intent)
     return rows.withColumn("row", counted).select(
         "user", *_KEYS, "action", _micros(c.EVENT_TIME).alias(c.EVENT_TIME), "row.*"
     )
@@ -325,7 +337,9 @@ def _feature(spec: FeatureSpec, plan: Plan) -> "Column":
     hits, tries = (count[name] for name in _NEEDS[spec.aggregate])
     prior = getattr(plan, spec.aggregate)
     rate = (hits + plan.prior_strength * prior) / (tries + plan.prior_strength)
-    return (F.log1p(rate / 1e6) if spec.aggregate == "value" else rate).cast("float")
+    if spec.aggregate == VALUE:
+        rate = F.log1p(F.greatest(rate, F.lit(0.0)) / 1e6)
+    return rate.cast("float")
 
 
 def _user_side(rows: "DataFrame", plan: Plan) -> "DataFrame":
@@ -382,16 +396,17 @@ def _item_side(rows: "DataFrame", plan: Plan) -> "DataFrame":
     return hourly.withColumns(sums).select("entity", "key", "hour", *sums)
 
 
-def _with_item(asked: "DataFrame", items: "DataFrame", entity: str, plan: Plan) -> "DataFrame":
+def _with_item(
+    asked: "DataFrame", items: "DataFrame", entity: str, plan: Plan, *, broadcast: bool
+) -> "DataFrame":
+    """With the features of one entity at the request's hour."""
     from pyspark.sql import functions as F
 
     named = {spec.name: _feature(spec, plan) for spec in _specs(plan, entity)}
-    if not named:
-        return asked
-    of_entity = items.where(F.col("entity") == entity).select(
+    found = items.where(F.col("entity") == entity).select(
         F.col("key").alias(entity), "hour", *(column.alias(name) for name, column in named.items())
     )
-    return asked.join(of_entity, [entity, "hour"], "left")
+    return asked.join(F.broadcast(found) if broadcast else found, [entity, "hour"], "left")
 
 
 def _values() -> dict[str, "Column"]:
