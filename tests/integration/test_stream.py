@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from roiflow.data import event_lake
 from roiflow.data.events import new_rows
 from roiflow.data.weeks import MICROS_PER_HOUR
-from roiflow.features.build import Built, write_built
+from roiflow.features.build import Built
 from roiflow.features.online import FeatureStore, MemoryStore
 from roiflow.features.redis_store import RedisStore
 from roiflow.features.snapshot import load_snapshot
@@ -46,14 +46,19 @@ ADS = ["a1", "a2", "a3", "a4", "unknown"]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return random_world(11).built(tmp_path_factory.mktemp("stream") / "validated")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stream")
+
+
+@pytest.fixture(scope="module")
+def built(place: Path) -> Built:
+    return random_world(11).built(place)
 
 
 @pytest.fixture
-def snapshot(built: Built, tmp_path: Path) -> Path:
-    write_built(tmp_path / "features", built)
-    return tmp_path / "features" / "online"
+def snapshot(built: Built, place: Path) -> Path:
+    assert built
+    return place / "features" / "online"
 
 
 @pytest.fixture
