@@ -28,7 +28,6 @@ from confluent_kafka import TopicPartition
 from roiflow.data import event_lake
 from roiflow.data.events import KINDS
 from roiflow.errors import ServiceError
-from roiflow.features.build import write_built
 from roiflow.features.online import FeatureStore, MemoryStore
 from roiflow.features.snapshot import load_snapshot
 from roiflow.features.spec import COUNTS, ITEM_ENTITIES
@@ -167,8 +166,7 @@ def insist(sender: Sender) -> Callable[[Sequence[bytes]], None]:
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("features")
-    (folder / "features").mkdir()
-    write_built(folder / "features", world.random_world(7).built(folder / "world"))
+    world.random_world(7).built(folder)
     return folder / "features"
 
 
