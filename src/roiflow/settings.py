@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     kafka: str | None = None
     """Kafka's bootstrap servers, such as 127.0.0.1:9092; None takes events from the served log."""
 
+    spark: str = "local[*]"
+    """Spark's master."""
+
     mlflow_uri: str | None = None
     """The MLflow tracking and registry store; None is a sqlite file under `home`."""
 
