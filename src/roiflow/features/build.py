@@ -19,7 +19,8 @@ from roiflow.data.split import TRAIN, boundaries, split
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.errors import ContractError, ParamsError
 from roiflow.features import folder as files
-from roiflow.features import item_rows, kernels
+from roiflow.features import kernels
+from roiflow.features.ahead import ahead
 from roiflow.features.counted import behaviour_kinds, counts_in_time, outcome_kinds
 from roiflow.features.engine import (
     PLAN,
@@ -28,18 +29,19 @@ from roiflow.features.engine import (
     ItemLog,
     UserLog,
     fill_user_side,
-    item_log,
     last_times,
     open_engine,
     user_log,
     write_item_log,
 )
 from roiflow.features.folder import ArrayFile, ArraysFile
+from roiflow.features.hashing import IdCounter
 from roiflow.features.history import history_slices, sort_rows
+from roiflow.features.item_rows import ItemCounter
 from roiflow.features.item_values import ItemValues
 from roiflow.features.moments import Moments
 from roiflow.features.partitions import Aside, UserRanges, range_and_place, scratch
-from roiflow.features.plan import Plan, context
+from roiflow.features.plan import Plan, context, frozen
 from roiflow.features.rows import (
     Behaved,
     Conversions,
@@ -52,7 +54,7 @@ from roiflow.features.rows import (
     micros,
 )
 from roiflow.features.settled import attributes_of, catalogues_of, price_and_bid, profile_of
-from roiflow.features.snapshot import OpenImpressions, write_snapshot
+from roiflow.features.snapshot import OpenImpressions, UserValues, user_values, write_item_values
 from roiflow.features.spec import ATTRIBUTION_DAYS, WINDOWS
 from roiflow.features.table import (
     CONTEXT,
@@ -166,11 +168,10 @@ def build(
         plan.write(folder / PLAN)
         write_item_log(folder, read.items)
         progress(0.5, f"features of {read.shown.counts.sum():,} impressions")
-        _write_ranges(folder, plan, vocabulary, read, starts, threads)
+        _write_ranges(folder, plan, vocabulary, read, starts, as_of, threads)
+        write_item_values(online, plan, read.items, as_of)
     features, engine = files.read(folder), open_engine(folder)
-    progress(0.9, "online snapshot")
     vocabulary.write(folder / VOCABULARY)
-    write_snapshot(online, features=features, engine=engine, vocabulary=vocabulary, as_of=as_of)
     return Built(features, engine, vocabulary, as_of)
 
 
@@ -179,7 +180,7 @@ def _vocabulary(
 ) -> tuple[Vocabulary, dict[str, int]]:
     """The vocabulary, and the size of each kind's part that was known before `test`."""
     kinds = dict(_IDS) | {f"profile:{name}": (("users", name),) for name in profile}
-    seen: dict[str, list[pa.Table]] = {kind: [] for kind in kinds}
+    seen = {kind: IdCounter() for kind in kinds}
     for table in ("ads", "users", "impressions", "behaviours"):
         of_table = [
             (kind, column)
@@ -187,16 +188,16 @@ def _vocabulary(
             for source, column in sources
             if source == table
         ]
-        columns = [column for _, column in of_table]
-        for rows in window.batches(table, [c.KNOWN_TIME, *columns]):
-            for kind, column in of_table:
-                counted = rows.group_by(column).aggregate(
-                    [(c.KNOWN_TIME, "min"), (c.KNOWN_TIME, "count")]
-                )
-                seen[kind].append(counted.rename_columns(["id", "known_time", "count"]))
+        names = [c.KNOWN_TIME, *(column for _, column in of_table)]
+        with ahead(window.batches(table, names)) as batches:
+            for rows in batches:
+                known_time = micros(rows[c.KNOWN_TIME])
+                for kind, column in of_table:
+                    if column in rows.column_names:
+                        seen[kind].add(rows[column], known_time)
     vocabulary, known = published, {}
     for kind, counts in seen.items():
-        new = published.new(kind, counts, min_count)
+        new = published.new(kind, [counts.table()], min_count)
         vocabulary = vocabulary.appended(kind, new["id"])
         early = int(np.count_nonzero(micros(new["known_time"]) < test))
         known[kind] = published.size(kind) + early
@@ -219,19 +220,24 @@ def _read(
 ) -> _Read:
     rows = window.count("impressions") + window.count("behaviours")
     ranges = UserRanges.of(sizes["user"], rows)
-    shown, behaved = Aside(place, "shown", ranges), Aside(place, "behaved", ranges)
-    converted, items, asked = Converted(window), [], []
+    shown, behaved = Aside(place, "shown", ranges, Rows), Aside(place, "behaved", ranges, Behaved)
+    converted, asked = Converted(window), []
+    items = ItemCounter(sizes["ad"], sizes["placement"])
     clicks, totals = np.zeros(len(ranges), np.int64), np.zeros(2, np.int64)
-    with OpenImpressions(online, as_of - ATTRIBUTION_DAYS * MICROS_PER_DAY) as still_open:
-        for batch, ids in impressions(window, vocabulary):
+    since = as_of - ATTRIBUTION_DAYS * MICROS_PER_DAY
+    with (
+        OpenImpressions(online, since) as still_open,
+        ahead(impressions(window, vocabulary)) as shown_rows,
+    ):
+        for batch, ids in shown_rows:
             number = shown.put(batch)
             converted.met(ids[c.IMPRESSION], number, batch)
             still_open.put(batch, ids)
             apart = batch.clicked & (batch.click_known >= 0)
             clicks += np.bincount(ranges.part(batch.user[apart]), minlength=len(ranges))
-            items += _item_rows(batch, apart)
+            _count_items(items, batch, apart)
             hour = batch.event_time // MICROS_PER_HOUR
-            asked.append(np.unique(hour * sizes["ad"] + batch.ad))
+            asked.append(_distinct(hour * sizes["ad"] + batch.ad))
             early = batch.known_time < validation
             totals += [
                 np.count_nonzero(early),
@@ -239,34 +245,49 @@ def _read(
             ]
     if not asked:
         raise ContractError(f"{window.folder / 'impressions'}: no impression in any week")
-    for some in behaviours(window, vocabulary):
-        behaved.put(some)
+    with ahead(behaviours(window, vocabulary)) as behaved_rows:
+        for some in behaved_rows:
+            behaved.put(some)
     conversions = converted.conversions()
-    items.append(_conversion_rows(conversions))
+    _count_conversions(items, conversions)
     return _Read(
         ranges,
         shown,
         behaved,
         clicks,
         conversions,
-        item_log(items),
-        np.unique(np.concatenate(asked)),
+        _items_log(items),
+        _distinct(np.concatenate(asked)),
         _priors(totals, conversions, validation),
     )
 
 
-def _item_rows(rows: Rows, apart: Flags) -> list[tuple[Ints, Longs]]:
-    """Impressions, and clicks that came by themselves, as rows of the item log."""
+def _distinct(codes: Longs) -> Longs:
+    ordered = np.sort(codes)
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
+
+
+def _count_items(items: ItemCounter, rows: Rows, apart: Flags) -> None:
+    """Impressions, and clicks that came by themselves."""
     nothing = np.zeros(rows.user.size, np.int64)
     at_once = (rows.clicked & ~apart).astype(np.uint8)
-    shown = item_rows.counted(rows.ad, rows.placement, at_once, nothing)
-    click = np.full(rows.user.size, kernels.CLICK, np.uint8)
-    clicks = item_rows.counted(rows.ad, rows.placement, click, nothing)[apart]
+    items.add(rows.known_time, rows.ad, rows.placement, at_once, nothing)
     later = np.maximum(rows.click_known, rows.known_time)[apart]
-    return [
-        item_rows.summed((known // MICROS_PER_HOUR).astype(np.int32), counts)
-        for known, counts in ((rows.known_time, shown), (later, clicks))
-    ]
+    click = np.full(later.size, kernels.CLICK, np.uint8)
+    items.add(later, rows.ad[apart], rows.placement[apart], click, nothing[: later.size])
+
+
+def _count_conversions(items: ItemCounter, conversions: Conversions) -> None:
+    kind = outcome_kinds(conversions.revenue)
+    known = np.maximum(conversions.known_time, conversions.shown_known)
+    here = counts_in_time(kind, known, conversions.shown_known)
+    items.add(
+        known[here],
+        conversions.ad[here],
+        conversions.placement[here],
+        kind[here],
+        conversions.revenue[here],
+    )
 
 
 def _priors(
@@ -318,18 +339,17 @@ def engine_of(
     plan: Plan, vocabulary: Vocabulary, rows: Rows, conversions: Conversions, events: Events
 ) -> Engine:
     """The engine of rows in memory, whose indices are those of the plan's vocabulary."""
-    items = _item_rows(rows, rows.clicked & (rows.click_known >= 0))
-    items.append(_conversion_rows(conversions))
+    items = ItemCounter(plan.sizes["ad"], plan.sizes["placement"])
+    _count_items(items, rows, rows.clicked & (rows.click_known >= 0))
+    _count_conversions(items, conversions)
     log = user_rows(plan, vocabulary, rows, conversions, events)
-    return Engine(plan, log, item_log(items))
+    return Engine(plan, log, _items_log(items))
 
 
-def _conversion_rows(conversions: Conversions) -> tuple[Ints, Longs]:
-    kind = outcome_kinds(conversions.revenue)
-    known = np.maximum(conversions.known_time, conversions.shown_known)
-    counted = counts_in_time(kind, known, conversions.shown_known)
-    rows = item_rows.counted(conversions.ad, conversions.placement, kind, conversions.revenue)
-    return (known[counted] // MICROS_PER_HOUR).astype(np.int32), rows[counted]
+def _items_log(items: ItemCounter) -> ItemLog:
+    """What was counted, as the engine reads it."""
+    hour, rows = items.rows()
+    return ItemLog(frozen(hour), frozen(rows))
 
 
 @dataclass(frozen=True)
@@ -348,6 +368,8 @@ class _Task:
     log: ArraysFile
     log_offsets: ArrayFile
     first_log: Longs  # (ranges,) first row of each range's log
+    profile: Ints  # (users, attributes)
+    as_of: int
 
 
 def _write_ranges(
@@ -356,6 +378,7 @@ def _write_ranges(
     vocabulary: Vocabulary,
     read: _Read,
     starts: tuple[int, int],
+    as_of: int,
     threads: int,
 ) -> None:
     ranges, shown, behaved = read.ranges, read.shown.counts, read.behaved.counts
@@ -380,23 +403,29 @@ def _write_ranges(
         ArraysFile(log, int(logged.sum())),
         ArrayFile(log / "offsets.npy", numbers, (users + 1,)),
         np.cumsum(logged) - logged,
+        files.read_array(folder / "profile.npy"),
+        as_of,
     )
     task.impressions.create(Impressions, {"context": len(CONTEXT), "dense": len(plan.specs)})
     task.events.create(Events, {}, leave=["offsets"])
     task.log.create(UserLog, {}, leave=["offsets"])
-    with ThreadPoolExecutor(threads) as pool:
-        done = list(pool.map(partial(_write_range, task), range(len(ranges))))
-    _number_requests(folder, shown, np.array([requests for requests, _ in done]))
-    total = Moments.none(len(plan.specs))
-    for _, moments in done:
-        total = total.joined(moments)
+    requests, total = [], Moments.none(len(plan.specs))
+    with ThreadPoolExecutor(threads) as pool, UserValues(folder / ONLINE) as online:
+        for count, moments, pairs in pool.map(partial(_write_range, task), range(len(ranges))):
+            requests.append(count)
+            total = total.joined(moments)
+            online.put(pairs)
+    _number_requests(folder, shown, np.array(requests))
     if not total.rows:
         raise ContractError("no impression before the validation days: the window is too short")
     files.write_arrays(folder / "statistics", total.statistics())
 
 
-def _write_range(task: _Task, part: int) -> tuple[int, Moments]:
-    """Write what the users of one range have; the number of requests, and training moments."""
+def _write_range(task: _Task, part: int) -> tuple[int, Moments, pa.Table]:
+    """Write what the users of one range have.
+
+    Returns the number of requests, training moments and the users' values in the online store.
+    """
     read, plan = task.read, task.plan
     first, users = read.ranges.users(part)
     rows = read.shown.take(part, Rows)
@@ -413,8 +442,11 @@ def _write_range(task: _Task, part: int) -> tuple[int, Moments]:
         file.put(first, (offsets if last else offsets[:-1]) + start)
     task.events.put(first_event, events, leave=["offsets"])
     task.log.put(first_log, log, leave=["offsets"])
+    ids = task.vocabulary.ids("user")[max(first - 1, 0) : first + users - 1]
+    profile = task.profile[first : first + users]
+    pairs = user_values(plan, first, profile, ids, events, log, task.as_of)
     if not rows.user.size:
-        return 0, Moments.none(len(plan.specs))
+        return 0, Moments.none(len(plan.specs)), pairs
     found = _impressions(task, rows, conversions, events, log)
     moments = Moments.of(found.dense[found.split == TRAIN])
     requests = int(found.request[-1]) + 1
@@ -425,7 +457,7 @@ def _write_range(task: _Task, part: int) -> tuple[int, Moments]:
         history_end=found.history_end + first_event,
     )
     task.impressions.put(int(read.shown.counts[:part].sum()), placed)
-    return requests, moments
+    return requests, moments, pairs
 
 
 def _conversions_of(conversions: Conversions, part: int) -> Conversions:

@@ -4,7 +4,6 @@ Both go through the same two compiled passes over the same logs, so a logged pai
 among a request's candidates have equal features to the bit.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.data.weeks import MICROS_PER_HOUR
-from roiflow.features import item_rows, kernels
+from roiflow.features import kernels
 from roiflow.features.folder import read_arrays, write_arrays
 from roiflow.features.history import sort_rows
 from roiflow.features.plan import CONTEXT_PLACEMENT, Plan, frozen
@@ -141,15 +140,6 @@ def last_times(events: Events, start: Longs, end: Longs) -> Longs:
     if not events.event_time.size:
         return np.full(start.size, -1, np.int64)
     return np.where(end > start, events.event_time[np.maximum(end - 1, 0)], -1)
-
-
-def item_log(rows: Iterable[tuple[Ints, Longs]]) -> ItemLog:
-    """Hours (m,) with rows (m, 6), in any order and repeated -> the log."""
-    parts = [(np.empty(0, np.int32), np.empty((0, 6), np.int64)), *rows]
-    hour, counts = item_rows.summed(
-        np.concatenate([hour for hour, _ in parts]), np.concatenate([row for _, row in parts])
-    )
-    return ItemLog(frozen(hour), frozen(counts))
 
 
 def user_log(

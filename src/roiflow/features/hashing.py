@@ -5,7 +5,7 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from roiflow.features.table import Ints, Longs
+from roiflow.features.table import Flags, Ints, Longs
 
 Hashes = NDArray[np.uint64]
 
@@ -83,3 +83,82 @@ class HashIndex:
         if ids.null_count:
             found[ids.is_null().to_numpy(zero_copy_only=False)] = -1
         return found
+
+
+@njit(cache=True, nogil=True)
+def _seat(hashes: Hashes, used: int, slots: Ints) -> None:
+    """Put the first `used` hashes, all different, into empty slots."""
+    mask = np.uint64(slots.size - 1)
+    for row in range(used):
+        at = hashes[row] & mask
+        while slots[at] >= 0:
+            at = (at + np.uint64(1)) & mask
+        slots[at] = row
+
+
+@njit(cache=True, nogil=True)
+def _count(
+    wanted: Hashes,
+    valid: Flags,
+    known: Longs,
+    slots: Ints,
+    hashes: Hashes,
+    counts: Longs,
+    firsts: Longs,
+    used: int,
+) -> Longs:
+    """Count ids by hash; rows of `wanted` that brought a new one."""
+    mask, new, fresh = np.uint64(slots.size - 1), np.empty(wanted.size, np.int64), 0
+    for row in range(wanted.size):
+        if not valid[row]:
+            continue
+        at = wanted[row] & mask
+        while slots[at] >= 0 and hashes[slots[at]] != wanted[row]:
+            at = (at + np.uint64(1)) & mask
+        if slots[at] < 0:
+            slots[at] = used
+            hashes[used], counts[used], firsts[used] = wanted[row], 0, known[row]
+            used += 1
+            new[fresh] = row
+            fresh += 1
+        place = slots[at]
+        counts[place] += 1
+        firsts[place] = min(firsts[place], known[row])
+    return new[:fresh]
+
+
+class IdCounter:
+    """Distinct ids with their number of rows and the time when each was first known."""
+
+    def __init__(self) -> None:
+        self._used, self._ids = 0, [pa.array([], pa.string())]
+        self._slots = np.full(1 << 10, -1, np.int32)
+        self._hashes = np.empty(0, np.uint64)
+        self._counts, self._firsts = np.empty((2, 0), np.int64)
+
+    def add(self, ids: pa.ChunkedArray, known_time: Longs) -> None:
+        """Ids (n,) of rows that became known at these times (n,); nulls are left out."""
+        self._make_room(self._used + len(ids))
+        valid = ids.is_valid().to_numpy()
+        new = _count(
+            hash_ids(ids).view(np.uint64), valid, known_time, self._slots, self._hashes,
+            self._counts, self._firsts, self._used,
+        )  # fmt: skip
+        self._used += new.size
+        self._ids += ids.take(pa.array(new)).chunks
+
+    def _make_room(self, rows: int) -> None:
+        if rows > self._hashes.size:
+            more = max(rows, 2 * self._hashes.size) - self._hashes.size
+            self._hashes = np.concatenate([self._hashes, np.empty(more, np.uint64)])
+            self._counts = np.concatenate([self._counts, np.empty(more, np.int64)])
+            self._firsts = np.concatenate([self._firsts, np.empty(more, np.int64)])
+        if 2 * rows > self._slots.size:
+            self._slots = np.full(1 << (2 * rows).bit_length(), -1, np.int32)
+            _seat(self._hashes, self._used, self._slots)
+
+    def table(self) -> pa.Table:
+        """Columns id, known_time (microseconds) and count."""
+        counts, firsts = self._counts[: self._used], self._firsts[: self._used]
+        ids = pa.chunked_array(self._ids, pa.string())
+        return pa.table({"id": ids, "known_time": pa.array(firsts), "count": pa.array(counts)})

@@ -7,6 +7,7 @@ bytes in the store, six 64-bit columns in memory.
 import numpy as np
 from numpy.typing import NDArray
 
+from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.features import kernels
 from roiflow.features.kernels import Kinds, low_hour
 from roiflow.features.spec import FINE_HOURS
@@ -82,6 +83,49 @@ def counted(ad: Ints, placement: Ints, kind: Kinds, revenue: Longs) -> Longs:
     rows[:, 3] = (kind == kernels.CLICKED_IMPRESSION) | (kind == kernels.CLICK)
     rows[:, 4] = kind == kernels.CONVERSION
     return rows
+
+
+class ItemCounter:
+    """Adds up counted rows by hour, ad and placement as they come."""
+
+    def __init__(self, ads: int, placements: int) -> None:
+        self._widths = ads, placements
+        self._slots = np.full(1 << 12, -1, np.int32)
+        self._codes = np.empty(0, np.int64)
+        self._counts = np.empty((0, kernels.ITEM_COUNTS), np.int64)
+        self._used = 0
+
+    def add(
+        self, known_time: Longs, ad: Ints, placement: Ints, kind: Kinds, revenue: Longs
+    ) -> None:
+        """Counted rows (m,)."""
+        self._make_room(self._used + ad.size)
+        code = known_time // MICROS_PER_HOUR
+        code = (code * self._widths[0] + ad) * self._widths[1] + placement
+        self._used = kernels.item_upsert(
+            code, kind, revenue, self._slots, self._codes, self._counts, self._used
+        )
+
+    def _make_room(self, rows: int) -> None:
+        if rows > self._codes.size:
+            more = max(rows, self._codes.size * 5 // 4) - self._codes.size
+            fresh = np.empty((more, kernels.ITEM_COUNTS), np.int64)
+            self._codes = np.concatenate([self._codes, np.empty(more, np.int64)])
+            self._counts = np.concatenate([self._counts, fresh])
+        if 4 * rows > 3 * self._slots.size:
+            self._slots = np.full(2 * self._slots.size, -1, np.int32)
+            while 4 * rows > 3 * self._slots.size:
+                self._slots = np.full(2 * self._slots.size, -1, np.int32)
+            kernels.item_seat(self._codes, self._used, self._slots)
+
+    def rows(self) -> tuple[Ints, Longs]:
+        """Hours (m,) and rows (m, 6), ordered by hour, ad and placement."""
+        order = np.argsort(self._codes[: self._used])
+        code, (ads, placements) = self._codes[order], self._widths
+        rows = np.empty((order.size, 6), np.int64)
+        rows[:, 0], rows[:, 1] = code // placements % ads, code % placements
+        rows[:, 2:] = self._counts[order]
+        return (code // placements // ads).astype(np.int32), rows
 
 
 def by_hour_and_day(hour: Ints, rows: Longs) -> tuple[dict[str, Longs], dict[str, Longs]]:

@@ -396,6 +396,51 @@ def item_pass(
 
 
 @compiled
+def _slot(code: int, codes: Longs, slots: Ints) -> int:
+    """Where a code is, or the empty slot where it belongs."""
+    mask = np.uint64(slots.size - 1)
+    mixed = np.uint64(code) * np.uint64(0x9E3779B97F4A7C15)
+    at = (mixed ^ (mixed >> np.uint64(32))) & mask
+    while slots[at] >= 0 and codes[slots[at]] != code:
+        at = (at + np.uint64(1)) & mask
+    return at  # type: ignore[return-value]
+
+
+@compiled
+def item_upsert(
+    code: Longs, kind: Kinds, revenue: Longs, slots: Ints, codes: Longs, counts: Longs, used: int
+) -> int:
+    """Count rows (m,) by their code in the first `used` rows of `counts`; how many are used then.
+
+    Open-addressing `slots` hold rows; there is room for every code to be new.
+    """
+    for row in range(code.size):
+        at = _slot(code[row], codes, slots)
+        if slots[at] < 0:
+            slots[at] = used
+            codes[used] = code[row]
+            counts[used] = 0
+            used += 1
+        _add_item(counts, slots[at], kind[row])
+        counts[slots[at], 3] += revenue[row]
+    return used
+
+
+@compiled
+def item_seat(codes: Longs, used: int, slots: Ints) -> None:
+    """Put the first `used` codes into empty slots."""
+    for row in range(used):
+        slots[_slot(codes[row], codes, slots)] = row
+
+
+@compiled
+def _add_item(counts: Longs, row: int, kind: int) -> None:
+    counts[row, 0] += kind <= CLICKED_IMPRESSION
+    counts[row, 1] += kind == CLICKED_IMPRESSION or kind == CLICK  # noqa: PLR1714
+    counts[row, 2] += kind == CONVERSION
+
+
+@compiled
 def item_gather(
     hour: Ints,
     ad: Ints,
@@ -415,6 +460,8 @@ def item_gather(
     of_hour[h - first_hour] to of_hour[h - first_hour + 1]. `ad_values` (m, features) and
     `placement_values` (hours x placements, features) have the columns of `cells` in its order.
     """
+    of_ad = np.array([f for f in range(cells.column.size) if cells.entity[cells.cell[f]] != 4])
+    of_place = np.array([f for f in range(cells.column.size) if cells.entity[cells.cell[f]] == 4])
     for row in range(hour.size):
         h = hour[row] - first_hour
         low, high = of_hour[h], of_hour[h + 1]
@@ -425,11 +472,10 @@ def item_gather(
             else:
                 high = middle
         at = h * placements + placement[row]
-        for f in range(cells.column.size):
-            if cells.entity[cells.cell[f]] == 4:
-                out[row, cells.column[f]] = placement_values[at, f]
-            else:
-                out[row, cells.column[f]] = ad_values[low, f]
+        for f in of_ad:
+            out[row, cells.column[f]] = ad_values[low, f]
+        for f in of_place:
+            out[row, cells.column[f]] = placement_values[at, f]
 
 
 @compiled

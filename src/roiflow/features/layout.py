@@ -243,6 +243,8 @@ def _merge(
 
 
 def _join(values: list[bytes | None]) -> tuple[Ints, Longs]:
+    if not any(values):
+        return np.empty(0, np.int32), np.zeros(len(values) + 1, np.int64)
     sizes = np.fromiter((len(value or b"") for value in values), np.int64, len(values))
     words = np.frombuffer(b"".join(value or b"" for value in values), "<i4")
     return words, np.concatenate([[0], np.cumsum(sizes // 4)])

@@ -1,18 +1,17 @@
 """Rows put aside by user ranges, so that work and memory are those of one range at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from roiflow.features.history import sort_rows
-from roiflow.features.rows import none
-from roiflow.features.table import Ints, Longs
+from roiflow.features.table import Ints, Longs, dtype_of
 
 PARTITION_ROWS = 1 << 19
 """Rows of one partition, if users are alike: its arrays stay in cache, and few at a time."""
@@ -46,12 +45,13 @@ class UserRanges:
 
 
 class Aside:
-    """Rows of a dataclass of arrays, in one file per range."""
+    """Rows of a dataclass of arrays, in one file per range: a block per batch, column by column."""
 
-    def __init__(self, folder: Path, name: str, ranges: UserRanges) -> None:
+    def __init__(self, folder: Path, name: str, ranges: UserRanges, kind: type[Any]) -> None:
         self._folder, self._name, self._ranges = folder, name, ranges
+        self._types = {field.name: dtype_of(field.type) for field in fields(kind)}
+        self._blocks: list[list[int]] = [[] for _ in range(len(ranges))]
         self.counts = np.zeros(len(ranges), np.int64)
-        self._type: np.dtype[Any] | None = None
 
     def _path(self, part: int) -> Path:
         return self._folder / f"{self._name}-{part}.rows"
@@ -61,34 +61,36 @@ class Aside:
 
         A row's number is its range times 2^40 plus its place in the range's file.
         """
-        columns: Mapping[str, NDArray[Any]] = {
-            field.name: getattr(values, field.name) for field in fields(values)
-        }
-        self._type = np.dtype([(name, column.dtype) for name, column in columns.items()])
-        rows = np.empty(columns["user"].size, self._type)
-        for name, column in columns.items():
-            rows[name] = column
-        part = self._ranges.part(columns["user"])
+        part = self._ranges.part(values.user)
         order, offsets = sort_rows(part, len(self._ranges), part)
-        ordered, place = rows[order], np.empty(rows.size, np.int64)
-        for number in range(len(self._ranges)):
-            here = slice(offsets[number], offsets[number + 1])
-            if here.stop > here.start:
-                with self._path(number).open("ab") as file:
-                    ordered[here].tofile(file)
-                first = (number << 40) + self.counts[number]
-                place[order[here]] = np.arange(first, first + here.stop - here.start)
-                self.counts[number] += here.stop - here.start
+        columns = [
+            getattr(values, name)[order].astype(kind, copy=False)
+            for name, kind in self._types.items()
+        ]
+        place = np.empty(order.size, np.int64)
+        for number, (start, end) in enumerate(pairwise(offsets.tolist())):
+            if start == end:
+                continue
+            with self._path(number).open("ab") as file:
+                for column in columns:
+                    file.write(column[start:end].data.cast("B"))
+            first = (number << 40) + int(self.counts[number])
+            place[order[start:end]] = np.arange(first, first + end - start)
+            self.counts[number] += end - start
+            self._blocks[number].append(end - start)
         return place
 
     def take(self, part: int, kind: type[Arrays]) -> Arrays:
         """The rows of one range, users counted from its first, in the order they were put."""
-        if not self.counts[part]:
-            return none(kind)
-        rows = np.fromfile(self._path(part), self._type)
-        first, _ = self._ranges.users(part)
-        columns = {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()}
-        columns["user"] -= np.int32(first)
+        columns = {name: np.empty(self.counts[part], type_) for name, type_ in self._types.items()}
+        at = 0
+        if self._blocks[part]:
+            with self._path(part).open("rb") as file:
+                for rows in self._blocks[part]:
+                    for column in columns.values():
+                        file.readinto(column[at : at + rows].data.cast("B"))
+                    at += rows
+        columns["user"] -= np.int32(self._ranges.users(part)[0])
         return kind(**columns)
 
 

@@ -14,13 +14,13 @@ from roiflow import columns as c
 from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.errors import ContractError
 from roiflow.features import item_rows, layout
-from roiflow.features.engine import Engine
+from roiflow.features.engine import ItemLog, UserLog
 from roiflow.features.layout import NewRows
 from roiflow.features.online import AS_OF_KEY, LAYOUT_KEY, STORED_HISTORIES, FeatureStore
+from roiflow.features.plan import Plan
 from roiflow.features.rows import Rows
-from roiflow.features.table import Features
+from roiflow.features.table import Events, Ints
 from roiflow.features.updates import impression_heads
-from roiflow.features.vocabulary import Vocabulary
 
 SNAPSHOT = "snapshot.json"
 
@@ -57,60 +57,78 @@ class OpenImpressions:
             self._writer.write_table(pa.table([keys, values], schema=_PAIRS))
 
 
-def write_snapshot(
-    folder: Path,
-    *,
-    features: Features,
-    engine: Engine,
-    vocabulary: Vocabulary,
+class UserValues:
+    """users.parquet, written range by range."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> "UserValues":
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._writer = pq.ParquetWriter(self._folder / "users.parquet", _PAIRS, **_ZSTD)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def put(self, pairs: pa.Table) -> None:
+        """What `user_values` gave."""
+        self._writer.write_table(pairs)
+
+
+def user_values(
+    plan: Plan,
+    first: int,
+    profile: Ints,
+    ids: pa.StringArray,
+    events: Events,
+    log: UserLog,
     as_of: int,
-) -> None:
-    """The store's content at `as_of`, beside its impressions: users, hours and days."""
-    with pq.ParquetWriter(folder / "users.parquet", _PAIRS, **_ZSTD) as writer:
-        for pairs in _users(features, engine, vocabulary, as_of):
-            writer.write_table(pairs)
-    for name, values in zip(("hours", "days"), _item_values(engine, as_of), strict=True):
-        pq.write_table(_pairs(list(values), list(values.values())), folder / f"{name}.parquet")
+) -> pa.Table:
+    """Keys and values of users `first` and on, of whom events and log are the rows.
+
+    `profile` (users, attributes) is theirs; `ids` leaves out user 0, who has no name.
+    """
+    users = profile.shape[0]
+    new = NewRows(
+        events.offsets,
+        events.ad,
+        events.category,
+        events.action,
+        events.event_time,
+        log.offsets,
+        (log.known_time // MICROS_PER_HOUR).astype(np.int32),
+        log.ad,
+        log.category,
+        log.kind,
+    )
+    values = layout.merge(
+        [None] * users,
+        np.arange(first, first + users, dtype=np.int32),
+        np.ascontiguousarray(profile),
+        new,
+        capacity=STORED_HISTORIES * plan.history_length,
+        now=as_of // MICROS_PER_HOUR,
+        max_days=plan.max_days,
+    )
+    keys = pc.binary_join_element_wise("user:", ids, "")
+    return _pairs(keys, values[users - len(ids) :])
+
+
+def write_item_values(folder: Path, plan: Plan, log: ItemLog, as_of: int) -> None:
+    """Hours and days; and last, what makes the folder a snapshot."""
+    for name, values in zip(("hours", "days"), _item_values(plan, log, as_of), strict=True):
+        pairs = _pairs(list(values), list(values.values()))
+        pq.write_table(pairs, folder / f"{name}.parquet", **_ZSTD)
     (folder / SNAPSHOT).write_text(json.dumps({"layout": layout.LAYOUT, "as_of": as_of}) + "\n")
 
 
-def _users(
-    features: Features, engine: Engine, vocabulary: Vocabulary, as_of: int
-) -> Iterator[pa.Table]:
-    plan, log, events, ids = engine.plan, engine.user_log, features.events, vocabulary.ids("user")
-    for start in range(1, len(ids) + 1, _CHUNK):
-        end = min(start + _CHUNK, len(ids) + 1)
-        behaved = slice(events.offsets[start], events.offsets[end])
-        counted = slice(log.offsets[start], log.offsets[end])
-        new = NewRows(
-            events.offsets[start : end + 1] - events.offsets[start],
-            events.ad[behaved],
-            events.category[behaved],
-            events.action[behaved],
-            events.event_time[behaved],
-            log.offsets[start : end + 1] - log.offsets[start],
-            (log.known_time[counted] // MICROS_PER_HOUR).astype(np.int32),
-            log.ad[counted],
-            log.category[counted],
-            log.kind[counted],
-        )
-        values = layout.merge(
-            [None] * (end - start),
-            np.arange(start, end, dtype=np.int32),
-            np.ascontiguousarray(features.profile[start:end]),
-            new,
-            capacity=STORED_HISTORIES * plan.history_length,
-            now=as_of // MICROS_PER_HOUR,
-            max_days=plan.max_days,
-        )
-        names = ids[start - 1 : end - 1]
-        yield _pairs(pc.binary_join_element_wise("user:", names, ""), values)
-
-
-def _item_values(engine: Engine, as_of: int) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def _item_values(
+    plan: Plan, items: ItemLog, as_of: int
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Values by hour and by day; hours only as far back as windows of at most a day reach."""
-    items, now = engine.item_log, as_of // MICROS_PER_HOUR
-    first = np.searchsorted(items.hour, 24 * (now // 24 - engine.plan.max_days))
+    now = as_of // MICROS_PER_HOUR
+    first = np.searchsorted(items.hour, 24 * (now // 24 - plan.max_days))
     hours, days = item_rows.by_hour_and_day(items.hour[first:], items.rows[first:])
     recent = {key for key, _, _ in item_rows.periods(now, 0)} | {f"hour:{now}"}
     return (
