@@ -142,7 +142,7 @@ def _pairs(keys: Any, values: list[bytes]) -> pa.Table:
 
 
 def load_snapshot(store: FeatureStore, folder: Path) -> bool:
-    """Load what `write_snapshot` wrote, unless the store is as new already; True if it loaded.
+    """Load what a build wrote, unless the store is as new already; True if it loaded.
 
     Raises ContractError, naming the file, where the snapshot cannot be read, and ServiceError
     where the store holds another layout or cannot be reached.
