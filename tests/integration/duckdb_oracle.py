@@ -112,19 +112,20 @@ CREATE TABLE histories AS
 """
 
 
-def names() -> list[str]:
-    """The list's features, in its order."""
-    counted = [f"{entity}_{aggregate}_{window}" for entity, aggregate, window in _list()]
-    return [*counted, *VALUES]
+def names(windows_hours: Sequence[int]) -> list[str]:
+    """The list's features that have one of these windows, in its order."""
+    return ["_".join(feature) for feature in _list(windows_hours)] + list(VALUES)
 
 
-def _list() -> list[tuple[str, str, str]]:
+def _list(windows_hours: Sequence[int]) -> list[tuple[str, str, str]]:
+    """Entity, aggregate and window."""
     found = []
     for line in LIST.strip().splitlines():
         entity, groups = line.split(": ")
         for group in groups.split("; "):
             aggregate, *windows = group.split(" ")
-            found += [(entity, aggregate, window) for window in windows]
+            chosen = [window for window in windows if HOURS[window] in windows_hours]
+            found += [(entity, aggregate, window) for window in chosen]
     return found
 
 
@@ -157,7 +158,7 @@ def _entity(entity: str, plan: Plan) -> str:
     end = "q.t" if personal else f"q.t // {HOUR} * {HOUR}"
     chosen = ",\n".join(
         f"{_feature(aggregate, HOURS[window], plan)} AS {of}_{aggregate}_{window}"
-        for of, aggregate, window in _list()
+        for of, aggregate, window in _list(plan.windows_hours)
         if of == entity
     )
     return f"""
@@ -170,7 +171,7 @@ def oracle(
     folder: Path, weeks: Sequence[Week], plan: Plan, vocabulary: Vocabulary, test: int
 ) -> pa.Table:
     """impression_id, the dense features as doubles, and history; ordered by impression_id."""
-    entities = list(dict.fromkeys(entity for entity, _, _ in _list()))
+    entities = list(dict.fromkeys(entity for entity, _, _ in _list(plan.windows_hours)))
     joins = " ".join(f"JOIN ({_entity(entity, plan)}) USING (impression_id)" for entity in entities)
     values = ", ".join(f"{value} AS {name}" for name, value in VALUES.items())
     with duckdb.connect() as db:
@@ -188,7 +189,7 @@ def oracle(
         ):
             db.execute(f"CREATE MACRO {name}() AS {number}")
         db.execute(TABLES)
-        counted = ", ".join(names()[: -len(VALUES)])
+        counted = ", ".join(names(plan.windows_hours)[: -len(VALUES)])
         return db.sql(
             f"SELECT impression_id, {counted}, {values}, coalesce(history, []) AS history "
             f"FROM shown {joins} JOIN priced USING (impression_id) "

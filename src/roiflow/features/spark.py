@@ -2,37 +2,32 @@
 
 Every feature of the plan is a difference of running sums: rows known before the end of its window
 less rows known before the window opens. A running sum is one range frame over the rows of an
-entity, so nothing is joined by inequality and no user or ad is ever held in memory as a whole. The
-item side counts closed hours, so it is first summed by hour. Requests travel as rows that count
-nothing through the same windows, and leave with their features.
+entity, so nothing is joined by inequality, and rows that do not fit into memory spill. The item
+side counts closed hours, so it is first summed by hour. Requests travel as rows that count nothing
+through the same windows, and leave with their features.
 
 Dictionaries, attributes and priors are the embedded engine's. Everything is a column expression:
 there is no Python code in the executors.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from roiflow import columns as c
-from roiflow.data.lake import partition
-from roiflow.data.schemas import SCHEMAS
-from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
+from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.features.plan import Plan
+from roiflow.features.spark_rows import BROADCAST_ROWS, COUNTS, Inputs, rows_of
 from roiflow.features.spec import (
-    ATTRIBUTION_DAYS,
     FINE_HOURS,
-    INTENT_ACTIONS,
     ITEM_ENTITIES,
     RECENCY_CAP_HOURS,
     USER_ENTITIES,
     VALUE,
     FeatureSpec,
 )
-from roiflow.features.table import AD_ATTRIBUTES
 from roiflow.features.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -41,16 +36,6 @@ if TYPE_CHECKING:
 HISTORY = "history"
 """Array of (ad, category, action, event_time), oldest first."""
 
-_TYPES = {
-    "string": "string",
-    "int32": "int",
-    "int64": "bigint",
-    "double": "double",
-    "bool": "boolean",
-    "timestamp[us, tz=UTC]": "timestamp",
-}
-_KEYS = ("ad", "campaign", "category", "advertiser")
-_COUNTS = ("impressions", "clicks", "conversions", "revenue", "behaviours", "intents")
 _NEEDS = {
     "ctr": ("clicks", "impressions"),
     "cvr": ("conversions", "clicks"),
@@ -58,8 +43,6 @@ _NEEDS = {
 }
 """Numerator and denominator of each smoothed aggregate."""
 _WEEK_HOURS = 168
-_BROADCAST_ROWS = 1_000_000
-"""A table of at most so many rows is sent to every executor instead of shuffled."""
 
 Sum = tuple[str, str, int]
 """A running sum: what is summed, by which clock, and how many of its ticks before the row's own."""
@@ -94,197 +77,16 @@ def features(
     """
     from pyspark.sql import functions as F
 
-    inputs = _Inputs(spark, folder, weeks, vocabulary)
-    rows = _rows(inputs, plan)
+    inputs = Inputs(spark, folder, weeks, vocabulary)
+    rows = rows_of(inputs, plan)
     asked = _with_history(_user_side(rows, plan), plan.history_length)
     items = _item_side(rows, plan).persist()
     for entity in ITEM_ENTITIES:
-        small = plan.sizes[entity] * len(weeks) * _WEEK_HOURS <= _BROADCAST_ROWS
+        small = plan.sizes[entity] * len(weeks) * _WEEK_HOURS <= BROADCAST_ROWS
         asked = _with_item(asked, items, entity, plan, broadcast=small)
     asked = asked.withColumns(_values())
     dense = (F.col(name).cast("float").alias(name) for name in plan.dense_names)
     return asked.select(c.IMPRESSION, *dense, HISTORY)
-
-
-class _Inputs:
-    """The validated weeks and the dictionaries, as data frames."""
-
-    def __init__(
-        self, spark: "SparkSession", folder: Path, weeks: Sequence[Week], vocabulary: Vocabulary
-    ) -> None:
-        self._spark, self._folder, self._weeks = spark, folder, weeks
-        self._vocabulary = vocabulary
-
-    def table(self, name: str) -> "DataFrame":
-        """The rows of every week; a nullable column that a file lacks is null."""
-        schema = ", ".join(f"{field.name} {_TYPES[str(field.type)]}" for field in SCHEMAS[name])
-        paths = [partition(self._folder, name, week) for week in self._weeks]
-        files = [str(path) for path in paths if path.exists()]
-        if not files:
-            return self._spark.createDataFrame([], schema)
-        return self._spark.read.schema(schema).parquet(*files)
-
-    def coded(self, rows: "DataFrame", column: str, kind: str) -> "DataFrame":
-        """With the dense index of `column` as `kind`, 0 where it has none, in its place."""
-        from pyspark.sql import functions as F
-
-        ids = self._vocabulary.ids(kind)
-        index = np.arange(1, len(ids) + 1, dtype=np.int32)
-        codes = self._small({column: ids, "code": pa.array(index)})
-        code = F.coalesce("code", F.lit(0)).alias(kind)
-        return rows.join(codes, column, "left").select(*_others(rows, column), code)
-
-    def with_ad(self, rows: "DataFrame", plan: Plan) -> "DataFrame":
-        """With the dense indices of the ad and its attributes in the place of its id."""
-        from pyspark.sql import functions as F
-
-        ids = self._vocabulary.ids("ad")
-        codes = {"ad": np.arange(1, len(ids) + 1, dtype=np.int32)} | {
-            name: plan.attributes[1:, AD_ATTRIBUTES.index(name)] for name in _KEYS[1:]
-        }
-        ads = self._small({c.AD: ids, **{name: pa.array(code) for name, code in codes.items()}})
-        return rows.join(ads, c.AD, "left").select(
-            *_others(rows, c.AD, *_KEYS),
-            *(F.coalesce(ads[name], F.lit(0)).alias(name) for name in _KEYS),
-        )
-
-    def with_catalogue(self, rows: "DataFrame") -> "DataFrame":
-        """With the ad's price and bid in the catalogue of the event's week, else the one before."""
-        from pyspark.sql import Window
-        from pyspark.sql import functions as F
-
-        first, last = self._weeks[0].start, self._weeks[-1].end
-        start = F.unix_micros(F.date_trunc("week", F.col(c.KNOWN_TIME)))
-        newest = F.max_by(F.struct(c.PRICE, c.BID), c.KNOWN_TIME)
-        by_week = (
-            self.table("ads").groupBy(c.AD, start.alias("start")).agg(newest.alias("ad_values"))
-        )
-        until = F.lead("start", 1, last).over(Window.partitionBy(c.AD).orderBy("start"))
-        since = F.when(F.col("start") > first, F.col("start")).otherwise(0)
-        catalogue = by_week.select(
-            c.AD, since.alias("since"), until.alias("until"), "ad_values.*"
-        ).withColumnsRenamed({c.PRICE: "price", c.BID: "bid"})
-        event = _micros(c.EVENT_TIME)
-        at = (rows[c.AD] == catalogue[c.AD]) & (event >= F.col("since")) & (event < F.col("until"))
-        return rows.join(F.broadcast(catalogue), at, "left").select(
-            *(rows[name] for name in rows.columns),
-            *(F.coalesce(name, F.lit(0)).alias(name) for name in ("price", "bid")),
-        )
-
-    def _small(self, arrays: Mapping[str, pa.Array]) -> "DataFrame":
-        from pyspark.sql import functions as F
-
-        table = pa.table(dict(arrays))
-        frame = self._spark.createDataFrame(table)
-        return F.broadcast(frame) if table.num_rows <= _BROADCAST_ROWS else frame
-
-
-def _others(rows: "DataFrame", *left_out: str) -> list[str]:
-    return [name for name in rows.columns if name not in left_out]
-
-
-def _micros(name: str) -> "Column":
-    from pyspark.sql import functions as F
-
-    return F.unix_micros(F.col(name))
-
-
-def _rows(inputs: _Inputs, plan: Plan) -> "DataFrame":
-    """Requests and counted rows: keys, clocks, counts, and what goes with a request.
-
-    Clocks are `time` in microseconds, `hour` and `day`, all since the epoch.
-    """
-    from pyspark.sql import functions as F
-
-    rows = _shown(inputs, plan).unionByName(_behaved(inputs, plan), allowMissingColumns=True)
-    return rows.withColumns(
-        {
-            "hour": F.expr(f"time div {MICROS_PER_HOUR}"),
-            "day": F.expr(f"time div {MICROS_PER_DAY}"),
-        }
-    )
-
-
-def _row(time: "Column", **counts: "Column | int") -> "Column":
-    """A row that becomes known at `time` and counts for these."""
-    from pyspark.sql import functions as F
-
-    return F.struct(
-        F.lit(False).alias("request"),
-        time.alias("time"),
-        *(F.lit(counts.get(name, 0)).cast("bigint").alias(name) for name in _COUNTS),
-    )
-
-
-def _shown(inputs: _Inputs, plan: Plan) -> "DataFrame":
-    """Each impression as a request, and as the rows that count for it when they become known."""
-    from pyspark.sql import functions as F
-
-    shown = inputs.with_catalogue(inputs.table("impressions"))
-    shown = inputs.with_ad(inputs.coded(shown, c.USER, "user"), plan)
-    shown = inputs.coded(shown, c.PLACEMENT, "placement")
-    shown = shown.join(_conversions(inputs), c.IMPRESSION, "left")
-    known = _micros(c.KNOWN_TIME)
-    later = F.col(c.CLICKED) & (_micros(c.CLICK_KNOWN_TIME) > known)
-    apart = F.coalesce(later, F.lit(False))
-    request = _row(_micros(c.EVENT_TIME)).withField("request", F.lit(True))
-    together = _row(known, impressions=1, clicks=F.col(c.CLICKED) & ~apart)
-    click = F.when(apart, _row(_micros(c.CLICK_KNOWN_TIME), clicks=1))
-    rows = F.array_compact(F.array(request, together, click))
-    rows = F.concat(rows, F.coalesce(_converted(known), F.array()))
-    keys = ("user", *_KEYS, "placement")
-    exploded = shown.select(
-        c.IMPRESSION,
-        _micros(c.EVENT_TIME).alias(c.EVENT_TIME),
-        *keys,
-        "price",
-        "bid",
-        F.inline(rows),
-    )
-    asked = F.when(F.col("request"), F.col(c.IMPRESSION))
-    return exploded.withColumn(c.IMPRESSION, asked)
-
-
-def _conversions(inputs: _Inputs) -> "DataFrame":
-    """impression_id, and its conversions as an array of (time, revenue)."""
-    from pyspark.sql import functions as F
-
-    one = F.struct(_micros(c.KNOWN_TIME).alias("time"), F.col(c.REVENUE).alias("revenue"))
-    all_of = F.collect_list(one).alias("conversions")
-    return inputs.table("conversions").groupBy(c.IMPRESSION).agg(all_of)
-
-
-def _converted(known: "Column") -> "Column":
-    """The rows of an impression's conversions; null where it has none."""
-    from pyspark.sql import functions as F
-
-    end = known + ATTRIBUTION_DAYS * MICROS_PER_DAY
-    attributed = F.filter("conversions", lambda row: row["time"] <= end)
-    return F.transform(
-        attributed,
-        lambda row: _row(
-            F.greatest(row["time"], known),
-            conversions=row["revenue"] >= 0,  # a return is no conversion
-            revenue=row["revenue"],
-        ),
-    )
-
-
-def _behaved(inputs: _Inputs, plan: Plan) -> "DataFrame":
-    """Each behaviour as a counted row; its category is its own.
-
-    An action that the vocabulary does not know is no intent.
-    """
-    from pyspark.sql import functions as F
-
-    rows = inputs.table("behaviours").withColumn("intent", F.col(c.ACTION).isin(*INTENT_ACTIONS))
-    rows = inputs.with_ad(inputs.coded(rows, c.USER, "user"), plan).drop("category")
-    rows = inputs.coded(inputs.coded(rows, c.CATEGORY, "category"), c.ACTION, "action")
-    intent = F.col("intent") & (F.col("action") > 0)
-    counted = _row(_micros(c.KNOWN_TIME), behaviours=1, intents=intent)
-    return rows.withColumn("row", counted).select(
-        "user", *_KEYS, "action", _micros(c.EVENT_TIME).alias(c.EVENT_TIME), "row.*"
-    )
 
 
 def _specs(plan: Plan, entity: str) -> list[FeatureSpec]:
@@ -385,7 +187,7 @@ def _item_side(rows: "DataFrame", plan: Plan) -> "DataFrame":
     entities = F.array(
         *(F.struct(F.lit(name).alias("entity"), F.col(name).alias("key")) for name in ITEM_ENTITIES)
     )
-    counts = [name for name in _COUNTS if name not in ("behaviours", "intents")]
+    counts = [name for name in COUNTS if name not in ("behaviours", "intents")]
     hourly = (
         rows.where("behaviours = 0")
         .select("hour", "day", *counts, F.inline(entities))
@@ -403,6 +205,8 @@ def _with_item(
     from pyspark.sql import functions as F
 
     named = {spec.name: _feature(spec, plan) for spec in _specs(plan, entity)}
+    if not named:
+        return asked
     found = items.where(F.col("entity") == entity).select(
         F.col("key").alias(entity), "hour", *(column.alias(name) for name, column in named.items())
     )
