@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from roiflow.params import StreamParams
     from roiflow.settings import Settings
     from roiflow.stream.arrivals import Arrivals, DeadLetters
-    from roiflow.stream.checks import Limits
     from roiflow.stream.consumer import Consumer, Pace
     from roiflow.stream.journal import State
     from roiflow.stream.kafka import Topic
@@ -145,6 +144,7 @@ def _state_table(state: "State") -> "Table":
 
 
 def _consumer(settings: "Settings", params: "StreamParams") -> "Consumer":
+    from roiflow.stream.checks import Limits
     from roiflow.stream.consumer import Consumer
     from roiflow.stream.journal import Journal
 
@@ -154,20 +154,9 @@ def _consumer(settings: "Settings", params: "StreamParams") -> "Consumer":
         letters,
         Journal(settings.stream / JOURNAL),
         settings.lake,
-        _limits(params),
+        Limits.of(params),
         _pace(params),
         lambda: time.time_ns() // 1000,
-    )
-
-
-def _limits(params: "StreamParams") -> "Limits":
-    from roiflow.data.weeks import MICROS_PER_HOUR, MICROS_PER_SECOND
-    from roiflow.stream.checks import Limits
-
-    return Limits(
-        lateness=int(params.allowed_lateness_hours * MICROS_PER_HOUR),
-        tolerance=int(params.future_tolerance_seconds * MICROS_PER_SECOND),
-        message_bytes=params.message_kb << 10,
     )
 
 

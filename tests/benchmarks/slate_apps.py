@@ -15,11 +15,12 @@ from pydantic import BaseModel, Field
 
 from roiflow.ranking.value import CostShares
 from roiflow.serving.app import Message, Receive, Send, SlateApp, Version
-from roiflow.serving.service import LIMITS
 from roiflow.serving.slates import RequestContexts, Slates
+from roiflow.stream.checks import Limits
 from roiflow.stream.served_log import EventLog
 
 Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
+LIMITS = Limits(lateness=3_600_000_000, tolerance=1_000_000, message_bytes=65_536)
 ROW = np.array([[0, 1, 2]])
 HALF = np.full((1, 3), 0.5)
 IDS = np.array([["a", "b", "c"]], object)

@@ -33,6 +33,7 @@ from roiflow.features.table import AD_ATTRIBUTES, Catalogue, Ints, Longs, Statis
 from roiflow.files import write_directory
 from roiflow.policy import network
 from roiflow.ranking.value import CostShares
+from roiflow.stream.checks import Limits
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -68,6 +69,8 @@ class Description:
     cost_shares: CostShares
     feature_sample: float
     """Share of slates whose vectors are logged whole; of all others the hash is."""
+    limits: Limits
+    """What events the door takes."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +266,7 @@ def _describe(path: Path, manifest: Mapping[str, Any]) -> Description:
                 "dense_names": tuple(values["dense_names"]),
                 "profile_names": tuple(values["profile_names"]),
                 "cost_shares": CostShares(**values["cost_shares"]),
+                "limits": Limits(**values["limits"]),
             }
         )
     except TypeError as error:

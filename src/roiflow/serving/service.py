@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from roiflow.data.weeks import MICROS_PER_HOUR, MICROS_PER_SECOND
 from roiflow.errors import ServiceError
 from roiflow.features.online import FeatureStore, OnlineStore, Value, Values, Writes
 from roiflow.features.redis_store import RedisValues
@@ -15,17 +14,10 @@ from roiflow.serving.app import SlateApp, Version
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts, Slates
-from roiflow.stream.checks import Limits
 from roiflow.stream.served_log import EventLog
 
 RETRY_SECONDS = 0.5
 """After a failure the online store is left alone so long; slates are degraded meanwhile."""
-
-
-LIMITS = Limits(
-    lateness=48 * MICROS_PER_HOUR, tolerance=60 * MICROS_PER_SECOND, message_bytes=65_536
-)
-"""What the door takes; a consumer may take less."""
 
 
 class Breaker:
@@ -97,6 +89,6 @@ def build_app(package_folder: Path, redis_url: str | None, served: Path) -> Slat
         EventLog(served),
         Version(recommender.policy_version, package.digest, about.week, len(package.ads.ad_id)),
         about.cost_shares,
-        LIMITS,
+        about.limits,
         feature_sample=about.feature_sample,
     )

@@ -29,6 +29,7 @@ from roiflow.serving.package import Description, Package
 from roiflow.serving.parity import compare, latency_ms, served
 from roiflow.serving.recommender import Models
 from roiflow.stages.command import run
+from roiflow.stream.checks import Limits
 
 
 def main(
@@ -105,6 +106,7 @@ def describe(
         cost_weight=policy.cost_weight,
         cost_shares=load_cost_shares(ranker),
         feature_sample=config.export.feature_sample,
+        limits=Limits.of(config.stream),
     )
 
 

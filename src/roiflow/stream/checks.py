@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from roiflow.data.weeks import MICROS_PER_HOUR, MICROS_PER_SECOND
+from roiflow.params import StreamParams
 from roiflow.stream.events import Behaviour, Click, Conversion, Event
 
 MALFORMED = "malformed"
@@ -37,6 +39,15 @@ class Limits:
     tolerance: int
     """Clocks may differ by so much."""
     message_bytes: int
+
+    @classmethod
+    def of(cls, params: StreamParams) -> "Limits":
+        """What params.yaml says."""
+        return cls(
+            int(params.allowed_lateness_hours * MICROS_PER_HOUR),
+            int(params.future_tolerance_seconds * MICROS_PER_SECOND),
+            params.message_kb << 10,
+        )
 
 
 class Refused(Exception):
@@ -171,4 +182,4 @@ def shorten(value: object) -> str:
 
 
 def _hours(micros: int) -> str:
-    return f"{micros / 3_600e6:g} hours"
+    return f"{micros / MICROS_PER_HOUR:g} hours"

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from roiflow import candidates
 from roiflow.data import lake
-from roiflow.data.weeks import Week
+from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.features.build import Built, build
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
@@ -26,12 +26,14 @@ from roiflow.ranking.value import CostShares
 from roiflow.serving import package
 from roiflow.serving.package import Description, Package
 from roiflow.simulator.source import SimulatorSource
+from roiflow.stream.checks import Limits
 from tests.worlds import STEADY, world_params
 
 ROOT = Path(__file__).parents[3]
 WEEKS = ("2026-W01", "2026-W02")
 SLATE, TOP_K, HISTORY = 3, 6, 5
 SHARES = CostShares(0.0, 0.8, 0.1)
+LIMITS = Limits(lateness=48 * MICROS_PER_HOUR, tolerance=60_000_000, message_bytes=65_536)
 FEATURES = FeaturesParams(
     history_length=HISTORY,
     windows_hours=[1, 24, 168, 672],
@@ -116,6 +118,7 @@ def write_package(
         cost_weight=1.0,
         cost_shares=SHARES,
         feature_sample=feature_sample,
+        limits=LIMITS,
     )
     encode, dense = about.encode_length, len(features.dense_names)
     files = {

@@ -13,6 +13,7 @@ from roiflow.policy.network import FEATURES, Network, SlatePolicy
 from roiflow.ranking.value import CostShares
 from roiflow.serving import package
 from roiflow.serving.package import Description, Package
+from roiflow.stream.checks import Limits
 
 DESCRIPTION = Description(
     source="simulator",
@@ -28,6 +29,7 @@ DESCRIPTION = Description(
     cost_weight=1.0,
     cost_shares=CostShares(0.0, 0.25, 0.0),
     feature_sample=0.5,
+    limits=Limits(lateness=3, tolerance=2, message_bytes=1),
 )
 POLICY = SlatePolicy(
     slate_size=2,
