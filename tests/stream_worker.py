@@ -89,7 +89,11 @@ class Config(msgspec.Struct, kw_only=True):
 
     def replica(self, store: RedisStore) -> Replica:
         snapshot = Path(self.features) / "online"
-        return Replica("store", store, lambda: load_snapshot(store, snapshot), time.monotonic)
+
+        def load() -> bool:
+            return snapshot.is_dir() and load_snapshot(store, snapshot)
+
+        return Replica("store", store, load, time.monotonic)
 
 
 def consume(config: Config, stopped: list[int]) -> None:
