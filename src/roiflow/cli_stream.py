@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from roiflow.errors import RoiflowError
 from roiflow.terminal import here
 
 if TYPE_CHECKING:
@@ -60,15 +61,16 @@ def consume(
 
     repository, settings, console = here()
     consumer = _consumer(settings, load_params(repository / "params.yaml").stream)
-    followed = _Followed(settings, consumer)
     idle = _Idle(until_idle)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    followed = _Followed(settings, consumer, say)
 
     def step() -> None:
         followed.look()
         idle.took(consumer.step())
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
 
     consumer.start([])
     with _until_stopped() as stopped:
@@ -229,22 +231,36 @@ def _redis(settings: "Settings", home: Path) -> str:
 
 
 class _Followed:
-    """The stores of what is deployed, as that changes."""
+    """The stores of what is deployed, as that changes. A fault is said once."""
 
-    def __init__(self, settings: "Settings", consumer: "Consumer") -> None:
-        self._settings, self._consumer = settings, consumer
+    def __init__(
+        self, settings: "Settings", consumer: "Consumer", say: Callable[[str], None]
+    ) -> None:
+        self._settings, self._consumer, self._say = settings, consumer, say
         self._replicas: dict[str, Replica] = {}
+        self._said: dict[str, str] = {}
         self._look_at = 0.0
 
     def look(self) -> None:
-        """Let the consumer follow what is deployed now."""
+        """Let the consumer follow what is deployed now, if it is time to ask."""
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + LOOK_SECONDS
-        found = _replicas(self._settings, self._replicas)
+        try:
+            found = _replicas(self._settings, self._replicas)
+        except RoiflowError as error:
+            self._tell("what is deployed", str(error))
+            return
         if found.keys() != self._replicas.keys():
             self._replicas = found
             self._consumer.follow(list(found.values()))
+        for name, replica in found.items():
+            self._tell(f"store of {name}", replica.fault)
+
+    def _tell(self, what: str, fault: str) -> None:
+        if fault != self._said.get(what, ""):
+            self._say(f"{what}: {fault or 'up to date again'}")
+        self._said[what] = fault
 
 
 class _Idle:

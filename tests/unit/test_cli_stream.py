@@ -1,5 +1,6 @@
 """`roiflow stream` without a server: the served log into journal, dead letters and lake."""
 
+import json
 import os
 import signal
 import subprocess
@@ -79,3 +80,14 @@ def test_a_consumer_that_is_asked_to_stop_puts_all_into_the_lake(home: Path) -> 
     assert process.returncode == 0
     assert b"behaviour 2" in said
     assert len(event_lake.parts(home / "lake")) == 1
+
+
+def test_a_deployment_that_cannot_be_followed_is_said_and_events_are_taken(home: Path) -> None:
+    arm = {"arm": "stable", "percent": 100.0, "tag": "ad_ranker:gone"}
+    (home / "deployment.json").write_text(json.dumps({"arms": [arm]}))
+    write(home, "b1")
+    said = call("consume", "--until-idle", "1.5")
+    assert said.count("what is deployed: no online store: set ROIFLOW_REDIS_URL") == 1
+    assert "behaviour 1" in said
+    with pytest.raises(ServiceError, match="ROIFLOW_REDIS_URL"):
+        call("status")

@@ -13,10 +13,13 @@ import pyarrow as pa
 
 from roiflow import columns as c
 from roiflow.data import lake
-from roiflow.data.events import EVENTS, between, complete
+from roiflow.data.events import EVENT, EVENTS, KIND, between, complete
 from roiflow.data.weeks import MICROS_PER_WEEK, Week
 
 SOURCE, TABLE = "stream", "events"
+IDS = (KIND, EVENT, c.EVENT_TIME, c.KNOWN_TIME)
+"""What tells whether an event was there before."""
+
 _MONDAY = Week(1970, 2).start
 
 
@@ -31,6 +34,10 @@ class Part:
     def read(self) -> pa.Table:
         """Its events, in the order they were taken. Raises SourceError, naming the file."""
         return complete(lake.read_parquet(self.path), EVENTS)
+
+    def ids(self) -> pa.Table:
+        """The columns of IDS alone, which is faster."""
+        return lake.read_parquet(self.path, IDS)
 
 
 def parts(root: Path) -> list[Part]:

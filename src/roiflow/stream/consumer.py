@@ -84,7 +84,7 @@ class Consumer:
         """
         self._journal.open(self._history.last_number() + 1, self._history.last_stamp())
         self._seal()
-        for events in self._history.since(self._oldest()):
+        for events in self._history.ids(self._oldest()):
             self._seen.add(keys_of(events), hours_of(events))
         self._arrivals.seek(self.state.position)
         self.follow(replicas)

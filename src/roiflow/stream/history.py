@@ -3,7 +3,7 @@
 A segment that is in both is read from the journal, where it is whole.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from roiflow import columns as c
 from roiflow.data import event_lake
+from roiflow.data.event_lake import IDS, Part
 from roiflow.data.events import EVENTS, between
 from roiflow.stream.events import LATEST
 from roiflow.stream.journal import Batch, Journal
@@ -27,11 +28,11 @@ class History:
 
     def after(self, stamp: int) -> Iterator[Batch]:
         """Everything with a later stamp, in the order it was taken."""
-        return _batches(between(events, stamp + 1, LATEST) for events in self._since(stamp + 1))
+        return _batches(self._since(stamp + 1, Part.read))
 
-    def since(self, known: int) -> Iterator[pa.Table]:
-        """Everything that became known at or after a time, in microseconds, table by table."""
-        return (between(events, known, LATEST) for events in self._since(known))
+    def ids(self, known: int) -> Iterator[pa.Table]:
+        """The columns event_lake.IDS of what became known at or after a time, table by table."""
+        return (events.select(IDS) for events in self._since(known, Part.ids))
 
     def last_number(self) -> int:
         """The last segment there was; -1 before the first."""
@@ -41,18 +42,18 @@ class History:
     def last_stamp(self) -> int:
         """The newest stamp; 0 before the first."""
         parts = event_lake.parts(self._lake)
-        known = _known(parts[-1].read()) if parts else np.zeros(0, np.int64)
+        known = _known(parts[-1].ids()) if parts else np.zeros(0, np.int64)
         return max(self._journal.state.stamp, int(known.max()) if known.size else 0)
 
-    def _since(self, known: int) -> Iterator[pa.Table]:
+    def _since(self, known: int, read: Callable[[Part], pa.Table]) -> Iterator[pa.Table]:
         segments = self._journal.numbers()
         parts = [part for part in event_lake.parts(self._lake) if part.number not in segments]
         for part in parts:
             if part.week.end > known:
-                yield part.read()
+                yield between(read(part), known, LATEST)
         for number in segments:
             for batch in self._journal.read(number):
-                yield batch.events
+                yield between(batch.events, known, LATEST)
 
 
 def _batches(tables: Iterable[pa.Table]) -> Iterator[Batch]:

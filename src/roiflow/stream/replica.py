@@ -6,11 +6,14 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from roiflow.errors import ServiceError
+from roiflow.errors import ContractError, RoiflowError, ServiceError
 from roiflow.stream.journal import Batch
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before a store that failed is asked again: doubled with every failure."""
+
+FAULTS = (ServiceError, ContractError)
+"""The store is away or of another layout, or its snapshot cannot be read."""
 
 Past = Callable[[int], Iterable[Batch]]
 """All batches after a stamp, oldest first."""
@@ -49,12 +52,12 @@ class Replica:
         """What the store says it knows, or why it says nothing: for people."""
         try:
             found = self._store.watermark()
-        except ServiceError as error:
+        except FAULTS as error:
             return str(error)
         return "empty" if found is None else f"{datetime.fromtimestamp(found / 1e6, UTC):%F %T} UTC"
 
     def apply(self, batch: Batch, past: Past) -> None:
-        """Take in the newest batch, which is in the journal; never raises ServiceError."""
+        """Take in the newest batch, which is in the journal. A fault is kept, not raised."""
         if self._at is None:
             self.catch_up(past)
             return
@@ -65,16 +68,16 @@ class Replica:
             else:
                 self._store.update(batch.tables, batch.stamp)
                 self._at = batch.stamp
-        except ServiceError as error:
+        except FAULTS as error:
             self._fail(error)
 
     def catch_up(self, past: Past) -> None:
-        """Take in what is missing, if it is time to ask again; never raises ServiceError."""
+        """Take in what is missing, if it is time to ask again. A fault is kept, not raised."""
         if self._at is not None or self._clock() < self._retry:
             return
         try:
             self._follow(past)
-        except ServiceError as error:
+        except FAULTS as error:
             self._fail(error)
 
     def _follow(self, past: Past) -> None:
@@ -87,7 +90,7 @@ class Replica:
             at = batch.stamp
         self._at, self._pause, self.fault = at or 0, FIRST_PAUSE, ""
 
-    def _fail(self, error: ServiceError) -> None:
+    def _fail(self, error: RoiflowError) -> None:
         self._at, self.fault = None, str(error)
         self._retry = self._clock() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)

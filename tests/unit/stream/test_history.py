@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from roiflow.data import event_lake
+from roiflow.data.event_lake import IDS
 from roiflow.stream import history as history_module
 from roiflow.stream import rows
 from roiflow.stream.history import History
@@ -60,9 +61,11 @@ def test_a_segment_that_is_in_the_lake_too_is_read_once(history: History, tmp_pa
     assert stamps(history, 8) == [number for number in range(9, 20) for _ in range(3)]
 
 
-def test_since_gives_all_that_became_known_then_or_later(history: History) -> None:
-    count = sum(table.num_rows for table in history.since(MONDAY + 5))
-    assert count == 3 * 15
+def test_ids_are_of_all_that_became_known_then_or_later(history: History) -> None:
+    found = pa.concat_tables(history.ids(MONDAY + 5))
+    expected = [f"b{number}-{n}" for number in range(5, 20) for n in range(3)]
+    assert found["event_id"].to_pylist() == expected
+    assert found.column_names == list(IDS)
 
 
 def test_the_last_number_and_stamp(history: History, tmp_path: Path) -> None:

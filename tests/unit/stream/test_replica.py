@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from roiflow.errors import ServiceError
+from roiflow.errors import ContractError, ServiceError
 from roiflow.stream import rows
 from roiflow.stream.journal import Batch
 from roiflow.stream.replica import Replica
@@ -88,6 +88,19 @@ def test_what_was_applied_before_the_answer_was_lost_is_not_applied_again(
     now[0] = 1.0
     one.catch_up(lambda stamp: (one for one in (batch(5),) if one.stamp > stamp))
     assert total(store) == 6
+
+
+def test_a_snapshot_that_is_not_there_is_a_fault_of_the_store_alone() -> None:
+    def load() -> None:
+        raise ContractError("online/x: cannot read the online snapshot")
+
+    store, now = Counts(), [0.0]
+    one = Replica("s", store, load, lambda: now[0])
+    one.catch_up(past)
+    assert (one.behind, one.fault) == (True, "online/x: cannot read the online snapshot")
+    store.stamp, now[0] = NOW, 1.0
+    one.catch_up(past)
+    assert (one.behind, total(store)) == (False, 4)
 
 
 def test_people_are_told_what_a_store_knows() -> None:
