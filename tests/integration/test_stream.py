@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.testing import assert_array_equal
+from typer.testing import CliRunner
 
+from roiflow import cli
 from roiflow.data import event_lake
 from roiflow.data.events import new_rows
 from roiflow.data.weeks import MICROS_PER_HOUR
@@ -18,11 +20,12 @@ from roiflow.features.online import FeatureStore, MemoryStore
 from roiflow.features.redis_store import RedisStore
 from roiflow.features.snapshot import load_snapshot
 from roiflow.stream.consumer import Consumer, Pace
-from roiflow.stream.events import Event
+from roiflow.stream.events import Event, event_id
 from roiflow.stream.journal import Journal
 from roiflow.stream.replica import Replica
 from roiflow.stream.served_log import EventLog
 from roiflow.stream.served_tail import ServedLogArrivals
+from tests.brokers import Broker
 from tests.conftest import Record
 from tests.integration.test_redis_store import Server
 from tests.unit.features.store_contract import online
@@ -194,3 +197,37 @@ def test_an_event_is_there_for_the_next_request(
     p99 = 1e3 * float(np.percentile(seconds, 99))
     record("event logged to event read from Redis, one at a time", f"p99 {p99:.0f} ms")
     assert p99 < 1_000
+
+
+def test_from_the_served_log_through_kafka_into_the_lake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the commands alone: forwarded, consumed, and after a second time nothing more."""
+    broker = Broker(tmp_path)
+    broker.start()
+    try:
+        monkeypatch.setenv("ROIFLOW_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("ROIFLOW_KAFKA", broker.address)
+        now = time.time_ns() // 1000
+        some: list[Event] = [behaviour(f"b{n}", "u", "a", now - n) for n in range(200)]
+        write(
+            tmp_path / "home",
+            [*some, *some[:50], behaviour("old", "u", "a", now - 300 * HOUR, now)],
+        )
+        for _ in range(2):
+            command("forward", "--until-idle", "0.5")
+            said = command("consume", "--until-idle", "2")
+            assert "behaviour 200, duplicate 50, late 1" in said
+        assert "behaviour" in command("status")
+    finally:
+        broker.kill()
+    rows = [part.read() for part in event_lake.parts(tmp_path / "home" / "lake")]
+    assert sorted(pa.concat_tables(rows)["event_id"].to_pylist()) == sorted(
+        event_id(event) for event in some
+    )
+
+
+def command(*arguments: str) -> str:
+    done = CliRunner().invoke(cli.app, ["stream", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
