@@ -17,7 +17,7 @@ Progress = Callable[[float, str], None]
 def up(
     settings: Settings, repository: Path, progress: Progress = lambda _, __: None
 ) -> dict[str, Running]:
-    """Start what does not run: Redis, the deployed service, MLflow, Evidently, Airflow.
+    """Start what does not run: Redis, the deployed service, the stream, MLflow, Evidently, Airflow.
 
     A second call starts nothing. The service comes up where something was deployed. Raises
     ServiceError with the log's tail where a server does not start; what had started stays up, and
@@ -30,6 +30,8 @@ def up(
     if arms:
         progress(0.1, "slate service")
         release.serve(home, arms, url)
+    progress(0.15, "stream")
+    _start_stream(settings, home, repository, url)
     there = processes.running(home)
     progress(0.2, "MLflow, Evidently")
     servers = [
@@ -41,6 +43,16 @@ def up(
     _start_airflow(home, repository, _port(there, "airflow-api-server", AIRFLOW_PORT))
     progress(1.0, "up")
     return status(settings)
+
+
+def _start_stream(settings: Settings, home: Path, repository: Path, redis_url: str) -> None:
+    """The consumer; where a broker is named, what sends it the served log as well."""
+    commands, environment = ["consume"], {"ROIFLOW_REDIS_URL": redis_url}
+    if settings.kafka:
+        commands, environment["ROIFLOW_KAFKA"] = ["consume", "forward"], settings.kafka
+    processes.start(
+        [local.stream(home, repository, command, environment) for command in commands], home
+    )
 
 
 def _port(there: dict[str, Running], name: str, preferred: int) -> int:

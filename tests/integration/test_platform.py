@@ -16,7 +16,8 @@ def test_up_twice_then_down(tmp_path: Path) -> None:
         first = platform.up(settings, REPOSITORY)
         assert platform.up(settings, REPOSITORY) == first
         parts = {"api-server", "scheduler", "dag-processor", "triggerer"}
-        assert first.keys() == {"redis", "mlflow", "evidently"} | {f"airflow-{p}" for p in parts}
+        others = {"redis", "mlflow", "evidently", "stream-consume"}
+        assert first.keys() == others | {f"airflow-{p}" for p in parts}
         for name in ("mlflow", "evidently", "airflow-api-server"):
             assert httpx.get(f"{first[name].address}/", follow_redirects=True).status_code == 200
         health = httpx.get(f"{first['airflow-scheduler'].address}/api/v2/monitor/health").json()

