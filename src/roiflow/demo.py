@@ -23,6 +23,7 @@ from rich.table import Table
 
 from roiflow import columns as c
 from roiflow.data.weeks import Week
+from roiflow.demo_stream import events_table, report_events
 from roiflow.deployment import local
 from roiflow.errors import RunError, ServiceError
 from roiflow.params import Params, load_params
@@ -52,6 +53,8 @@ class RequestsDone:
     p50_ms: float
     p99_ms: float
     policy_version: str
+    slates: list[dict[str, Any]]
+    """Requests with their answers."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ def demo(
             console.print(headline(done[-1]), highlight=False)
         show("requests to the served model")
         answered = send_requests(done[-1], REQUESTS)
+        show("what users did with the slates, to the stream")
+        events = report_events(repository, settings, answered.address, answered.slates)
     console.print(seconds_table(done))
     console.print(results_table(done))
     if source == "simulator":
@@ -109,6 +114,7 @@ def demo(
             truths = truth_by_week(params, home / "lake", first.window(params.ingest.weeks), done)
         console.print(truth_table(truths))
     console.print(requests_table(answered))
+    console.print(events_table(events))
     for what, place in places(settings, done[-1], answered).items():
         console.print(f"{what:<14} {place}", soft_wrap=True, highlight=False)
 
@@ -201,7 +207,7 @@ def send_requests(done: WeekDone, count: int) -> RequestsDone:
 
     address = str(done.json("data/deployed.json")["address"])
     bodies = list(request_bodies(done, count))
-    latencies, degraded, version = [], 0, ""
+    latencies, degraded, version, slates = [], 0, "", []
     with httpx.Client(base_url=address, timeout=10.0) as client:
         for body in bodies:
             started = time.perf_counter()
@@ -215,8 +221,9 @@ def send_requests(done: WeekDone, count: int) -> RequestsDone:
             content = answer.json()
             degraded += content["degraded"]
             version = content["policy_version"]
+            slates.append({"request": body, "answer": content})
     p50, p99 = 1e3 * np.percentile(latencies, [50, 99])
-    return RequestsDone(address, len(bodies), degraded, float(p50), float(p99), version)
+    return RequestsDone(address, len(bodies), degraded, float(p50), float(p99), version, slates)
 
 
 def request_bodies(done: WeekDone, count: int) -> Iterator[dict[str, Any]]:
@@ -365,6 +372,7 @@ def places(settings: Settings, done: WeekDone, answered: RequestsDone) -> dict[s
         "weekly report": str(done.checkout / "data/report/report.html"),
         "drift report": str(done.checkout / "data/drift/drift.html"),
         "served log": str(settings.served),
+        "stream": str(settings.stream),
         "registry": settings.registry_uri,
         "promotions": str(home / "promotions.jsonl"),
         "the run": str(done.checkout),

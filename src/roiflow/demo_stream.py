@@ -1,0 +1,106 @@
+"""What users do with the demo's slates, reported to the service and followed into the stream."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from roiflow.deployment import local, processes
+from roiflow.errors import ServiceError
+from roiflow.settings import Settings
+
+CLICK_EVERY, BUY_EVERY, LOOK_EVERY = 5, 25, 3
+"""The first ad of every fifth slate is clicked, and so on."""
+
+SECOND = 1_000_000
+WAIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class EventsDone:
+    """Events reported over HTTP, and what the consumer counted of them and of the slates."""
+
+    reported: int
+    refused: int
+    counts: dict[str, int]
+    seconds: float
+    """From the first report until the consumer had taken the last event."""
+
+
+def report_events(
+    repository: Path, settings: Settings, address: str, slates: Sequence[dict[str, Any]]
+) -> EventsDone:
+    """Report clicks, a purchase now and then and views, and wait until the consumer has them.
+
+    `slates` are requests with their answers (keys request, answer). Raises ServiceError where the
+    service refuses the body or the consumer does not take the events in time.
+    """
+    import httpx
+
+    from roiflow.stream.journal import last_state
+
+    home, journal = settings.home.absolute(), settings.stream / "journal"
+    before = last_state(journal).counts if journal.exists() else {}
+    processes.start([local.stream(home, repository, "consume", places(settings))], home)
+    events = [event for number, slate in enumerate(slates) for event in outcomes(number, slate)]
+    started = time.monotonic()
+    answer = httpx.post(f"{address}/v1/events", json={"events": events}, timeout=10.0)
+    if answer.status_code != 200:
+        raise ServiceError(f"{address}/v1/events: {answer.status_code} {answer.text}")
+    content = answer.json()
+    while time.monotonic() - started < WAIT_SECONDS:
+        counts = {
+            name: count - before.get(name, 0) for name, count in last_state(journal).counts.items()
+        }
+        known = sum(counts.get(name, 0) for name in ("click", "conversion", "behaviour"))
+        if known + counts.get("duplicate", 0) >= content["accepted"]:
+            spent = time.monotonic() - started
+            return EventsDone(len(events), len(content["refused"]), counts, spent)
+        time.sleep(0.05)
+    raise ServiceError(
+        f"{journal}: {known} of {content['accepted']} events after {WAIT_SECONDS:g} s; "
+        f"see {settings.logs / 'stream-consume.log'}"
+    )
+
+
+def places(settings: Settings) -> dict[str, str]:
+    """Environment of the consumer: the places that were named."""
+    named = {"ROIFLOW_REDIS_URL": settings.redis_url, "ROIFLOW_KAFKA": settings.kafka}
+    return {name: value for name, value in named.items() if value}
+
+
+def outcomes(number: int, slate: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Events that come of one slate."""
+    request, ads = slate["request"], slate["answer"]["ads"]
+    if not ads:
+        return
+    first, time_of = ads[0], request["event_time"]
+    if number % CLICK_EVERY == 0:
+        name = {"impression_id": first["impression_id"]}
+        yield {"kind": "click", **name, "event_time": time_of + SECOND}
+        if number % BUY_EVERY == 0:
+            revenue = {"revenue_micros": 20_000_000, "event_time": time_of + 2 * SECOND}
+            yield {"kind": "conversion", **name, **revenue}
+    if number % LOOK_EVERY == 0:
+        yield {
+            "kind": "behaviour",
+            "event_id": f"{request['request_id']}-view",
+            "user_id": request["user_id"],
+            "ad_id": first["ad_id"],
+            "category_id": "demo",
+            "action": "view",
+            "event_time": time_of + SECOND,
+        }
+
+
+def events_table(done: EventsDone) -> Table:
+    """What was reported and what came of it."""
+    table = Table(title="Events to the stream")
+    for name in ("reported", "refused", *sorted(done.counts), "seconds"):
+        table.add_column(name, justify="right")
+    counts = [f"{done.counts[name]:,}" for name in sorted(done.counts)]
+    table.add_row(str(done.reported), str(done.refused), *counts, f"{done.seconds:.2f}")
+    return table

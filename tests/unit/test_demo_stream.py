@@ -1,0 +1,43 @@
+"""What the demo's users do."""
+
+from collections import Counter
+from typing import Any
+
+from roiflow.demo_stream import EventsDone, events_table, outcomes
+from roiflow.stream.events import Behaviour, Click, Conversion
+from tests.unit.test_demo import shown
+
+
+def slate(number: int) -> dict[str, Any]:
+    ads = [{"ad_id": f"a{place}", "impression_id": f"q{number}:{place}"} for place in (1, 2)]
+    request = {"request_id": f"q{number}", "user_id": "u1", "event_time": 5_000_000}
+    return {"request": request, "answer": {"ads": ads}}
+
+
+def test_every_fifth_slate_is_clicked_every_twenty_fifth_bought_every_third_viewed() -> None:
+    events = [event for number in range(75) for event in outcomes(number, slate(number))]
+    assert Counter(event["kind"] for event in events) == {
+        "click": 15,
+        "conversion": 3,
+        "behaviour": 25,
+    }
+    assert {event["impression_id"] for event in events if event["kind"] == "conversion"} == {
+        "q0:1",
+        "q25:1",
+        "q50:1",
+    }
+    kinds: dict[str, Any] = {"click": Click, "conversion": Conversion, "behaviour": Behaviour}
+    for event in events:
+        fields = {name: value for name, value in event.items() if name != "kind"}
+        assert kinds[event["kind"]](**fields).event_time > 5_000_000
+
+
+def test_an_empty_slate_has_no_outcome() -> None:
+    empty = slate(0) | {"answer": {"ads": []}}
+    assert list(outcomes(0, empty)) == []
+
+
+def test_the_table_names_every_count() -> None:
+    text = shown(events_table(EventsDone(9, 1, {"click": 3, "late": 1}, 0.25)))
+    for word in ("reported", "refused", "click", "late", "0.25"):
+        assert word in text
