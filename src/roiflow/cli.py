@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from roiflow.cli_features import features
 from roiflow.cli_simulate import simulate
 from roiflow.cli_stream import stream
 from roiflow.errors import RoiflowError
@@ -102,6 +103,7 @@ def down() -> None:
 
 
 app.add_typer(simulate)
+app.add_typer(features)
 app.add_typer(stream)
 
 

@@ -321,6 +321,12 @@ class GateParams(Section):
     first_model: Literal["allow", "override"]
 
 
+class CheckParityParams(Section):
+    """Served features against recomputed ones; what may differ of the slates that are compared."""
+
+    max_different_fraction: Fraction
+
+
 class DriftParams(Section):
     """Drift report."""
 
@@ -391,6 +397,7 @@ class Params(Section):
     finetune_policy: PolicyParams
     evaluate: EvaluateParams
     export: ExportParams
+    check_parity: CheckParityParams
     gate: GateParams
     report_drift: DriftParams
     stream: StreamParams

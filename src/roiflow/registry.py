@@ -185,6 +185,12 @@ class Registry:
             found = self._client.search_model_versions(query, max_results=1)
         return _registered(found[0]) if found else None
 
+    def digests(self, name: str) -> list[str]:
+        """Of every version, newest first."""
+        with _refusals(f"listing {name}"):
+            found = self._client.search_model_versions(f"name = '{name}'", max_results=10_000)
+        return [version.tags[_DIGEST] for version in found if _DIGEST in version.tags]
+
     def get(self, name: str, version: int) -> Registered:
         """Raises RegistryError where there is no such version."""
         with _refusals(f"looking up {name} version {version}"):

@@ -5,6 +5,7 @@ the ads that were shown, in slate order. Serving logs its hash with every slate,
 vectors whole; whoever computes the same vector as-known from the lake finds out where they differ.
 """
 
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,8 +88,8 @@ def unpack(vectors: Sequence[bytes], shape: Shape) -> Inputs:
             raise ValueError(f"vector {row}: {len(vector)} bytes, expected {shape.bytes}")
     count, length = len(vectors), shape.history
     whole = np.frombuffer(b"".join(vectors), np.uint8).reshape(count, shape.bytes)
-    times = whole[:, : 8 * length].copy().view(np.int64).reshape(count, length)
-    words = whole[:, 8 * length :].copy().view(np.int32).reshape(count, -1)
+    times = whole[:, : 8 * length].copy().view(np.int64)
+    words = whole[:, 8 * length :].copy().view(np.int32)
     widths = (1, shape.profile, length, length, length, len(CONTEXT))
     user, profile, ad, category, action, context = np.split(
         words[:, : shape.ints], np.cumsum(widths)[:-1], axis=1
@@ -132,8 +133,9 @@ class Difference:
 
     @property
     def size(self) -> float:
-        """How far they are apart."""
-        return abs(self.served - self.expected)
+        """How far they are apart; what is no number is infinitely far."""
+        size = abs(self.served - self.expected)
+        return math.inf if math.isnan(size) else size
 
 
 OF_REQUEST = ("user", *CONTEXT)
@@ -144,6 +146,8 @@ def differences(
     served: Inputs, expected: Inputs, dense_names: Sequence[str], compared: Flags
 ) -> Iterator[Difference]:
     """Every value in which vectors differ; dense features only of the `compared` columns (B, F)."""
+    if not served.user.size:
+        return
     for name, one, other in _parts(served, expected):
         for request, slot in np.argwhere(one != other).tolist():
             values = float(one[request, slot]), float(other[request, slot])

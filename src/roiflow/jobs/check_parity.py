@@ -1,0 +1,247 @@
+"""Compare what serving was given in the test week with what the offline engine makes of its log.
+
+Only slates of packages of ours are compared. A week that none served has the verdict `not served`;
+a week whose slates or packages cannot be found again fails.
+"""
+
+import json
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from roiflow import columns as c
+from roiflow import features as feature_store
+from roiflow.data import served_features
+from roiflow.data.events import FEATURES
+from roiflow.data.weeks import Week
+from roiflow.errors import RoiflowError
+from roiflow.evaluation.gate import NOT_SERVED
+from roiflow.features import engine as counters
+from roiflow.features.build import VOCABULARY
+from roiflow.features.faults import explain
+from roiflow.features.findings import by_feature, corrupt, plain, sampled, unequal
+from roiflow.features.plan import Plan
+from roiflow.features.replay import (
+    Content,
+    Setting,
+    Slates,
+    join_weeks,
+    replay,
+    with_later_users,
+)
+from roiflow.features.rows import Window, micros
+from roiflow.features.vocabulary import Vocabulary
+from roiflow.files import write_file
+from roiflow.params import CheckParityParams, IngestParams, load_params
+from roiflow.registry import Registry, model_name, package_folder, read_digest
+from roiflow.run import checkout_of
+from roiflow.serving.package import Package
+from roiflow.serving.recommender import vector_shape
+from roiflow.settings import Settings
+from roiflow.stages.command import run
+
+_VERSION = re.compile(r"[0-9a-f]{12}")
+
+
+def main(validated: Path, params: Path, report: Path) -> None:
+    """Write `report`; the same inputs give the same report."""
+    config = load_params(params)
+    content = check(validated, config.ingest, config.check_parity, Settings())
+    with write_file(report) as path:
+        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def check(
+    validated: Path, ingest: IngestParams, limits: CheckParityParams, settings: Settings
+) -> dict[str, Any]:
+    """The report on the test week: verdict, reason, and what was found for each package."""
+    week = Week.parse(ingest.week)
+    shown = _shown(validated, week)
+    versions = sorted(pc.unique(shown[c.POLICY_VERSION]).to_pylist())
+    served = served_features.read(settings.lake, ingest.source, week)
+    found = []
+    for version in versions:
+        slates = _of(served, version)
+        package = _package(settings, ingest.source, version)
+        if package is None and not slates.num_rows:
+            continue  # another system's
+        requests = pc.unique(_of(shown, version)[c.REQUEST])
+        try:
+            found.append(_check(validated, package, version, slates, requests, ingest, settings))
+        except RoiflowError as error:
+            found.append({"policy_version": version, "fault": None, "cannot": str(error)})
+    return {
+        "week": str(week),
+        **_verdict(found, limits),
+        "different": _sum(found, "different"),
+        "max_different_fraction": limits.max_different_fraction,
+        "packages": found,
+    }
+
+
+def _shown(validated: Path, week: Week) -> pa.Table:
+    """Impressions that were shown in the week, not only known in it."""
+    names = [c.REQUEST, c.POLICY_VERSION, c.EVENT_TIME]
+    rows = Window(validated).read("impressions", week, names)
+    time = micros(rows[c.EVENT_TIME])
+    return rows.filter(pa.array((time >= week.start) & (time < week.end)))
+
+
+def _of(rows: pa.Table | None, version: str) -> pa.Table:
+    if rows is None:
+        return served_features.SERVED.empty_table()
+    return rows.filter(pc.equal(rows[c.POLICY_VERSION], version))
+
+
+def _package(settings: Settings, source: str, version: str) -> Package | None:
+    """The package of ours whose digest begins so, or None."""
+    if not _VERSION.fullmatch(version):
+        return None
+    local = [
+        *package_folder(settings.home, version).parent.glob(f"{version}*"),
+        *(
+            folder
+            for folder in settings.runs.glob(f"{source}-*/data/package")
+            if read_digest(folder).startswith(version)
+        ),
+    ]
+    if local:
+        return Package.load(local[0])
+    registry = Registry(settings.registry_uri, settings.home)
+    name = model_name(source)
+    for digest in registry.digests(name):
+        if digest.startswith(version) and (known := registry.find(name, digest)):
+            return Package.load(registry.package(known))
+    return None
+
+
+def _check(
+    validated: Path,
+    package: Package | None,
+    version: str,
+    slates: pa.Table,
+    requests: pa.Array,
+    ingest: IngestParams,
+    settings: Settings,
+) -> dict[str, Any]:
+    if package is None:
+        raise RoiflowError(f"package {version} served, and is no longer to be found")
+    week = Week.parse(ingest.week)
+    before = checkout_of(settings.home, ingest.source, str(week.plus(-1))) / "data"
+    kept = pc.is_in(requests, value_set=slates[c.REQUEST].combine_chunks())
+    with TemporaryDirectory() as folder:
+        joined, former = Path(folder) / "now", Path(folder) / "then"
+        own = Window(validated).weeks
+        earlier = Window(before / "validated").weeks
+        join_weeks(joined, {one: before / "validated" for one in earlier if one not in own})
+        join_weeks(joined, dict.fromkeys(own, validated))
+        join_weeks(former, dict.fromkeys(earlier, before / "validated"))
+        setting = setting_of(package, before / "features", week, slates, Window(joined))
+        content = Content.read(joined, setting.vocabulary)
+        pulled_then = Content.read(former, setting.vocabulary)
+    rows = Slates.of(slates, setting)
+    replayed = replay(setting, content, rows)
+    different = sampled(replayed)
+    findings = by_feature(different, setting)
+    wrong = np.union1d(replayed.differing, different.rows[unequal(different)])
+    return {
+        "policy_version": version,
+        "digest": package.digest,
+        "slates": len(requests),
+        "not_kept": int(pc.sum(pc.invert(kept)).as_py() or 0),
+        "degraded": int(slates[FEATURES].null_count),
+        "compared": int(np.count_nonzero(replayed.final)),
+        "not_final": int(np.count_nonzero(~replayed.final)),
+        "different": int(wrong.size),
+        "sampled": int(np.count_nonzero(rows.sampled)),
+        "corrupt": [str(rows.request[row]) for row in corrupt(replayed)[:10]],
+        "stale_share": float(np.mean(replayed.stale)) if replayed.stale.size else 0.0,
+        "features": plain(findings),
+        "fault": explain(replayed, different, pulled_then) if wrong.size else None,
+    }
+
+
+def setting_of(
+    package: Package, features: Path, week: Week, slates: pa.Table, window: Window
+) -> Setting:
+    """The package with the snapshot in the features of the run before; raises ContractError."""
+    plan = Plan.read(package.folder / "plan.parquet")
+    then = Plan.read(features / counters.PLAN)
+    vocabulary = Vocabulary.read(features / VOCABULARY)
+    later = [
+        slates[c.USER],
+        *(window.all(name, [c.USER])[c.USER] for name in ("impressions", "behaviours")),
+    ]
+    price, bid = np.zeros((2, max(plan.sizes["ad"], then.sizes["ad"])), np.int64)
+    price[package.ads.ad], bid[package.ads.ad] = package.ads.price, package.ads.bid
+    return Setting(
+        plan=plan,
+        shape=vector_shape(package),
+        vocabulary=with_later_users(vocabulary, later),
+        known_users=vocabulary.size("user"),
+        attributes=then.attributes,
+        profile=np.asarray(feature_store.read(features).profile),
+        start=week.start,
+        price=price,
+        bid=bid,
+    )
+
+
+def _verdict(found: list[dict[str, Any]], limits: CheckParityParams) -> dict[str, Any]:
+    if not found:
+        return {
+            "verdict": NOT_SERVED,
+            "reason": "",
+            "summary": "no package of ours served the week",
+        }
+    faults = [fault for one in found if (fault := _fault(one, limits))]
+    compared, stale = (
+        _sum(found, "compared"),
+        [one["stale_share"] for one in found if "compared" in one],
+    )
+    summary = (
+        f"{compared:,} slates compared, {_sum(found, 'different'):,} differ, "
+        f"{_sum(found, 'not_final'):,} not final, {_sum(found, 'degraded'):,} degraded, "
+        f"{100 * max(stale, default=0.0):.2g} % stale"
+    )
+    return {
+        "verdict": "fail" if faults else "pass",
+        "reason": "; ".join(faults),
+        "summary": summary,
+    }
+
+
+def _sum(found: list[dict[str, Any]], name: str) -> int:
+    return sum(one.get(name, 0) for one in found)
+
+
+def _fault(one: dict[str, Any], limits: CheckParityParams) -> str:
+    """Why a package's slates do not pass; empty where they do."""
+    if "cannot" in one:
+        return f"cannot be compared: {one['cannot']}"
+    version = one["policy_version"]
+    if one["not_kept"]:
+        return f"{one['not_kept']:,} of {one['slates']:,} slates of {version} were not kept"
+    if one["corrupt"]:
+        return f"the vector of {one['corrupt'][0]} is not the one that was hashed"
+    if not one["compared"]:
+        return f"no slate of {version} can be compared"
+    if one["different"] <= limits.max_different_fraction * one["compared"]:
+        return ""
+    worst = one["features"][0] if one["features"] else None
+    where = (
+        f"most in {worst['feature']} (by up to {worst['largest']:.4g})"
+        if worst
+        else "none of which was kept whole"
+    )
+    share = f"{one['different']:,} of {one['compared']:,} slates differ"
+    return f"{share}, {where}: {one['fault']['name']}"
+
+
+if __name__ == "__main__":
+    run(main)
