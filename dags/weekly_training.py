@@ -23,6 +23,11 @@ EFFECTS = (
         "Commit params.yaml and dvc.lock of the run: the lineage key of its model.",
     ),
     (
+        "check_parity",
+        "check_parity data/validated params.yaml data/parity/report.json",
+        "Compare what serving was given in the week with what the offline engine makes of its log.",
+    ),
+    (
         "gate",
         "decide data/package params.yaml data/gate/decision.json",
         "Compare the challenger with the champion: pass, fail or inconclusive.",

@@ -51,6 +51,7 @@ SOURCE = "simulator"
 RESULT = "loop.json"
 JOBS = (
     "commit params.yaml data/lineage.json",
+    "check_parity data/validated params.yaml data/parity/report.json",
     "decide data/package params.yaml data/gate/decision.json",
     "register data/package data/features data/evaluation metrics plots "
     "data/gate/decision.json data/lineage.json params.yaml data/registered.json",

@@ -18,6 +18,10 @@ from roiflow.params import GateParams
 Verdict = Literal["pass", "fail", "inconclusive"]
 Rule = Literal["checks", "first model", "override", "none"]
 
+PARITY = "feature_parity"
+NOT_SERVED = "not served"
+"""Verdict of a parity report on a week that no package of ours served."""
+
 PRIMARY = "dr"
 """The estimator that decides; the others are shown beside it."""
 
@@ -138,6 +142,19 @@ def _missing(name: str, value: float | None, threshold: float | None) -> Check:
     return Check(name, value, None, None, threshold, "fail", f"no {what}")
 
 
+def parity_check(parity: Mapping[str, Any] | None) -> Check:
+    """Pass where what served the test week had the features that training sees, or none served.
+
+    `parity` is the summary of the parity report; without one nothing shows that, so it fails.
+    """
+    if parity is None:
+        return Check(PARITY, None, None, None, None, "fail", "no parity report of the test week")
+    value, limit = parity.get("different"), parity.get("max_different_fraction")
+    good = parity.get("verdict") in ("pass", NOT_SERVED)
+    reason = "" if good else str(parity.get("reason") or "no reason was given")
+    return Check(PARITY, value, None, None, limit, "pass" if good else "fail", reason)
+
+
 def check_distinct(challenger: str, champion: str | None) -> None:
     """Raises GateError where the challenger's digest is the champion's."""
     if challenger == champion:
@@ -151,12 +168,14 @@ def decide(
     challenger: str,
     champion: str | None,
     comparison: Mapping[str, Any] | None,
+    parity: Mapping[str, Any] | None,
     override: Override | None,
 ) -> Decision:
     """Decide on the package with digest `challenger`.
 
     `report` is the evaluation's report.json; `comparison` the ROI estimates of the challenger over
-    the champion on the same slates, None without a champion. Raises GateError where the challenger
+    the champion on the same slates, None without a champion; `parity` the summary of the parity
+    report on the test week, None without one. Raises GateError where the challenger
     is the champion, where a champion was not compared, or where an override names no one.
     """
     check_distinct(challenger, champion)
@@ -166,7 +185,7 @@ def decide(
         raise GateError(
             f"override needs who and why: who is {override.who!r}, why {override.why!r}"
         )
-    absolute = _absolute_checks(report, params)
+    absolute = (*_absolute_checks(report, params), parity_check(parity))
     lift = _lift_check(report, comparison, params)
     checks = (*absolute, lift)
     verdict = _worst(checks)
@@ -195,7 +214,12 @@ def decide(
         "champion": champion,
         "override": asdict(override) if override else None,
     }
-    inputs = {"report": report, "comparison": comparison, "params": params.model_dump()}
+    inputs = {
+        "report": report,
+        "comparison": comparison,
+        "parity": parity,
+        "params": params.model_dump(),
+    }
     return Decision(
         verdict=verdict,
         promote=rule != "none",

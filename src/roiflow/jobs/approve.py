@@ -2,6 +2,7 @@
 
 from roiflow.errors import GateError
 from roiflow.evaluation.gate import Override
+from roiflow.jobs.decide import parity_then
 from roiflow.jobs.gate import DECISION, gate
 from roiflow.jobs.promote import promote
 from roiflow.jobs.register import decision_tags, read_decision
@@ -28,7 +29,7 @@ def main(source: str, version: int, who: str, why: str) -> None:
         raise GateError(f"{folder}: holds package {held}, version {version} is {known.digest}")
     params = load_params(folder / "params.yaml")
     package = registry.package(champion) if champion else None
-    gate(folder, package, params, Override(who, why))
+    gate(folder, package, params, Override(who, why), parity_then(known))
     decision = read_decision(folder / DECISION)
     for key, value in decision_tags(decision).items():
         registry.set_tag(known, key, value)

@@ -10,7 +10,7 @@ from typing import Any
 
 from roiflow.errors import GateError
 from roiflow.evaluation.gate import Override
-from roiflow.jobs.gate import gate
+from roiflow.jobs.gate import gate, read_parity
 from roiflow.params import load_params
 from roiflow.registry import CHAMPION, Registered, Registry, model_name, read_digest
 from roiflow.settings import Settings
@@ -31,7 +31,9 @@ def main(package: Path, params: Path, decision: Path) -> None:
         return
     champion = champion_then(registry, known) if known else registry.by_alias(name, CHAMPION)
     folder = registry.package(champion) if champion else None
-    gate(params.absolute().parent, folder, config, signed(known) if known else None)
+    run_folder = params.absolute().parent
+    parity = parity_then(known) if known else read_parity(run_folder, config.ingest.week)
+    gate(run_folder, folder, config, signed(known) if known else None, parity)
 
 
 def champion_then(registry: Registry, known: Registered) -> Registered | None:
@@ -55,6 +57,12 @@ def signed(known: Registered) -> Override | None:
     """The override under which a version was registered or approved."""
     who = known.tags.get("override_who")
     return Override(who, known.tags["override_why"]) if who else None
+
+
+def parity_then(known: Registered) -> dict[str, Any] | None:
+    """The summary of the parity report with which a registered version was judged."""
+    content: dict[str, Any] | None = json.loads(known.tags.get("parity", "null"))
+    return content
 
 
 def digest_of(decision: Path) -> str | None:

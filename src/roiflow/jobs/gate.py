@@ -1,6 +1,7 @@
 """Decide whether a run's package may become champion, and keep the decision beside the run."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,21 @@ from roiflow.serving.recommender import Models
 
 DECISION = Path("data/gate/decision.json")
 REPORT = Path("data/evaluation/report.json")
+PARITY = Path("data/parity/report.json")
 
 
 def gate(
-    run_folder: Path, champion_package: Path | None, params: Params, override: Override | None
+    run_folder: Path,
+    champion_package: Path | None,
+    params: Params,
+    override: Override | None,
+    parity: Mapping[str, Any] | None,
 ) -> Decision:
     """Decide on `run_folder`/data/package and write data/gate/decision.json there.
 
-    The same inputs give the same decision and the same digest. Raises GateError where no decision
-    can be taken, PackageError where a package is not whole.
+    `parity` is what `read_parity` gives, or gave when the package was judged first. The same inputs
+    give the same decision and the same digest. Raises GateError where no decision can be taken,
+    PackageError where a package is not whole.
     """
     report = read_report(run_folder)
     challenger = Package.load(run_folder / "data/package")
@@ -43,10 +50,11 @@ def gate(
         challenger=challenger.digest,
         champion=champion.digest if champion else None,
         comparison=comparison,
+        parity=parity,
         override=override,
     )
     with write_file(run_folder / DECISION) as path:
-        content = {**decision.to_dict(), "comparison": comparison}
+        content = {**decision.to_dict(), "comparison": comparison, "parity": parity}
         path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     return decision
 
@@ -61,6 +69,23 @@ def read_report(run_folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise GateError(f"{path}: not JSON: {error}") from None
     return report
+
+
+def read_parity(run_folder: Path, week: str) -> dict[str, Any] | None:
+    """The summary of the parity report on the test week; None where there is none of that week.
+
+    Raises GateError, naming the file, where it is no report.
+    """
+    path = run_folder / PARITY
+    if not path.exists():
+        return None
+    try:
+        report: dict[str, Any] = json.loads(path.read_text())
+        names = ("week", "verdict", "reason", "summary", "different", "max_different_fraction")
+        summary = {name: report[name] for name in names}
+    except (ValueError, KeyError, TypeError) as error:
+        raise GateError(f"{path}: not a parity report: {error!r}") from None
+    return summary if summary["week"] == week else None
 
 
 def _compare(

@@ -62,6 +62,8 @@ def decision_tags(decision: dict[str, Any]) -> dict[str, str]:
         "decision": decision["digest"],
         "champion_then": decision["champion"] or NONE,
     }
+    if (parity := decision.get("parity")) is not None:
+        tags["parity"] = json.dumps(parity, sort_keys=True)
     if override := decision.get("override"):
         tags |= {"override_who": override["who"], "override_why": override["why"]}
     return tags

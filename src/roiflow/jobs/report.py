@@ -8,6 +8,7 @@ from typing import Any
 
 from roiflow.evaluation.gate import PRIMARY
 from roiflow.evaluation.report import write_report
+from roiflow.jobs.gate import PARITY
 from roiflow.run import Lineage
 from roiflow.settings import Settings
 from roiflow.stages.command import run
@@ -29,12 +30,20 @@ def main(lineage: Path, drift: Path, report: Path) -> None:
             "Commit": made.commit,
             "Registered version": str(promoted.get("version", "none")),
             "Promoted": promoted.get("rule", "no") if promoted.get("promoted") else "no",
+            "Feature parity": parity_line(_read(folder / PARITY)),
             "Served": ", ".join(f"{arm['tag']} ({arm['arm']})" for arm in served.get("arms", ())),
         },
         "history": list(history(Settings().runs, made)),
     }
     report.parent.mkdir(parents=True, exist_ok=True)
     write_report(folder, report, extra)
+
+
+def parity_line(report: dict[str, Any]) -> str:
+    """What served the week against what training sees, in one line."""
+    if not report:
+        return "not checked"
+    return f"{report['verdict']}: {report['reason'] or report['summary']}"
 
 
 def history(runs: Path, lineage: Lineage) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,7 @@ PARAMS = GateParams(
     first_model="allow",
 )
 NEEDS_OVERRIDE = PARAMS.model_copy(update={"first_model": "override"})
+NOT_SERVED = {"verdict": "not served", "reason": ""}
 SIGNED = Override("Ada", "the holiday catalogue is new")
 
 
@@ -63,6 +64,7 @@ def _decide(
     comparison: dict[str, Any] | None = None,
     override: Override | None = None,
     params: GateParams = PARAMS,
+    parity: dict[str, Any] | None = NOT_SERVED,
 ) -> Decision:
     return decide(
         report,
@@ -70,6 +72,7 @@ def _decide(
         challenger="a" * 64,
         champion=champion,
         comparison=comparison,
+        parity=parity,
         override=override,
     )
 
@@ -207,3 +210,45 @@ def test_the_digest_holds_inputs_and_decision() -> None:
     assert _decide(_report(_lift(0.1, 0.02, 0.21))).digest != digest
     assert _decide(_report(), params=NEEDS_OVERRIDE).digest != digest
     assert _decide(_report(), override=SIGNED).digest != digest
+
+
+PASSED = {"verdict": "pass", "reason": "", "different": 0, "max_different_fraction": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("parity", "verdict"),
+    [
+        (NOT_SERVED, "pass"),
+        (PASSED, "pass"),
+        ({**PASSED, "verdict": "fail", "reason": "3 slates differ, most in hour_sin"}, "fail"),
+        (None, "fail"),
+        ({}, "fail"),
+        ({"verdict": "perhaps"}, "fail"),
+    ],
+)
+@pytest.mark.parametrize("champion", [None, "b" * 64])
+def test_features_that_were_served_otherwise_fail(
+    parity: dict[str, Any] | None, verdict: str, champion: str | None
+) -> None:
+    comparison = {"dr": {"lift": GOOD}} if champion else None
+    decision = _decide(_report(), champion, comparison, parity=parity)
+    assert decision.verdict == verdict
+    assert decision.promote == (verdict == "pass")
+    (check,) = (one for one in decision.checks if one.name == "feature_parity")
+    assert check.verdict == verdict
+    assert bool(check.reason) == (verdict == "fail")
+    if parity and parity.get("reason"):
+        assert decision.reason == f"feature_parity: {parity['reason']}"
+    signed = _decide(_report(), champion, comparison, SIGNED, parity=parity)
+    assert signed.promote
+    assert signed.rule == ("checks" if verdict == "pass" else "override")
+
+
+def test_the_first_model_rule_does_not_overlook_parity() -> None:
+    doubtful = _report(DOUBTFUL)
+    assert _decide(doubtful).rule == "first model"
+    assert _decide(doubtful, parity=None).rule == "none"
+
+
+def test_the_digest_covers_the_parity_report() -> None:
+    assert _decide(_report(), parity=PASSED).digest != _decide(_report()).digest

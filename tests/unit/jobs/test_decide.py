@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from roiflow.evaluation.gate import Override
-from roiflow.jobs.decide import champion_then, digest_of, signed
+from roiflow.jobs.decide import champion_then, digest_of, parity_then, signed
 from roiflow.jobs.register import decision_tags
 from roiflow.registry import Registered, Registry
 
@@ -35,3 +37,9 @@ def test_the_digest_of_a_written_decision(tmp_path: Path) -> None:
     assert digest_of(path) is None
     path.write_text(json.dumps(DECISION))
     assert digest_of(path) == "d" * 64
+
+
+@pytest.mark.parametrize("parity", [None, {"verdict": "pass", "reason": "", "different": 0}])
+def test_the_parity_report_of_then_is_kept(parity: dict[str, object] | None) -> None:
+    tags = decision_tags({**DECISION, "parity": parity})
+    assert parity_then(Registered("m", 1, "digest", tags)) == parity
