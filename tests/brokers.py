@@ -7,10 +7,11 @@ that comes back. (Not so for idempotent producers: it keeps a producer's sequenc
 and takes what it died with for sent.) This proves what the clients of a broker do; it says nothing
 of Kafka's own replication, leader elections or unclean restarts, which this broker has not.
 
-Where this broker differs from Kafka: the end offsets it lists lag behind what it holds; a fetch
-beyond the end or of a topic that is gone is answered with nothing instead of an error; and the
-answer to a fetch of a topic that is deleted while the broker lives ends a librdkafka client with a
-segmentation fault, so a topic is only ever made anew by a restart of a broker in memory.
+Unlike Kafka, the end offsets that this broker lists lag behind what it holds; a fetch that
+takes its storage longer than the reader would wait for news is answered with nothing, and so is one
+beyond the end or of a topic that is gone; and the answer to a fetch of a topic that is deleted
+while the broker lives ends a librdkafka client with a segmentation fault, so a topic is only ever
+made anew by a restart of a broker in memory.
 """
 
 import os

@@ -33,6 +33,7 @@ class Config(msgspec.Struct, kw_only=True):
     letters_in_kafka: bool
     ahead: int
     """Microseconds from the machine's clock to the world's."""
+    fetch_milliseconds: int = 50
     batch_events: int = 500
     batch_seconds: float = 0.02
     segment_bytes: int = 1 << 17
@@ -59,9 +60,9 @@ class Config(msgspec.Struct, kw_only=True):
         return Topic(self.broker, name, partitions)
 
     def arrivals(self) -> Arrivals:
-        return (
-            KafkaArrivals(self.topic("events")) if self.broker else ServedLogArrivals(self.served)
-        )
+        if self.broker is None:
+            return ServedLogArrivals(self.served)
+        return KafkaArrivals(self.topic("events"), fetch_milliseconds=self.fetch_milliseconds)
 
     def dead_letters(self) -> DeadLetters:
         if self.letters_in_kafka:

@@ -49,7 +49,7 @@ SPAN = 30 * HOUR
 ADS = {ad: about[2] for ad, about in world.ADS.items()}
 USERS = ["u1", "u2", "u3", *(f"n{number}" for number in range(40))]
 ROOT = Path(__file__).parents[2]
-WAIT = 60.0
+WAIT = 120.0
 
 
 class Process:
@@ -135,7 +135,7 @@ class Feeder(threading.Thread):
         self, put: Callable[[Sequence[bytes]], None], payloads: Sequence[bytes], seconds: float
     ) -> None:
         super().__init__(daemon=True)
-        self._put, self._payloads, self._pause = put, payloads, 0.03
+        self._put, self._payloads, self._pause = put, payloads, max(0.03, seconds / 500)
         self._size = max(1, int(len(payloads) * self._pause / seconds))
         self.hurry = threading.Event()
 
@@ -189,6 +189,7 @@ class Stack:
             broker=self.broker.address,
             letters_in_kafka=durable,
             ahead=START + SPAN - time.time_ns() // 1_000,
+            fetch_milliseconds=5_000 if durable else 50,  # an object for every batch
         )
         Path(self.config.home).mkdir()
         path = folder / "config.json"

@@ -114,7 +114,12 @@ class Topic:
 class KafkaArrivals:
     """Arrivals (see there) of a topic: every partition, from the positions it is told."""
 
-    def __init__(self, topic: Topic, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        topic: Topic,
+        clock: Callable[[], float] = time.monotonic,
+        fetch_milliseconds: int = FETCH_MILLISECONDS,
+    ) -> None:
         self._topic, self._clock = topic, clock
         self._told: Position = {}
         self._known: Known | None = None
@@ -128,7 +133,7 @@ class KafkaArrivals:
                 "group.id": GROUP,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
-                "fetch.wait.max.ms": FETCH_MILLISECONDS,
+                "fetch.wait.max.ms": fetch_milliseconds,
                 "error_cb": self._failed,
             }
         )
