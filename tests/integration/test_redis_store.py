@@ -146,10 +146,12 @@ class TestRedisGone:
         with pytest.raises(ServiceError, match=rf"Redis at 127.0.0.1:{server.port}: "):
             store.update(World().behave("u1", "a1", LAST.start).tables(0, 2**60))
         server.start()
-        assert not store.read(["u1"], asked).degraded
-        assert not store.ad_states(asked).degraded
+        assert store.read(["u1"], asked).degraded  # it is back, and empty
+        assert store.ad_states(asked).degraded
         store.update(World().behave("u1", "a1", LAST.start).tables(0, 2**60))
-        assert store.read(["u1"], asked).history_length.tolist() == [1]
+        states = store.read(["u1"], asked)
+        assert (states.history_length.tolist(), states.degraded) == ([1], False)
+        assert not store.ad_states(asked).degraded
 
     def test_a_server_that_hangs_is_not_waited_for(self, server: Server, store: RedisStore) -> None:
         server.process.send_signal(signal.SIGSTOP)

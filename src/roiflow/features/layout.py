@@ -49,7 +49,7 @@ class UserStates:
     as_of: int = -1
     """The newest known_time that the store had taken in, microseconds; -1 where it has none."""
     degraded: bool = False
-    """The store could not be reached: these are the values of users without any behaviour."""
+    """The store could not be reached or was empty: these are the values of users never seen."""
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ class OnlineStore(Protocol):
     def read(self, user_ids: Sequence[str], as_of: int) -> UserStates:
         """States of users (B,), in one round trip; defaults for a user that was never seen.
 
-        Where the store cannot be reached every user has the defaults and `degraded` is set.
+        Where the store cannot be reached or is empty every user has the defaults and `degraded`
+        is set.
         `as_of` (microseconds, UTC) is the time of the requests.
         """
         ...
@@ -159,7 +160,9 @@ class FeatureStore:
         states = found[2 : 2 + len(user_ids)]
         self._refresh(hour, watermark, dict(zip(periods, found[2 + len(user_ids) :], strict=True)))
         _check_values(states)
-        users = layout.unpack(states, self.history, attributes, as_of=watermark)
+        users = layout.unpack(
+            states, self.history, attributes, as_of=watermark, degraded=watermark < 0
+        )
         self._forget_newer(users)
         return users
 
@@ -198,13 +201,14 @@ class FeatureStore:
         self._check(found[0])
         return None if found[1] is None else int(found[1])
 
-    def update(self, tables: Tables, stamp: int | None = None) -> bool:
+    def update(self, tables: Tables, stamp: int | None = None, after: int | None = None) -> bool:
         """Take in a batch, whole or not at all; False where the store has it already.
 
         It has it where its watermark is not before `stamp` (microseconds; every row of the batch
         is known at or before it), so a batch may be sent again. Clicks and conversions of an
         impression that is not there yet wait for it. Raises ServiceError where the store cannot
-        be reached or another writer has moved the watermark meanwhile.
+        be reached, where its watermark is not `after` (it lost what it had) if that is given, or
+        where another writer moves the watermark meanwhile.
         """
         batch = Batch.of(self.plan, self.vocabulary, tables)
         found = self.values.get([LAYOUT_KEY, AS_OF_KEY, *batch.keys])
@@ -212,6 +216,8 @@ class FeatureStore:
         watermark = _number(found[1])
         if stamp is not None and watermark >= stamp:
             return False
+        if after is not None and watermark != after:
+            raise ServiceError(moved(AS_OF_KEY, str(after).encode(), found[1]))
         changes = batch.changes(dict(zip(batch.keys, found[2:], strict=True)))
         newest = max(watermark, changes.known if stamp is None else stamp)
         if newest >= 0:
@@ -325,7 +331,7 @@ class FeatureStore:
                 for column, kind in enumerate(("ad", "placement")):
                     forget_newer(rows[:, column], self.plan.sizes[kind])
                 kernels.item_counts(counts, inside, rows, attributes, cells)
-        self._ads = AdStates(hour, counts, watermark)
+        self._ads = AdStates(hour, counts, watermark, degraded=watermark < 0)
 
 
 def _number(value: Value) -> int:

@@ -26,8 +26,11 @@ class Store(Protocol):
         """The newest time it knows, microseconds; None where it is empty."""
         ...
 
-    def update(self, tables: Mapping[str, pa.Table], stamp: int) -> bool:
-        """Take in a batch at once with its stamp; False where it has the stamp already."""
+    def update(self, tables: Mapping[str, pa.Table], stamp: int, after: int | None = None) -> bool:
+        """Take in a batch at once with its stamp; False where it has the stamp already.
+
+        Raises ServiceError where `after` is given and is not the newest time that it knows.
+        """
         ...
 
 
@@ -62,11 +65,11 @@ class Replica:
             self.catch_up(past)
             return
         try:
-            if (self._store.watermark() or 0) != self._at:
+            if _known(self._store.watermark()) != self._at:
                 self._at = None
                 self._follow(past)
             else:
-                self._store.update(batch.tables, batch.stamp)
+                self._store.update(batch.tables, batch.stamp, after=self._at)
                 self._at = batch.stamp
         except FAULTS as error:
             self._fail(error)
@@ -86,11 +89,15 @@ class Replica:
             self._load()
             at = self._store.watermark()
         for batch in past(at or 0):
-            self._store.update(batch.tables, batch.stamp)
+            self._store.update(batch.tables, batch.stamp, after=_known(at))
             at = batch.stamp
-        self._at, self._pause, self.fault = at or 0, FIRST_PAUSE, ""
+        self._at, self._pause, self.fault = _known(at), FIRST_PAUSE, ""
 
     def _fail(self, error: RoiflowError) -> None:
         self._at, self.fault = None, str(error)
         self._retry = self._clock() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+
+def _known(watermark: int | None) -> int:
+    return -1 if watermark is None else watermark

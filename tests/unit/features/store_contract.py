@@ -272,6 +272,14 @@ class StoreContract:
         assert store.update({}, stamp=FIRST.start + 9)
         assert store.watermark() == FIRST.start + 9
 
+    def test_a_store_that_lost_what_it_had_takes_nothing_more(self, store: FeatureStore) -> None:
+        tables = World().behave("u1", "a1", FIRST.start).tables(0, 2**60)
+        store.update(tables, stamp=FIRST.start)
+        assert not store.update(tables, stamp=FIRST.start, after=7)  # it is there already
+        with pytest.raises(ServiceError, match="another writer moved 'as_of'"):
+            store.update(tables, stamp=FIRST.start + 2, after=FIRST.start + 1)
+        assert store.watermark() == FIRST.start
+
     def test_a_second_writer_is_told_and_nothing_is_written(
         self, make: Make, built: Built, store: FeatureStore
     ) -> None:

@@ -12,6 +12,7 @@ from roiflow.errors import ContractError
 from roiflow.evaluation.replay import replay
 from roiflow.features import parity, read
 from roiflow.features.engine import open_engine
+from roiflow.features.snapshot import load_snapshot
 from roiflow.jobs.simulate_week import simulate
 from roiflow.policy.candidate_sets import columns_of
 from roiflow.policy.plackett_luce import conditional_propensities
@@ -118,7 +119,9 @@ def test_an_ad_without_money_waits_for_the_next_day(
 def test_a_package_whose_ads_have_ended_is_named(world: TinyWorld, package: Package) -> None:
     recommender = Recommender(Package.load(package.folder))
     source = SimulatorSource(world.params, Path("/nonexistent"))
-    chooser = ServedChooser(recommender, recommender.memory_store(), source.world)
+    store = recommender.memory_store()
+    load_snapshot(store, world.features / "online")
+    chooser = ServedChooser(recommender, store, source.world)
     eligible = np.zeros(source.world.ads(WEEK).ids.size, bool)
     eligible[:2] = True
     with pytest.raises(ContractError, match=r"only 2 ads of the package .* fewer than 3 slots"):

@@ -188,10 +188,12 @@ class Counts:
         self._ask()
         return self.stamp
 
-    def update(self, tables: Mapping[str, pa.Table], stamp: int) -> bool:
+    def update(self, tables: Mapping[str, pa.Table], stamp: int, after: int | None = None) -> bool:
         self._ask()
         if self.stamp is not None and stamp <= self.stamp:
             return False
+        if after is not None and after != (-1 if self.stamp is None else self.stamp):
+            raise ServiceError(f"the store is at {self.stamp}, not at {after}")
         self.counts += _counted(tables)
         self.stamp = stamp
         self.batches.append(stamp)

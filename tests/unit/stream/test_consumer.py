@@ -153,8 +153,8 @@ class Fragile:
     def watermark(self) -> int | None:
         return self._store.watermark()
 
-    def update(self, tables: Mapping[str, pa.Table], stamp: int) -> bool:
-        self._between(lambda: self._store.update(tables, stamp))
+    def update(self, tables: Mapping[str, pa.Table], stamp: int, after: int | None = None) -> bool:
+        self._between(lambda: self._store.update(tables, stamp, after))
         return True
 
     def seek(self, position: Position) -> None:

@@ -77,8 +77,8 @@ def test_what_was_applied_before_the_answer_was_lost_is_not_applied_again(
     one.catch_up(past)
     update = store.update
 
-    def lost(*arguments: object) -> bool:
-        update(*arguments)  # type: ignore[arg-type]
+    def lost(*arguments: object, **named: object) -> bool:
+        update(*arguments, **named)  # type: ignore[arg-type]
         raise ServiceError("timed out")
 
     with monkeypatch.context() as broken:
