@@ -1,0 +1,437 @@
+"""A served week, replayed from the lake: nothing differs, and each fault is found and named."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from roiflow.data import lake, served_features
+from roiflow.data.sources.protocol import Tables
+from roiflow.data.weeks import MICROS_PER_HOUR, Week
+from roiflow.features import parity
+from roiflow.features.faults import HYPOTHESES
+from roiflow.features.online import MemoryStore
+from roiflow.features.snapshot import load_snapshot
+from roiflow.features.spec import specs
+from roiflow.features.vocabulary import Vocabulary
+from roiflow.jobs.check_parity import check
+from roiflow.params import CheckParityParams, load_params
+from roiflow.serving.chooser import ServedChooser
+from roiflow.serving.package import Package
+from roiflow.serving.recommender import Recommender
+from roiflow.serving.slates import RequestContexts, Slates
+from roiflow.settings import Settings
+from roiflow.simulator.source import SimulatorSource
+from tests.unit.serving.packages import ROOT, SLATE, TinyWorld, rebuilt, tiny_world, write_package
+
+BEFORE, WEEK = Week.parse("2026-W02"), Week.parse("2026-W03")
+DENSE = tuple(spec.name for spec in specs((1, 24, 168, 672)))
+STRICT = CheckParityParams(max_different_fraction=0.0)
+INGEST = load_params(ROOT / "params.yaml").ingest.model_copy(update={"source": "simulator"})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    """New users come every week; events become known at full hours."""
+    return tiny_world(tmp_path_factory.mktemp("world"), newcomers=0.1)
+
+
+@pytest.fixture(scope="module")
+def package(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    return write_package(tmp_path_factory.mktemp("package") / "package", world, feature_sample=0.3)
+
+
+@dataclass(frozen=True)
+class Home:
+    """A home with the run of the week before, and a served week that is pulled but not checked."""
+
+    settings: Settings
+    world: TinyWorld
+    package: Package
+    before: Week = BEFORE
+
+    @property
+    def week(self) -> Week:
+        return self.before.plus(1)
+
+    @property
+    def validated(self) -> Path:
+        return self.settings.home / "validated"
+
+    def serve(self, chooser: Callable[..., ServedChooser] = ServedChooser) -> None:
+        """Serve the week as the job does, by a chooser that may have a fault."""
+        run = self.settings.runs / f"simulator-{self.before}" / "data"
+        run.mkdir(parents=True)
+        for name, place in (
+            ("validated", self.world.validated),
+            ("features", self.world.features),
+            ("package", self.package.folder),
+        ):
+            (run / name).symlink_to(place)
+        recommender = Recommender(self.package)
+        store = recommender.memory_store()
+        load_snapshot(store, self.world.features / "online")
+        source = SimulatorSource(self.world.params, self.settings.lake)
+        one = chooser(recommender, store, source.world)
+        source.serve_week(self.week, one)
+        served_features.write(self.settings.lake, "simulator", self.week, one.served)
+        for week in (self.before, self.week):
+            for table, rows in source.pull(week, self.week.end).items():
+                lake.write(self.validated, table, week, rows)
+
+    def check(self) -> dict[str, Any]:
+        """The job's report, which is JSON."""
+        ingest = INGEST.model_copy(update={"week": str(self.week)})
+        report = check(self.validated, ingest, STRICT, self.settings)
+        json.dumps(report, allow_nan=False)
+        return report
+
+    def rows(self, table: str, week: Week = WEEK) -> pa.Table:
+        return lake.read(self.validated, table, week)
+
+
+@pytest.fixture
+def home(world: TinyWorld, package: Package, tmp_path: Path) -> Home:
+    return Home(Settings(home=tmp_path), world, package)
+
+
+def only(report: Mapping[str, Any]) -> dict[str, Any]:
+    (one,) = report["packages"]
+    found: dict[str, Any] = one
+    return found
+
+
+def test_without_a_fault_nothing_differs(home: Home) -> None:
+    home.serve()
+    report = home.check()
+    one = only(report)
+    assert (report["verdict"], report["reason"]) == ("pass", "")
+    assert one["compared"] == one["slates"] + len(late_requests(home)) > 300
+    assert 0.2 < one["sampled"] / one["slates"] < 0.4
+    for name in ("different", "not_final", "degraded", "not_kept", "stale_share"):
+        assert one[name] == 0, name
+    assert (one["features"], one["fault"], one["corrupt"]) == ([], None, [])
+    assert report["summary"].startswith(f"{one['compared']:,} slates compared, 0 differ")
+    assert home.check() == report
+
+
+def late_requests(home: Home) -> set[str]:
+    """Requests of the week that become known only after it."""
+    served = served_features.read(home.settings.lake, "simulator", WEEK)
+    assert served is not None
+    return set(served["request_id"].to_pylist()) - set(
+        home.rows("impressions")["request_id"].to_pylist()
+    )
+
+
+def test_an_older_package_with_a_newer_snapshot_differs_in_nothing(tmp_path: Path) -> None:
+    """Ads and users that the package does not know are out of vocabulary for both sides."""
+    world = tiny_world(tmp_path, newcomers=0.1, new_ads_per_week=3)
+    package = write_package(tmp_path / "package", world, feature_sample=1.0)
+    weeks = (str(BEFORE), str(WEEK))
+    (tmp_path / "run").mkdir()
+    features = rebuilt(tmp_path / "run", world, tmp_path / "home" / "lake", weeks)
+    late = replace(world, features=features, validated=tmp_path / "run" / "validated")
+    home = Home(Settings(home=tmp_path / "home"), late, package, WEEK)
+    home.serve()
+    one = only(home.check())
+    vocabulary = Vocabulary.read(features / "vocabulary.parquet")
+    assert vocabulary.size("ad") > Vocabulary.read(package.folder / "vocabulary.parquet").size("ad")
+    assert one["compared"] > 300
+    assert (one["different"], one["features"]) == (0, [])
+
+
+class Shifted(ServedChooser):
+    """Its requests' clock is five hours ahead; the log has the right time."""
+
+    hours = 5
+
+    def __init__(self, recommender: Recommender, *rest: Any) -> None:
+        super().__init__(Ahead(recommender, self.hours), *rest)  # type: ignore[arg-type]
+
+
+class Ahead:
+    def __init__(self, recommender: Recommender, hours: int) -> None:
+        self._recommender, self._hours = recommender, hours
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._recommender, name)
+
+    def recommend(self, batch: RequestContexts, *rest: Any) -> tuple[Slates, bool]:
+        time = batch.event_time + self._hours * MICROS_PER_HOUR
+        return self._recommender.recommend(replace(batch, event_time=time), *rest)
+
+
+class Behind(Shifted):
+    hours = -1
+
+
+@pytest.mark.parametrize(("chooser", "hours"), [(Shifted, "+5"), (Behind, "-1")])
+def test_a_shifted_clock_is_named(home: Home, chooser: type[Shifted], hours: str) -> None:
+    home.serve(chooser)
+    report = home.check()
+    fault = only(report)["fault"]
+    assert report["verdict"] == "fail"
+    assert fault["name"] == "time-zone shift"
+    assert fault["size"] == f"the request's time {hours} h"
+
+
+class Calendar(ServedChooser):
+    """Hour and weekday of its requests are those of a place seven hours behind."""
+
+    def __init__(self, recommender: Recommender, *rest: Any) -> None:
+        super().__init__(OtherCalendar(recommender), *rest)  # type: ignore[arg-type]
+
+
+class OtherCalendar:
+    def __init__(self, recommender: Recommender) -> None:
+        self._recommender = recommender
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._recommender, name)
+
+    def recommend(self, batch: RequestContexts, *rest: Any) -> tuple[Slates, bool]:
+        slates, degraded = self._recommender.recommend(batch, *rest)
+        shape = parity.Shape(3, self._recommender.history, SLATE, DENSE)
+        given = parity.unpack([row.tobytes() for row in slates.vectors], shape)
+        angle = (batch.event_time / MICROS_PER_HOUR // 1 - 7) % 24 * np.pi / 12
+        dense, around = given.dense.copy(), given.context.copy()
+        dense[:, :, DENSE.index("hour_sin")] = np.sin(angle)[:, None]
+        dense[:, :, DENSE.index("hour_cos")] = np.cos(angle)[:, None]
+        hours = batch.event_time // MICROS_PER_HOUR - 7
+        weekday = (hours // 24 + 3) % 7
+        dense[:, :, DENSE.index("weekday_sin")] = np.sin(2 * np.pi * weekday / 7)[:, None]
+        dense[:, :, DENSE.index("weekday_cos")] = np.cos(2 * np.pi * weekday / 7)[:, None]
+        around[:, 2], around[:, 3] = hours % 24, weekday
+        vectors = parity.pack(replace(given, dense=dense, context=around))
+        return replace(slates, vectors=vectors), degraded
+
+
+def test_a_calendar_of_another_zone_is_named(home: Home) -> None:
+    home.serve(Calendar)
+    one = only(home.check())
+    assert one["fault"]["name"] == "time-zone shift"
+    assert one["fault"]["size"] == "hour and weekday -7 h"
+    names = {feature["feature"] for feature in one["features"]}
+    assert {"hour", "hour_sin"} <= names <= {"hour", "weekday", *DENSE[-4:]}
+
+
+LOST = WEEK.start + (2 * 24 + 13) * MICROS_PER_HOUR
+
+
+class Deaf(ServedChooser):
+    """Its store never hears of the events of one hour."""
+
+    def observe(self, tables: Tables) -> None:
+        heard = {
+            name: rows.filter(pc.not_equal(rows["known_time"].cast(pa.int64()), LOST))
+            for name, rows in tables.items()
+        }
+        super().observe(heard)
+
+
+def test_a_dropped_hour_is_named(home: Home) -> None:
+    home.serve(Deaf)
+    report = home.check()
+    one = only(report)
+    assert report["verdict"] == "fail"
+    assert one["fault"]["name"] == "dropped hour"
+    assert one["fault"]["size"].startswith(
+        f"{np.datetime64(LOST, 'us').astype('datetime64[h]')}:00 UTC"
+    )
+    assert one["features"][0]["feature"] in report["reason"]
+    served = served_features.read(home.settings.lake, "simulator", WEEK)
+    assert served is not None
+    times = dict(
+        zip(
+            served["request_id"].to_pylist(),
+            served["event_time"].cast(pa.int64()).to_pylist(),
+            strict=True,
+        )
+    )
+    named = {
+        example["request_id"] for feature in one["features"] for example in feature["examples"]
+    }
+    assert named
+    assert all(times[name] > LOST for name in named)
+
+
+def test_back_filled_rows_of_a_week_that_was_pulled_before_are_named(home: Home) -> None:
+    home.serve()
+    rows = home.rows("behaviours", BEFORE)
+    later = rows.slice(0, rows.num_rows // 4)
+    at = pc.add(later["known_time"], pa.scalar(1_000_000, pa.duration("us")))
+    place = later.schema.get_field_index("known_time")
+    moved = later.set_column(place, "known_time", at).cast(later.schema)
+    lake.write(home.validated, "behaviours", BEFORE, pa.concat_tables([rows, moved]))
+    report = home.check()
+    fault = only(report)["fault"]
+    assert report["verdict"] == "fail"
+    assert fault["name"] == "back-fill"
+    assert fault["size"] == f"{moved.num_rows} behaviours that an earlier pull did not hold"
+
+
+def test_behaviours_that_come_later_into_the_served_week_are_named(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    whole = write_package(tmp_path / "package", world, feature_sample=1.0)
+    home = Home(Settings(home=tmp_path / "home"), world, whole)
+    home.serve()
+    rows, served = (
+        home.rows("behaviours"),
+        served_features.read(home.settings.lake, "simulator", WEEK),
+    )
+    assert served is not None
+    known = rows["known_time"].cast(pa.int64()).to_numpy()
+    users = np.array(rows["user_id"].to_pylist())
+    last: dict[int, None] = {}  # behaviours just before a slate of their user
+    for slate in served.select(["user_id", "as_of"]).to_pylist():
+        mine = np.flatnonzero((users == slate["user_id"]) & (known <= slate["as_of"]))
+        last |= dict.fromkeys(mine[-1:].tolist())
+    first = rows.take(list(last)[:12])
+    ago = pc.subtract(first["event_time"], pa.scalar(1, pa.duration("us")))
+    place = first.schema.get_field_index("event_time")
+    moved = first.set_column(place, "event_time", ago).cast(first.schema)
+    lake.write(home.validated, "behaviours", WEEK, pa.concat_tables([rows, moved]))
+    fault = only(home.check())["fault"]
+    assert fault["name"] == "back-fill", fault
+    assert "12 behaviours of" in fault["size"]
+
+
+class Elsewhere(ServedChooser):
+    """Its store speaks of ads by indices that are one too large."""
+
+    def __init__(self, recommender: Recommender, store: MemoryStore, *rest: Any) -> None:
+        super().__init__(recommender, Off(store), *rest)
+
+
+class Off:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def read(self, *arguments: Any) -> Any:
+        users = self._store.read(*arguments)
+        size = self._store.plan.sizes["ad"]
+
+        def off(ad: Any) -> Any:
+            return np.where(ad > 0, ad % (size - 1) + 1, ad).astype(np.int32)
+
+        return replace(users, history_ad=off(users.history_ad), bucket_ad=off(users.bucket_ad))
+
+
+def test_a_shifted_vocabulary_is_named(home: Home) -> None:
+    home.serve(Elsewhere)
+    fault = only(home.check())["fault"]
+    assert fault["name"] == "vocabulary shift"
+    assert "of kind ad" in fault["size"]
+
+
+class OtherPriors(ServedChooser):
+    """Rates are smoothed towards other means, more strongly."""
+
+    def __init__(self, recommender: Recommender, *rest: Any) -> None:
+        super().__init__(recommender, *rest)
+        own = recommender.models.plan
+        recommender.models.plan = replace(
+            own, ctr=1.5 * own.ctr, cvr=0.5 * own.cvr, prior_strength=35.0
+        )
+
+
+def test_other_priors_are_named(home: Home) -> None:
+    home.serve(OtherPriors)
+    report = home.check()
+    fault = only(report)["fault"]
+    assert fault["name"] == "statistics", fault
+    assert fault["size"].startswith("prior strength 35")
+
+
+class Scaled(ServedChooser):
+    """Vectors are normalised with the mean and deviation of their own batch."""
+
+    def __init__(self, recommender: Recommender, *rest: Any) -> None:
+        super().__init__(Spoilt(recommender, self.spoil), *rest)  # type: ignore[arg-type]
+
+    def spoil(self, dense: Any) -> Any:
+        flat = dense.reshape(-1, dense.shape[-1])
+        std = flat.std(axis=0)
+        return ((dense - flat.mean(axis=0)) / np.where(std > 0, std, 1)).astype(np.float32)
+
+
+class Spoilt:
+    def __init__(self, recommender: Recommender, spoil: Callable[[Any], Any]) -> None:
+        self._recommender, self._spoil = recommender, spoil
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._recommender, name)
+
+    def recommend(self, *arguments: Any) -> tuple[Slates, bool]:
+        slates, degraded = self._recommender.recommend(*arguments)
+        plan = self._recommender.models.plan
+        rows, width = slates.row.shape[0], slates.row.shape[1] * len(plan.specs) * 4
+        dense = np.ascontiguousarray(slates.vectors[:, -width:]).view(np.float32)
+        spoilt = self._spoil(dense.reshape(rows, -1, len(plan.specs)))
+        vectors = slates.vectors.copy()
+        vectors[:, -width:] = np.ascontiguousarray(spoilt).reshape(rows, -1).view(np.uint8)
+        return replace(slates, vectors=vectors), degraded
+
+
+def test_statistics_of_the_batch_are_named(home: Home) -> None:
+    home.serve(Scaled)
+    fault = only(home.check())["fault"]
+    assert fault["name"] == "statistics", fault
+    assert "scaled by other statistics of each hour's batch" in fault["size"]
+
+
+class Noisy(Scaled):
+    def spoil(self, dense: Any) -> Any:
+        noise = np.random.default_rng(dense.shape[0]).normal(scale=0.1, size=dense.shape)
+        return (dense + noise).astype(np.float32)
+
+
+def test_noise_is_not_explained(home: Home) -> None:
+    home.serve(Noisy)
+    report = home.check()
+    fault = only(report)["fault"]
+    assert report["verdict"] == "fail"
+    assert fault["name"] == "unexplained"
+    assert fault["explains"] == 0
+    assert set(fault["tried"]) == set(HYPOTHESES)
+    assert max(fault["tried"].values()) < 0.5
+
+
+def test_a_week_that_none_of_ours_served_is_not_compared(home: Home) -> None:
+    for week in (BEFORE, WEEK):
+        for table, rows in home.world.source.pull(week, WEEK.end).items():
+            lake.write(home.validated, table, week, rows)
+    report = home.check()
+    assert (report["verdict"], report["packages"]) == ("not served", [])
+
+
+def test_slates_that_were_not_kept_fail(home: Home) -> None:
+    home.serve()
+    served = served_features.read(home.settings.lake, "simulator", WEEK)
+    assert served is not None
+    served_features.write(home.settings.lake, "simulator", WEEK, served.slice(5))
+    report = home.check()
+    assert report["verdict"] == "fail"
+    assert "5 of" in report["reason"]
+    assert "were not kept" in report["reason"]
+    served_features.path_of(home.settings.lake, "simulator", WEEK).unlink()
+    assert home.check()["verdict"] == "fail"
+
+
+def test_without_the_run_before_nothing_can_be_compared(home: Home) -> None:
+    home.serve()
+    (home.settings.runs / f"simulator-{BEFORE}" / "data" / "features").unlink()
+    report = home.check()
+    assert report["verdict"] == "fail"
+    assert "cannot be compared" in report["reason"]
