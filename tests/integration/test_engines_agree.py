@@ -73,12 +73,12 @@ class Case:
 
 def journey(_: Path, folder: Path, full: bool) -> Path:
     weeks = Week(2017, 18).window(5)
-    return sampled(CompleteJourney.installed(8), weeks, 20 if full else 2, folder)
+    return sampled(CompleteJourney.installed(8), weeks, 6 if full else 2, folder)
 
 
 def kuairand(data: Path, folder: Path, full: bool) -> Path:
     weeks = Week(2022, 18).window(2)
-    return sampled(KuaiRand(data / "kuairand"), weeks, 4_000 if full else 300, folder)
+    return sampled(KuaiRand(data / "kuairand"), weeks, 1_000 if full else 300, folder)
 
 
 def random(_: Path, folder: Path, full: bool) -> Path:
