@@ -81,6 +81,7 @@ COUNTS = {
     "different": "that differ",
     "sampled": "kept whole",
     "not_final": "with open item counters",
+    "ahead": "whose store was ahead of the request",
     "degraded": "degraded",
     "not_kept": "not kept",
 }

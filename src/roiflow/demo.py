@@ -22,10 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from roiflow import columns as c
+from roiflow.data import served_features
 from roiflow.data.weeks import Week
 from roiflow.demo_stream import events_table, report_events
 from roiflow.deployment import local
 from roiflow.errors import RunError, ServiceError
+from roiflow.jobs.gate import PARITY
 from roiflow.params import Params, load_params
 from roiflow.registry import package_folder
 from roiflow.run import checkout_of, job
@@ -183,7 +185,8 @@ def serve_next_week(settings: Settings, done: WeekDone, show: Progress) -> None:
     home = settings.home.absolute()
     digest: str = done.json("data/promoted.json")["champion"]
     week = Week.parse(done.week).plus(1)
-    if served_by(home / "lake", week) == digest[:12]:
+    kept = served_features.path_of(home / "lake", "simulator", week)
+    if served_by(home / "lake", week) == digest[:12] and kept.exists():
         return
     arguments = [str(package_folder(home, digest)), SERVED, "params.yaml"]
     show(f"{week}: served by policy {digest[:12]} of {done.week}")
@@ -327,9 +330,19 @@ def results(done: WeekDone) -> dict[str, str]:
         "conversion AUC": interval(ranker, "test_full_conversion_auc"),
         "ROI as logged": interval(roi.get("logged", {}), "roi"),
         "ROI of the policy": f"{interval(roi.get(estimator, {}), 'roi')} {estimator}",
+        "served features": parity(done),
         "gate": done.json("data/gate/decision.json")["verdict"],
         "drifted columns": f"{drift['drifted_share']:.0%} of {len(drift['columns'])}",
     }
+
+
+def parity(done: WeekDone) -> str:
+    """Whether the week's slates were made from the features that training sees."""
+    if not (done.checkout / PARITY).exists():
+        return "not checked"
+    report = done.json(str(PARITY))
+    compared = sum(one.get("compared", 0) for one in report["packages"])
+    return f"{report['verdict']}, {compared:,} slates" if compared else str(report["verdict"])
 
 
 def truth_table(truths: dict[str, dict[str, Truth]]) -> Table:

@@ -17,6 +17,7 @@ from roiflow.demo import (
     headline,
     interval,
     last_week,
+    parity,
     request_bodies,
     results,
     seconds_table,
@@ -109,6 +110,18 @@ def test_the_headline_says_what_was_decided(tmp_path: Path) -> None:
     table = shown(seconds_table([done, WeekDone("2026-W06", {"ingest": 1.0}, tmp_path)]))
     assert "3.5" in table
     assert "2026-W06" in table
+
+
+def test_parity_is_told_with_the_slates_that_were_compared(tmp_path: Path) -> None:
+    done = WeekDone("2026-W05", {}, tmp_path)
+    assert parity(done) == "not checked"
+    path = tmp_path / "data/parity/report.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"verdict": "not served", "packages": []}))
+    assert parity(done) == "not served"
+    packages = [{"compared": 1200}, {"compared": 34}, {"cannot": "no such file"}]
+    path.write_text(json.dumps({"verdict": "fail", "packages": packages}))
+    assert parity(done) == "fail, 1,234 slates"
 
 
 def test_a_week_without_a_served_policy_has_a_dash() -> None:

@@ -61,7 +61,7 @@ class Sampled:
 
 
 def sampled(replayed: Replayed, counted: Engine | None = None) -> Sampled:
-    """The sampled slates whose hash differs. Raises ValueError where a vector has another size."""
+    """The sampled slates whose hash differs. Raises ContractError as `unpack` does."""
     setting, content = replayed.setting, replayed.content
     rows = np.flatnonzero(replayed.slates.sampled & ~replayed.same)
     part = taken(replayed.slates, rows)

@@ -14,6 +14,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from roiflow.errors import ContractError
 from roiflow.features.table import CONTEXT, Flags, Ints, Longs, Singles
 
 Bytes = NDArray[np.uint8]
@@ -82,10 +83,10 @@ def pack(inputs: Inputs) -> Bytes:
 
 
 def unpack(vectors: Sequence[bytes], shape: Shape) -> Inputs:
-    """What `pack` was given; raises ValueError, naming the row, where a vector has another size."""
+    """What `pack` was given. Raises ContractError, naming the row, on a vector of another size."""
     for row, vector in enumerate(vectors):
         if len(vector) != shape.bytes:
-            raise ValueError(f"vector {row}: {len(vector)} bytes, expected {shape.bytes}")
+            raise ContractError(f"vector {row}: {len(vector)} bytes, expected {shape.bytes}")
     count, length = len(vectors), shape.history
     whole = np.frombuffer(b"".join(vectors), np.uint8).reshape(count, shape.bytes)
     times = whole[:, : 8 * length].copy().view(np.int64)

@@ -77,7 +77,7 @@ def check(
             found.append({"policy_version": version, "fault": None, "cannot": str(error)})
     return {
         "week": str(week),
-        **_verdict(found, limits),
+        **verdict(found, limits),
         "different": _sum(found, "different"),
         "max_different_fraction": limits.max_different_fraction,
         "packages": found,
@@ -157,6 +157,7 @@ def _check(
         "degraded": int(slates[FEATURES].null_count),
         "compared": int(np.count_nonzero(replayed.final)),
         "not_final": int(np.count_nonzero(~replayed.final)),
+        "ahead": int(np.count_nonzero(rows.as_of >= rows.event_time)),
         "different": int(wrong.size),
         "sampled": int(np.count_nonzero(rows.sampled)),
         "corrupt": [str(rows.request[row]) for row in corrupt(replayed)[:10]],
@@ -192,7 +193,8 @@ def setting_of(
     )
 
 
-def _verdict(found: list[dict[str, Any]], limits: CheckParityParams) -> dict[str, Any]:
+def verdict(found: list[dict[str, Any]], limits: CheckParityParams) -> dict[str, Any]:
+    """Pass where every package's slates do; fail with the reasons."""
     if not found:
         return {
             "verdict": NOT_SERVED,
@@ -200,12 +202,9 @@ def _verdict(found: list[dict[str, Any]], limits: CheckParityParams) -> dict[str
             "summary": "no package of ours served the week",
         }
     faults = [fault for one in found if (fault := _fault(one, limits))]
-    compared, stale = (
-        _sum(found, "compared"),
-        [one["stale_share"] for one in found if "compared" in one],
-    )
+    stale = [one["stale_share"] for one in found if "compared" in one]
     summary = (
-        f"{compared:,} slates compared, {_sum(found, 'different'):,} differ, "
+        f"{_sum(found, 'compared'):,} slates compared, {_sum(found, 'different'):,} differ, "
         f"{_sum(found, 'not_final'):,} not final, {_sum(found, 'degraded'):,} degraded, "
         f"{100 * max(stale, default=0.0):.2g} % stale"
     )
@@ -235,7 +234,7 @@ def _fault(one: dict[str, Any], limits: CheckParityParams) -> str:
         return ""
     worst = one["features"][0] if one["features"] else None
     where = (
-        f"most in {worst['feature']} (by up to {worst['largest']:.4g})"
+        f"most in {worst['feature']} (by up to {float(worst['largest']):.4g})"
         if worst
         else "none of which was kept whole"
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from roiflow.errors import ContractError
 from roiflow.features.parity import Inputs, Shape, differences, hashes, pack, sampled, unpack
 
 NAMES = ("ctr", "clicks")
@@ -39,7 +40,7 @@ def test_what_is_packed_is_unpacked() -> None:
 
 
 def test_a_vector_of_another_size_is_named() -> None:
-    with pytest.raises(ValueError, match=r"vector 1: 3 bytes, expected \d+"):
+    with pytest.raises(ContractError, match=r"vector 1: 3 bytes, expected \d+"):
         unpack([pack(inputs(1))[0].tobytes(), b"abc"], SHAPE)
 
 
