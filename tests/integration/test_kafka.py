@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from roiflow.errors import ServiceError
 from roiflow.stream.arrivals import Arrivals, Letter
@@ -149,3 +152,28 @@ def test_dead_letters_say_why(broker: Broker) -> None:
         "time": b"5000000",
     }
     assert dict(found[1].headers() or ())["reason"] == b"malformed"
+
+
+class Mocked(Topic):
+    """A topic of librdkafka's own mock cluster, which cannot describe topics."""
+
+    def ask(self) -> "Future[Any]":
+        answer: Future[Any] = Future()
+        answer.set_result(SimpleNamespace(topic_id="one", partitions=[0]))
+        return answer
+
+
+def test_offsets_that_are_no_longer_there_are_read_from_the_beginning() -> None:
+    cluster = Producer({"bootstrap.servers": "none", "test.mock.num.brokers": 1})
+    for number in range(5):
+        cluster.produce("events", b"%d" % number, partition=0)
+    cluster.flush(10)
+    (broker,) = cluster.list_topics(timeout=10).brokers.values()
+    arrivals = KafkaArrivals(Mocked(f"{broker.host}:{broker.port}", "events", 1))
+    arrivals.seek({"kafka/one/0": 3})
+    assert payloads(drain(arrivals, 2)) == [b"3", b"4"]
+    arrivals.seek({"kafka/one/0": 1_000})
+    polls = drain(arrivals, 5)
+    assert payloads(polls) == [b"0", b"1", b"2", b"3", b"4"]
+    assert polls[-1].position == {"kafka/one/0": 5}
+    arrivals.close()

@@ -83,7 +83,8 @@ class Process:
         return self._process is not None and self._process.poll() is None
 
     def said(self) -> str:
-        return self._log.read_text(errors="replace")[-3_000:]
+        status = self._process.poll() if self._process else None
+        return f"status {status}: {self._log.read_text(errors='replace')[-3_000:]}"
 
 
 class Log:

@@ -126,7 +126,7 @@ class KafkaArrivals:
         self._next: dict[int, int] = {}
         self._asked: Future[TopicDescription] | None = None
         self._look_at = self._commit_at = 0.0
-        self._broken = False
+        self._broken = self._reading = False
         self._consumer = Consumer(
             topic.settings()
             | {
@@ -139,11 +139,12 @@ class KafkaArrivals:
         )
 
     def _failed(self, error: KafkaError) -> None:
-        self._broken |= error.code() == KafkaError._ALL_BROKERS_DOWN
+        self._broken |= error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)
 
     def seek(self, position: Position) -> None:
         """See Arrivals; entries of topics that are gone say nothing."""
         self._told, self._known, self._next = dict(position), None, {}
+        self._reading = False
 
     def poll(self, limit: int, seconds: float) -> Arrived:
         """See Arrivals."""
@@ -158,8 +159,14 @@ class KafkaArrivals:
         return self._arrived(messages)
 
     def _look(self) -> None:
-        """Ask now and then what the topic is; wait only where reading cannot go on without."""
-        waits = self._known is None or self._broken
+        """Ask now and then what the topic is; wait only where reading cannot go on without.
+
+        From a broker that was away nothing is read before it says that the topic is the same.
+        """
+        if self._broken:
+            self._consumer.unassign()
+            self._reading, self._asked = False, None
+        waits = not self._reading
         if self._asked is None and (waits or self._clock() >= self._look_at):
             self._asked = self._topic.ask()
             self._look_at = self._clock() + LOOK_SECONDS
@@ -167,7 +174,7 @@ class KafkaArrivals:
             answer, self._asked = self._asked, None
             found = self._topic.known(answer)
             self._broken = False
-            if found != self._known:
+            if found != self._known or not self._reading:
                 self._assign(found)
 
     def _assign(self, found: Known) -> None:
@@ -175,7 +182,7 @@ class KafkaArrivals:
             told, self._told = self._told, {}
             keys = {number: _key(found.id, number) for number in range(found.partitions)}
             self._next = {number: told[key] for number, key in keys.items() if key in told}
-        self._known = found
+        self._known, self._reading = found, True
         self._consumer.assign(
             [
                 TopicPartition(self._topic.name, number, self._next.get(number, OFFSET_BEGINNING))
