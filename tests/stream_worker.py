@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from roiflow.features.plan import Plan
-from roiflow.features.redis_store import RedisStore
+from roiflow.features.redis_store import BATCH_SECONDS, RedisStore
 from roiflow.features.snapshot import load_snapshot
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.stream.arrivals import Arrivals, DeadLetters
@@ -73,7 +73,9 @@ class Config(msgspec.Struct, kw_only=True):
         features = Path(self.features)
         plan = Plan.read(features / "plan.parquet")
         vocabulary = Vocabulary.read(features / "vocabulary.parquet")
-        return RedisStore(plan, vocabulary, plan.history_length, self.redis)
+        return RedisStore(
+            plan, vocabulary, plan.history_length, self.redis, read_seconds=BATCH_SECONDS
+        )
 
     def consumer(self) -> Consumer:
         pace = Pace(

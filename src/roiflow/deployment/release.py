@@ -15,7 +15,7 @@ from roiflow.deployment import edge, local, processes
 from roiflow.deployment.processes import Running
 from roiflow.errors import ServiceError
 from roiflow.features.plan import Plan
-from roiflow.features.redis_store import RedisStore
+from roiflow.features.redis_store import BATCH_SECONDS, RedisStore
 from roiflow.features.snapshot import SNAPSHOT, load_snapshot
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.files import write_directory, write_file
@@ -215,7 +215,7 @@ def load_online(bento: Bento, snapshot: Path, redis_url: str) -> bool:
 
 
 def online_store(bento: Bento, redis_url: str) -> RedisStore:
-    """The store of the Bento's package, to be closed."""
+    """The store of the Bento's package, to write to and to be closed."""
     package = Package.load(bento.package)
     return RedisStore(
         Plan.read(package.folder / PLAN),
@@ -223,4 +223,5 @@ def online_store(bento: Bento, redis_url: str) -> RedisStore:
         package.description.encode_length,
         redis_url,
         namespace(bento.digest),
+        BATCH_SECONDS,
     )

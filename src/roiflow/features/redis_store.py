@@ -19,6 +19,9 @@ PREFIX = "roiflow:"
 READ_SECONDS = 0.1
 """A request waits so long for Redis, then it is answered from defaults."""
 
+BATCH_SECONDS = 5.0
+"""A writer waits so long for what a batch needs, which is thousands of values at a time."""
+
 WRITE_SECONDS = 30.0
 
 _PIPELINE = 2_000
@@ -47,7 +50,7 @@ and these by key."""
 class RedisValues:
     """Values (features/online.py) under `prefix` in a Redis server."""
 
-    def __init__(self, url: str, prefix: str = PREFIX) -> None:
+    def __init__(self, url: str, prefix: str = PREFIX, read_seconds: float = READ_SECONDS) -> None:
         def client(seconds: float) -> redis.Redis:
             return redis.Redis.from_url(
                 url,
@@ -59,7 +62,7 @@ class RedisValues:
         place = urlsplit(url)
         self._place = f"{place.hostname}:{place.port}"
         self._prefix = prefix
-        self._reader, self._writer = client(READ_SECONDS), client(WRITE_SECONDS)
+        self._reader, self._writer = client(read_seconds), client(WRITE_SECONDS)
         self._commit = self._writer.register_script(_COMMIT)
 
     def get(self, keys: Sequence[str]) -> list[Value]:
@@ -111,9 +114,15 @@ class RedisStore(FeatureStore):
     """A store in Redis (`url`, such as redis://127.0.0.1:6379/0)."""
 
     def __init__(
-        self, plan: Plan, vocabulary: Vocabulary, history: int, url: str, prefix: str = PREFIX
+        self,
+        plan: Plan,
+        vocabulary: Vocabulary,
+        history: int,
+        url: str,
+        prefix: str = PREFIX,
+        read_seconds: float = READ_SECONDS,
     ) -> None:
-        self._redis = RedisValues(url, prefix)
+        self._redis = RedisValues(url, prefix, read_seconds)
         super().__init__(plan, vocabulary, history, self._redis)
 
     def close(self) -> None:
