@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from roiflow.jobs.report import history
+from roiflow.jobs.report import history, parity_line
 from roiflow.run import Lineage
 
 
@@ -29,3 +29,10 @@ def test_history_is_of_the_source_up_to_the_week(tmp_path: Path) -> None:
         {"week": "2026-W03", "roi": 0.3, "low": -1.0, "high": 1.0},
         {"week": "2026-W04", "roi": 0.1, "low": -1.0, "high": 1.0},
     ]
+
+
+def test_the_parity_of_what_was_served_is_one_line() -> None:
+    assert parity_line({}) == "not checked"
+    report = {"verdict": "pass", "reason": "", "summary": "990 slates compared, 0 differ"}
+    assert parity_line(report) == "pass: 990 slates compared, 0 differ"
+    assert parity_line({**report, "verdict": "fail", "reason": "9 differ"}) == "fail: 9 differ"
