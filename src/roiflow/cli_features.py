@@ -1,6 +1,7 @@
 """`roiflow features`: the declared features, and what was served replayed against the lake."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,8 @@ The features: what they are, and whether serving saw what training sees.
     roiflow features list
 
     roiflow features replay --week 2017-W21
+
+    roiflow features spark --week 2017-W21 features-2017-W21
 """,
 )
 
@@ -74,6 +77,42 @@ def replay_command(
                 console.print(features_table(one))
     console.print(f"{report['verdict']}: {report['reason'] or report['summary']}", highlight=False)
     console.print(checkout / PARITY, soft_wrap=True, highlight=False)
+
+
+@features.command("spark")
+def spark_command(
+    week: Annotated[str, typer.Option(help="A week with a finished run: 2017-W21.")],
+    out: Annotated[Path, typer.Argument(help="A new folder for the Parquet files.")],
+    source: Annotated[str, typer.Option(help="simulator, complete_journey, ...")] = "simulator",
+) -> None:
+    """Compute a run's features on Apache Spark: a row per impression, equal to the engine's.
+
+    `ROIFLOW_SPARK` names a cluster; the default is every core of this machine.
+
+        roiflow features spark --week 2017-W21 features-2017-W21
+    """
+    from roiflow.features.build import VOCABULARY
+    from roiflow.features.engine import PLAN
+    from roiflow.features.plan import Plan
+    from roiflow.features.rows import Window
+    from roiflow.features.spark import features as on_spark
+    from roiflow.features.spark import spark_session
+    from roiflow.features.vocabulary import Vocabulary
+    from roiflow.run import checkout_of
+
+    _, settings, console = here()
+    data = finished(checkout_of(settings.home, source, week)) / "data"
+    window = Window(data / "validated")
+    plan = Plan.read(data / "features" / PLAN)
+    vocabulary = Vocabulary.read(data / "features" / VOCABULARY)
+    with console.status(f"{source} {week} on {settings.spark}"):
+        session = spark_session(settings.spark)
+        try:
+            table = on_spark(session, window.folder, window.weeks, plan, vocabulary)
+            table.write.parquet(str(out.absolute()))
+        finally:
+            session.stop()
+    console.print(out.absolute(), soft_wrap=True, highlight=False)
 
 
 COUNTS = {

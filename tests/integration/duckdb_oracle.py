@@ -97,8 +97,10 @@ CREATE TABLE counted AS
 CREATE TABLE priced AS
     SELECT impression_id, coalesce(arg_max(price_micros, week), 0) AS price,
         coalesce(arg_max(bid_micros, week), 0) AS bid
-    FROM shown LEFT JOIN catalogue ON catalogue.ad_id = shown.ad_id
-        AND (week_start <= t OR week_start = first_week())
+    FROM shown LEFT JOIN (
+        SELECT * FROM catalogue
+        WHERE ad_id IN (SELECT id FROM vocabulary WHERE kind = 'ad')
+    ) catalogue ON catalogue.ad_id = shown.ad_id AND (week_start <= t OR week_start = first_week())
     GROUP BY impression_id;
 CREATE TABLE histories AS
     SELECT impression_id, list({{'ad': ad, 'category': category, 'action': action,

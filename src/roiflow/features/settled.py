@@ -78,7 +78,10 @@ def catalogues_of(window: Window, vocabulary: Vocabulary) -> Iterable[Catalogue]
 def price_and_bid(
     catalogues: tuple[Catalogue, ...], ads: int, ad: Ints, event_time: Longs
 ) -> tuple[Longs, Longs]:
-    """Price and bid of logged ads (n,) in their week's catalogue, else the one before, or 0."""
+    """Price and bid of logged ads (n,) in their week's catalogue, else the one before, or 0.
+
+    Ads out of vocabulary, which share index 0, have none.
+    """
     starts = np.array([Week.parse(catalogue.week).start for catalogue in catalogues])
     week = np.maximum(np.searchsorted(starts, event_time, side="right") - 1, 0)
     price, bid = np.zeros((2, len(catalogues), ads), np.int64)
@@ -86,4 +89,5 @@ def price_and_bid(
         if number:
             price[number], bid[number] = price[number - 1], bid[number - 1]
         price[number, catalogue.ad], bid[number, catalogue.ad] = catalogue.price, catalogue.bid
+        price[number, 0] = bid[number, 0] = 0
     return price[week, ad], bid[week, ad]

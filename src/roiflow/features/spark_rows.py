@@ -34,6 +34,7 @@ _TYPES = {
     "timestamp[us, tz=UTC]": "timestamp",
 }
 _KEYS = ("ad", "campaign", "category", "advertiser")
+_MONEY = ("price", "bid")
 
 
 class Inputs:
@@ -98,7 +99,7 @@ class Inputs:
         at = (rows[c.AD] == catalogue[c.AD]) & (event >= F.col("since")) & (event < F.col("until"))
         return rows.join(F.broadcast(catalogue), at, "left").select(
             *(rows[name] for name in rows.columns),
-            *(F.coalesce(name, F.lit(0)).alias(name) for name in ("price", "bid")),
+            *(F.coalesce(name, F.lit(0)).alias(name) for name in _MONEY),
         )
 
     def _small(self, arrays: Mapping[str, pa.Array]) -> "DataFrame":
@@ -167,8 +168,7 @@ def _shown(inputs: Inputs, plan: Plan) -> "DataFrame":
         c.IMPRESSION,
         _micros(c.EVENT_TIME).alias(c.EVENT_TIME),
         *keys,
-        "price",
-        "bid",
+        *(F.when(F.col("ad") > 0, F.col(name)).otherwise(0).alias(name) for name in _MONEY),
         F.inline(rows),
     )
     asked = F.when(F.col("request"), F.col(c.IMPRESSION))

@@ -25,7 +25,10 @@ RECENCY_CAP_HOURS = 720.0
 """Hours since the last behaviour of a user without one; larger values are cut to it."""
 
 INTENT_ACTIONS = ("favourite", "cart", "purchase", "like", "follow", "comment", "forward")
-"""Actions that say more than a look: behaviours with them are intents as well."""
+"""Actions that say more than a look: behaviours with them are intents as well.
+
+An action that is too rare for the vocabulary says nothing.
+"""
 
 USER_ENTITIES = ("user", "user_category", "user_campaign", "user_advertiser", "user_ad")
 """Entities counted exactly up to t, from one user's own rows."""
