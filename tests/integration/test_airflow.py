@@ -133,7 +133,7 @@ def test_stages_follow_dvc_yaml_and_effects_follow_the_stages(described: dict[st
         assert tasks[stage.name]["after"] == sorted(stage.after or ("prepare",)), stage.name
     names = [stage.name for stage in stages]
     effects = described["order"][len(names) + 1 :]
-    written = "commit gate register promote bundle deploy report_drift report"
+    written = "commit check_parity gate register promote bundle deploy report_drift report"
     assert " ".join(effects) == written
     assert described["order"][0] == "prepare"
     assert tasks["commit"]["after"] == sorted(names)
