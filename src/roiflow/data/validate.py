@@ -133,7 +133,9 @@ def _missing_propensity(rows: pa.Table, scope: Scope) -> Flags:
 
 
 def _click_time_without_click(rows: pa.Table, _: Scope) -> Flags:
-    return (rows[c.CLICK_KNOWN_TIME].is_valid().to_numpy()) & ~_numpy(rows[c.CLICKED])
+    unclicked = pc.fill_null(pc.invert(rows[c.CLICKED]), False)
+    flags: Flags = pc.and_(rows[c.CLICK_KNOWN_TIME].is_valid(), unclicked).to_numpy()
+    return flags
 
 
 def _click_known_after_as_of(rows: pa.Table, scope: Scope) -> Flags:

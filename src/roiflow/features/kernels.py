@@ -542,7 +542,7 @@ def value_pass(
         t = time[row]
         elapsed = cap_hours
         if last_time[row] >= 0:
-            elapsed = min((t - last_time[row]) / 3.6e9, cap_hours)
+            elapsed = max(min((t - last_time[row]) / 3.6e9, cap_hours), 0.0)
         recency = _log1p(elapsed)
         day = t // _DAY
         hour, weekday = (t - day * _DAY) // _HOUR, (day + 3) % 7
