@@ -210,8 +210,9 @@ class FeaturesParams(Section):
 
 
 class LogisticParams(Section):
-    """Logistic regression."""
+    """Logistic regression; dense features are normalised by statistics of the training rows."""
 
+    normalisation: Literal["z_score", "min_max"]
     l2: Positive
     max_iterations: Count
 

@@ -1,4 +1,4 @@
-"""Logistic regression on standardised numbers and one-hot codes; scoring needs numpy alone."""
+"""Logistic regression on normalised numbers and one-hot codes; scoring needs numpy alone."""
 
 import json
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Weights:
     position: tuple[float, ...]  # (MAX_POSITION + 1,), index 1 is 0
 
     def logit(self, numbers: Floats, codes: Longs, position: Longs | None) -> Floats:
-        """(n, F) standardised, (n, C), (n,) or None for position 1 -> (n,)."""
+        """(n, F) normalised, (n, C), (n,) or None for position 1 -> (n,)."""
         total: Floats = self.intercept + np.asarray(numbers @ np.array(self.numbers), np.float64)
         for column, table in enumerate(self.codes):
             total += np.array(table)[codes[:, column]]
@@ -35,8 +35,8 @@ class Weights:
 class Logistic:
     """P(click) and P(click and conversion)."""
 
-    mean: tuple[float, ...]  # (F,)
-    std: tuple[float, ...]  # (F,)
+    centre: tuple[float, ...]  # (F,)
+    scale: tuple[float, ...]  # (F,)
     click: Weights
     conversion: Weights
 
@@ -44,7 +44,7 @@ class Logistic:
         self, numbers: Singles, codes: Longs, position: Longs | None
     ) -> tuple[Singles, Singles]:
         """(n, F) raw, (n, C), (n,) or None for position 1 -> click (n,), conversion (n,)."""
-        scaled = standardise(numbers, np.array(self.mean), np.array(self.std))
+        scaled = normalise(numbers, np.array(self.centre), np.array(self.scale))
         return (
             sigmoid(self.click.logit(scaled, codes, position)),
             sigmoid(self.conversion.logit(scaled, codes, position)),
@@ -53,8 +53,8 @@ class Logistic:
     def save(self, folder: Path) -> None:
         """Write logistic.json."""
         content = {
-            "mean": self.mean,
-            "std": self.std,
+            "centre": self.centre,
+            "scale": self.scale,
             "click": vars(self.click),
             "conversion": vars(self.conversion),
         }
@@ -65,8 +65,8 @@ class Logistic:
         """Read logistic.json."""
         content = json.loads((folder / FILE).read_text())
         return cls(
-            tuple(content["mean"]),
-            tuple(content["std"]),
+            tuple(content["centre"]),
+            tuple(content["scale"]),
             Weights(**content["click"]),
             Weights(**content["conversion"]),
         )
@@ -77,9 +77,9 @@ def sigmoid(logit: Floats) -> Singles:
     return (0.5 * (1 + np.tanh(0.5 * logit))).astype(np.float32)
 
 
-def standardise(numbers: Singles, mean: Floats | Singles, std: Floats | Singles) -> Floats:
+def normalise(numbers: Singles, centre: Floats | Singles, scale: Floats | Singles) -> Floats:
     """(n, F) -> (n, F) within [-CLIP, CLIP]."""
-    return np.clip((numbers - mean) / std, -CLIP, CLIP)
+    return np.clip((numbers - centre) / scale, -CLIP, CLIP)
 
 
 def fit(
@@ -104,7 +104,8 @@ def fit(
         for column in range(codes.shape[1])
     ]
     places = sparse.csr_array((np.ones(n), (np.arange(n), position)), shape=(n, MAX_POSITION + 1))
-    scaled = standardise(numbers, statistics.mean, statistics.std)
+    centre, scale = statistics.scaling(params.normalisation)
+    scaled = normalise(numbers, centre, scale)
     matrix = sparse.hstack([sparse.csr_array(scaled), *blocks, places], format="csr")
     edges = np.cumsum([scaled.shape[1], *design.code_sizes, MAX_POSITION + 1])
 
@@ -127,8 +128,8 @@ def fit(
         )
 
     return Logistic(
-        tuple(statistics.mean.tolist()),
-        tuple(statistics.std.tolist()),
+        tuple(centre.tolist()),
+        tuple(scale.tolist()),
         outcome(clicked),
         outcome(converted),
     )

@@ -5,7 +5,7 @@ user-sorted events instead of lists, and are sorted by user, then event_time.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ def dtype_of(annotation: Any) -> np.dtype[Any]:
     """The element type of an array field's annotation."""
     return np.dtype(_DTYPES[annotation])
 
+
+Normalisation = Literal["z_score", "min_max"]
 
 CONTEXT = ("placement", "device", "hour", "weekday")
 """Columns of a request's context; hour 0-23 and weekday 0-6 (Monday 0) are in UTC."""
@@ -113,13 +115,14 @@ class Statistics:
     low: Singles  # (F,) smallest value
     span: Singles  # (F,) largest value minus smallest, never 0
 
-    def z_score(self, dense: Singles) -> Singles:
-        """(..., F) -> (..., F): mean 0 and deviation 1 over the training rows."""
-        return ((dense - self.mean) / self.std).astype(np.float32)
+    def scaling(self, normalisation: Normalisation) -> tuple[Singles, Singles]:
+        """Centre (F,) and scale (F,); a feature minus its centre, by its scale, is normalised.
 
-    def min_max(self, dense: Singles) -> Singles:
-        """(..., F) -> (..., F): 0 to 1 over the training rows; beyond it elsewhere."""
-        return ((dense - self.low) / self.span).astype(np.float32)
+        z_score gives mean 0 and deviation 1 over the training rows, min_max gives 0 to 1.
+        """
+        if normalisation == "min_max":
+            return self.low, self.span
+        return self.mean, self.std
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ PARAMS = CandidatesParams(
     kind="logistic",
     top_k=3,
     seed=1,
-    logistic=LogisticParams(l2=1.0, max_iterations=200),
+    logistic=LogisticParams(normalisation="z_score", l2=1.0, max_iterations=200),
     xgboost=XgboostParams(
         rounds=60, max_depth=3, learning_rate=0.2, min_child_weight=5.0, early_stopping_rounds=5
     ),
@@ -52,6 +52,17 @@ def test_planted_coefficients_are_recovered() -> None:
     weights = selector("logistic").model.click  # type: ignore[attr-defined]
     assert weights.numbers == pytest.approx([0.9, 0, 0], abs=0.12)
     assert weights.position[1:4] == pytest.approx([0, -0.8, -1.4], abs=0.3)
+
+
+def test_min_max_finds_the_same_slope_in_units_of_the_training_range() -> None:
+    scaled = PARAMS.logistic.model_copy(update={"normalisation": "min_max", "l2": 1e-3})
+    features = world().features
+    chosen = candidates.fit(features, PARAMS.model_copy(update={"logistic": scaled}), "logistic")
+    model = chosen.model
+    assert model.centre == tuple(features.statistics.low.tolist())  # type: ignore[attr-defined]
+    slope = model.click.numbers / features.statistics.span  # type: ignore[attr-defined]
+    planted = np.array([0.9, 0, 0]) / features.statistics.std
+    assert slope == pytest.approx(planted, abs=0.12)
 
 
 def test_scores_are_expected_revenue_minus_expected_cost() -> None:

@@ -438,14 +438,13 @@ def test_statistics_are_of_training_rows(tmp_path: Path) -> None:
     deviation = train.std(axis=0)
     deviation[deviation < 1e-6] = 1
     assert_allclose(features.statistics.std, deviation, rtol=1e-5)
-    first, last = (
-        features.statistics.min_max(edge.astype(np.float32))
-        for edge in (train.min(0), train.max(0))
+    low, span = features.statistics.scaling("min_max")
+    assert_allclose(
+        [(train.min(0) - low) / span, (train.max(0) - low) / span],
+        [0 * low, 0 * low + (np.ptp(train, axis=0) > 0)],
     )
-    assert (first == 0).all()
-    assert set(last.tolist()) <= {0.0, 1.0}
-    scores = features.statistics.z_score(train.astype(np.float32))
-    assert_allclose(scores.mean(axis=0), 0, atol=1e-4)
+    mean, std = features.statistics.scaling("z_score")
+    assert_allclose(((train - mean) / std).mean(axis=0), 0, atol=1e-4)
 
 
 def test_a_one_week_window_tests_on_its_last_days(tmp_path: Path) -> None:

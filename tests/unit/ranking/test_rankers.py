@@ -27,7 +27,7 @@ CANDIDATES = CandidatesParams(
     kind="xgboost",
     top_k=3,
     seed=1,
-    logistic=LogisticParams(l2=1.0, max_iterations=100),
+    logistic=LogisticParams(normalisation="z_score", l2=1.0, max_iterations=100),
     xgboost=XgboostParams(
         rounds=30, max_depth=3, learning_rate=0.2, min_child_weight=5.0, early_stopping_rounds=5
     ),
