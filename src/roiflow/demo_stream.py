@@ -80,10 +80,14 @@ def outcomes(number: int, slate: dict[str, Any]) -> Iterator[dict[str, Any]]:
     first, time_of = ads[0], request["event_time"]
     if number % CLICK_EVERY == 0:
         name = {"impression_id": first["impression_id"]}
-        yield {"kind": "click", **name, "event_time": time_of + SECOND}
+        yield {"kind": "click", **name, **at(time_of + SECOND)}
         if number % BUY_EVERY == 0:
-            revenue = {"revenue_micros": 20_000_000, "event_time": time_of + 2 * SECOND}
-            yield {"kind": "conversion", **name, **revenue}
+            yield {
+                "kind": "conversion",
+                **name,
+                "revenue_micros": 20_000_000,
+                **at(time_of + 2 * SECOND),
+            }
     if number % LOOK_EVERY == 0:
         yield {
             "kind": "behaviour",
@@ -92,8 +96,13 @@ def outcomes(number: int, slate: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "ad_id": first["ad_id"],
             "category_id": "demo",
             "action": "view",
-            "event_time": time_of + SECOND,
+            **at(time_of + SECOND),
         }
+
+
+def at(time: int) -> dict[str, int]:
+    """An event of the requests' own time: it happened and became known then."""
+    return {"event_time": time, "known_time": time}
 
 
 def events_table(done: EventsDone) -> Table:

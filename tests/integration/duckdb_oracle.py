@@ -108,7 +108,8 @@ CREATE TABLE histories AS
         arg_min(event_time, number) AS last
     FROM (SELECT q.impression_id, b.*, row_number() OVER (
             PARTITION BY q.impression_id
-            ORDER BY b.known DESC, b.event_time DESC, b.ad DESC, b.action DESC) AS number
+            ORDER BY b.known DESC, b.event_time DESC, b.ad DESC, b.action DESC, b.category DESC
+            ) AS number
         FROM shown q JOIN behaved b ON b.user = q.user AND b.known < q.t)
     WHERE number <= history_length() GROUP BY impression_id;
 """

@@ -39,6 +39,7 @@ class Scope:
     week: Week
     as_of: int  # microseconds, UTC
     catalogue: pa.ChunkedArray  # ids of the ads of this week and of the one before
+    first: bool  # of the window: the week before it is not there
     propensities_logged: bool  # anywhere in the window
     impressions: Longs  # keys of the clean impressions of the window so far, see text_keys
     impression_times: Longs  # their event_time, micros
@@ -149,7 +150,10 @@ def _bad_position(rows: pa.Table, _: Scope) -> Flags:
 
 
 def _not_in_catalogue(rows: pa.Table, scope: Scope) -> Flags:
-    return ~pc.is_in(rows[c.AD], value_set=scope.catalogue.combine_chunks()).to_numpy()
+    missing = ~pc.is_in(rows[c.AD], value_set=scope.catalogue.combine_chunks()).to_numpy()
+    if scope.first:  # what happened in the week before had a catalogue that is not there
+        missing &= _micros(rows[c.EVENT_TIME]) >= scope.week.start
+    return missing
 
 
 def text_keys(column: pa.ChunkedArray) -> Longs:
@@ -399,6 +403,7 @@ class _Window:
             week,
             as_of,
             catalogue,
+            not self.earlier_catalogue,
             propensities_logged,
             self.impressions,
             self.times,

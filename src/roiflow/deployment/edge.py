@@ -41,6 +41,7 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     client_max_body_size 1m;
+    client_body_buffer_size 1m; # no file: a worker may not be let into the folder
 
     # A user stays in one arm; a request without the header is split by its address.
     map $http_x_user_id $unit {{

@@ -30,7 +30,16 @@ from roiflow.features.engine import Engine, ItemLog, UserLog, last_times
 from roiflow.features.history import history_slices, sort_rows
 from roiflow.features.parity import Inputs, Shape, hashes, pack
 from roiflow.features.plan import CONTEXT_PLACEMENT, Plan, context, frozen
-from roiflow.features.rows import Conversions, Rows, Window, micros, read_events, read_impressions
+from roiflow.features.rows import (
+    Behaved,
+    Conversions,
+    Rows,
+    Window,
+    by_user,
+    micros,
+    read_events,
+    read_impressions,
+)
 from roiflow.features.table import Events, Flags, Ints, Longs
 from roiflow.features.vocabulary import Vocabulary
 
@@ -291,9 +300,27 @@ def replay(setting: Setting, content: Content, slates: Slates) -> Replayed:
 
 
 def stored(events: Events, setting: Setting) -> Events:
-    """The behaviours that a store had."""
+    """The behaviours that a store had, in its order.
+
+    Those that happened and became known together are ordered by index: of the snapshot's run
+    before the start, of the package since.
+    """
     there: Events = _sliced(events, _there(events.offsets, events.known_time, setting))
-    return there
+    sizes, late = setting.plan.sizes, there.known_time >= setting.start
+
+    def as_taken(index: Ints, kind: str) -> Ints:
+        return np.where(late, _within(index, sizes[kind]), index).astype(np.int32)
+
+    users = there.offsets.size - 1
+    taken_in = Behaved(
+        np.repeat(np.arange(users, dtype=np.int32), np.diff(there.offsets)),
+        as_taken(there.ad, "ad"),
+        as_taken(there.category, "category"),
+        as_taken(there.action, "action"),
+        there.event_time,
+        there.known_time,
+    )
+    return by_user(taken_in, users)
 
 
 def _hashes(inputs: Inputs) -> NDArray[Any]:

@@ -244,7 +244,7 @@ def read_events(window: Window, vocabulary: Vocabulary, users: int) -> Events:
 def by_user(rows: Behaved, users: int) -> Events:
     """Behaviours of users 0 to `users` - 1, CSR by user, as each became known."""
     order, offsets = sort_rows(
-        rows.user, users, rows.known_time, rows.event_time, rows.ad, rows.action
+        rows.user, users, rows.known_time, rows.event_time, rows.ad, rows.action, rows.category
     )
     return Events(
         offsets,

@@ -47,6 +47,9 @@ _WEEK_HOURS = 168
 Sum = tuple[str, str, int]
 """A running sum: what is summed, by which clock, and how many of its ticks before the row's own."""
 
+_TIES = ("ad", "action", "category")
+"""Order of behaviours that happened and became known together."""
+
 
 def spark_session(master: str) -> "SparkSession":
     """The session on a master such as `local[*]`; the one that is there if it already runs."""
@@ -166,7 +169,7 @@ def _with_history(rows: "DataFrame", length: int) -> "DataFrame":
 
     user = Window.partitionBy("user")
     behaved = F.col("behaviours")
-    arrival = user.orderBy("time", F.col("request").desc(), c.EVENT_TIME, "ad", "action")
+    arrival = user.orderBy("time", F.col("request").desc(), c.EVENT_TIME, *_TIES)
     before = F.sum(behaved).over(arrival.rowsBetween(Window.unboundedPreceding, 0))
     event = F.when(behaved == 1, F.struct("ad", "category", "action", c.EVENT_TIME))
     last = user.orderBy("place").rangeBetween(-2 * length, -1)

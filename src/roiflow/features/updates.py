@@ -311,7 +311,7 @@ def _outcomes(shown: "_Table", clicks: "_Table", conversions: "_Table") -> Outco
 
 def _new_rows(users: int, behaved: tuple[Any, ...], counted: tuple[Any, ...]) -> NewRows:
     code, known, event_time, ad, category, action = behaved
-    order, offsets = sort_rows(code, users, known, event_time, ad, action)
+    order, offsets = sort_rows(code, users, known, event_time, ad, action, category)
     by_user, counted_offsets = sort_rows(counted[0], users, counted[1])
     hour = (counted[1] // MICROS_PER_HOUR).astype(np.int32)
     return NewRows(

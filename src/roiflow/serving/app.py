@@ -74,9 +74,9 @@ class SlateAnswer(msgspec.Struct):
 
 
 class ReportedEvents(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /v1/events: messages of stream/events.py without `known_time`.
+    """Body of POST /v1/events: messages of stream/events.py.
 
-    Without `event_time` an event happens now.
+    Without `event_time` an event happens now, without `known_time` it is known now.
     """
 
     events: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=1000)]

@@ -100,19 +100,17 @@ _Reported = Click | Conversion | Behaviour
 
 
 def reported(payload: bytes, now: int, limits: Limits) -> _Reported:
-    """An event as the HTTP door takes it: known now, and `event_time` is now where it is not said.
+    """An event as the HTTP door takes it: it happened now and is known now where it is not said.
 
-    Raises Refused.
+    A replay of dated requests dates what came of them as well. Raises Refused.
     """
     if len(payload) > limits.message_bytes:
         raise _over(len(payload), limits)
     content = _content(payload)
     if not isinstance(content, dict):
         raise Refused(SCHEMA, "Expected `object`", shorten(content))
-    if "known_time" in content:
-        raise Refused(SCHEMA, "known_time is set here", shorten(content["known_time"]))
     try:
-        event = msgspec.convert({"event_time": now, **content, "known_time": now}, _Reported)
+        event = msgspec.convert({"event_time": now, "known_time": now, **content}, _Reported)
     except msgspec.ValidationError as error:
         raise _refusal(str(error), content) from None
     _refuse_control(event)

@@ -314,7 +314,7 @@ def first_week(rows: pa.Table) -> Checked:
     none = np.zeros(0, np.int64)
     catalogue = pa.chunked_array([["a0", "a1"]])
     logged = rows[c.PROPENSITY].null_count < rows.num_rows
-    scope = Scope(FIRST, AS_OF, catalogue, logged, none, none, none)
+    scope = Scope(FIRST, AS_OF, catalogue, False, logged, none, none, none)
     return check("impressions", check_types("impressions", rows, FILE), scope)
 
 

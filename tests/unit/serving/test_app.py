@@ -235,7 +235,7 @@ def test_every_kind_of_event_is_logged_as_known_now(app: SlateApp, tmp_path: Pat
         (BEHAVIOUR | {"dwell_ms": "7"}, "schema", "$.dwell_ms", "'7'"),
         (BEHAVIOUR | {"user_id": "a\x00b"}, "schema", "$.user_id", "'a\\x00b'"),
         (CLICK | {"colour": "red"}, "schema", "`colour`", ""),
-        (CLICK | {"known_time": NOW}, "schema", "known_time", str(NOW)),
+        (CLICK | {"known_time": NOW + HOUR}, "future", "known_time", str(NOW + HOUR)),
         (7, "schema", "Expected `object`", "7"),
         (CLICK | {"impression_id": "x" * 137}, "oversized", "$.impression_id", repr("x" * 199)),
         (CLICK | {"impression_id": "x" * 3_000}, "oversized", "over 2000 bytes", "3"),
