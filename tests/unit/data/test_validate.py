@@ -309,13 +309,45 @@ def spoiled_weeks(draw: st.DrawFn) -> list[dict[str, Any]]:
     return rows
 
 
-def first_week(rows: pa.Table) -> Checked:
+def first_week(rows: pa.Table, first: bool = False) -> Checked:
     """Impressions held against a scope of their own."""
     none = np.zeros(0, np.int64)
     catalogue = pa.chunked_array([["a0", "a1"]])
     logged = rows[c.PROPENSITY].null_count < rows.num_rows
-    scope = Scope(FIRST, AS_OF, catalogue, False, logged, none, none, none)
+    scope = Scope(FIRST, AS_OF, catalogue, first, logged, none, none, none)
     return check("impressions", check_types("impressions", rows, FILE), scope)
+
+
+@pytest.mark.parametrize(
+    ("event_time", "first", "reasons"),
+    [
+        (FIRST.start - 1, True, {}),
+        (FIRST.start, True, {"ad not in the catalogue": 1}),
+        (FIRST.start - 1, False, {"ad not in the catalogue": 1}),
+    ],
+)
+def test_an_ad_is_not_judged_by_a_catalogue_that_is_not_there(
+    event_time: int, first: bool, reasons: dict[str, int]
+) -> None:
+    """The window's first week holds impressions of the week before, whose ads may have ended."""
+    row = worlds.impression(FIRST, 0) | {c.AD: "ended", c.EVENT_TIME: event_time}
+    assert first_week(worlds.table("impressions", [row]), first).reasons == reasons
+
+
+@pytest.mark.parametrize(
+    ("clicked", "known", "reasons"),
+    [
+        (True, FIRST.start + 9, {}),
+        (False, FIRST.start + 9, {"click_known_time without a click": 1}),
+        (True, AS_OF, {"click known after as_of": 1}),
+        (False, None, {}),
+    ],
+)
+def test_a_click_with_a_time_of_its_own_is_checked(
+    clicked: bool, known: int | None, reasons: dict[str, int]
+) -> None:
+    row = worlds.impression(FIRST, 0) | {c.CLICKED: clicked, c.CLICK_KNOWN_TIME: known}
+    assert first_week(worlds.table("impressions", [row])).reasons == reasons
 
 
 def multiset(rows: list[dict[str, Any]]) -> Counter[str]:
