@@ -209,7 +209,10 @@ def send_requests(done: WeekDone, count: int) -> RequestsDone:
     import httpx
 
     address = str(done.json("data/deployed.json")["address"])
-    bodies = list(request_bodies(done, count))
+    bodies = [
+        body | {"request_id": f"{body['request_id']}-{time.time_ns():x}"}
+        for body in request_bodies(done, count)
+    ]
     latencies, degraded, version, slates = [], 0, "", []
     with httpx.Client(base_url=address, timeout=10.0) as client:
         for body in bodies:
