@@ -27,7 +27,7 @@ class EventsDone:
     refused: int
     counts: dict[str, int]
     seconds: float
-    """From the first report until the consumer had taken the last event."""
+    """From the first report until the consumer had read all, taken or not."""
 
 
 def report_events(
@@ -55,13 +55,13 @@ def report_events(
         counts = {
             name: count - before.get(name, 0) for name, count in last_state(journal).counts.items()
         }
-        known = sum(counts.get(name, 0) for name in ("click", "conversion", "behaviour"))
-        if known + counts.get("duplicate", 0) >= content["accepted"]:
+        read = sum(counts.values())
+        if read >= content["accepted"] + len(slates):
             spent = time.monotonic() - started
             return EventsDone(len(events), len(content["refused"]), counts, spent)
         time.sleep(0.05)
     raise ServiceError(
-        f"{journal}: {known} of {content['accepted']} events after {WAIT_SECONDS:g} s; "
+        f"{journal}: {read} of {content['accepted'] + len(slates)} after {WAIT_SECONDS:g} s; "
         f"see {settings.logs / 'stream-consume.log'}"
     )
 
