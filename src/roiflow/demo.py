@@ -24,7 +24,7 @@ from rich.table import Table
 from roiflow import columns as c
 from roiflow.data import served_features
 from roiflow.data.weeks import Week
-from roiflow.demo_stream import events_table, report_events
+from roiflow.demo_stream import events_table, read_so_far, report_events
 from roiflow.deployment import local
 from roiflow.errors import RunError, ServiceError
 from roiflow.jobs.gate import PARITY
@@ -106,9 +106,10 @@ def demo(
             done.append(run_dag(environment, home, source, str(following), show))
             console.print(headline(done[-1]), highlight=False)
         show("requests to the served model")
+        before = read_so_far(settings)
         answered = send_requests(done[-1], REQUESTS)
         show("what users did with the slates, to the stream")
-        events = report_events(repository, settings, answered.address, answered.slates)
+        events = report_events(repository, settings, answered.address, answered.slates, before)
     console.print(seconds_table(done))
     console.print(results_table(done))
     if source == "simulator":

@@ -17,6 +17,7 @@ CLICK_EVERY, BUY_EVERY, LOOK_EVERY = 5, 25, 3
 
 SECOND = 1_000_000
 WAIT_SECONDS = 30.0
+JOURNAL = "journal"
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,30 @@ class EventsDone:
     """From the first report until the consumer had read all, taken or not."""
 
 
+def read_so_far(settings: Settings) -> dict[str, int]:
+    """What the consumer has counted since ever."""
+    from roiflow.stream.journal import last_state
+
+    journal = settings.stream / JOURNAL
+    return last_state(journal).counts if journal.exists() else {}
+
+
 def report_events(
-    repository: Path, settings: Settings, address: str, slates: Sequence[dict[str, Any]]
+    repository: Path,
+    settings: Settings,
+    address: str,
+    slates: Sequence[dict[str, Any]],
+    before: dict[str, int],
 ) -> EventsDone:
     """Report clicks, a purchase now and then and views, and wait until the consumer has them.
 
-    `slates` are requests with their answers (keys request, answer). Raises ServiceError where the
+    `slates` are requests with their answers (keys request, answer); `before` is what the consumer
+    had counted before those. Raises ServiceError where the
     service refuses the body or the consumer does not take the events in time.
     """
     import httpx
 
-    from roiflow.stream.journal import last_state
-
-    home, journal = settings.home.absolute(), settings.stream / "journal"
-    before = last_state(journal).counts if journal.exists() else {}
+    home = settings.home.absolute()
     processes.start([local.stream(home, repository, "consume", places(settings))], home)
     events = [event for number, slate in enumerate(slates) for event in outcomes(number, slate)]
     started = time.monotonic()
@@ -52,16 +63,15 @@ def report_events(
         raise ServiceError(f"{address}/v1/events: {answer.status_code} {answer.text}")
     content = answer.json()
     while time.monotonic() - started < WAIT_SECONDS:
-        counts = {
-            name: count - before.get(name, 0) for name, count in last_state(journal).counts.items()
-        }
+        now = read_so_far(settings)
+        counts = {name: count - before.get(name, 0) for name, count in now.items()}
         read = sum(counts.values())
         if read >= content["accepted"] + len(slates):
             spent = time.monotonic() - started
             return EventsDone(len(events), len(content["refused"]), counts, spent)
         time.sleep(0.05)
     raise ServiceError(
-        f"{journal}: {read} of {content['accepted'] + len(slates)} after {WAIT_SECONDS:g} s; "
+        f"{settings.stream}: {read} of {content['accepted'] + len(slates)} after {WAIT_SECONDS:g} s; "
         f"see {settings.logs / 'stream-consume.log'}"
     )
 
