@@ -70,8 +70,9 @@ def report_events(
             spent = time.monotonic() - started
             return EventsDone(len(events), len(content["refused"]), counts, spent)
         time.sleep(0.05)
+    reported = content["accepted"] + len(slates)
     raise ServiceError(
-        f"{settings.stream}: {read} of {content['accepted'] + len(slates)} after {WAIT_SECONDS:g} s; "
+        f"{settings.stream}: {read} of {reported} after {WAIT_SECONDS:g} s; "
         f"see {settings.logs / 'stream-consume.log'}"
     )
 
