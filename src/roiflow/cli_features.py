@@ -42,13 +42,16 @@ def list_command() -> None:
     repository, _, console = here()
     params = load_params(repository / "params.yaml")
     hours = params.build_features.windows_hours
-    table = Table("feature", "meaning", "rows", "window", "default", "unit", "owner", "used in")
     found = specs(hours)
+    owners = ", ".join(sorted({spec.owner for spec in found}))
+    table = Table(title=f"{len(found)} dense features, {found[0].type}")
+    table.caption = f"Owner: {owners}. Used in: {USED}."
+    table.add_column("feature", no_wrap=True)
+    for name in ("meaning", "rows", "window", "default", "unit"):
+        table.add_column(name, no_wrap=name == "window")
     for spec in found:
         window = WINDOWS[spec.window_hours] if spec.window_hours else "-"
-        cells = (spec.name, spec.meaning, spec.rows, window, spec.default, spec.unit, spec.owner)
-        table.add_row(*cells, USED)
-    table.title = f"{len(found)} dense features; all are {found[0].type}"
+        table.add_row(spec.name, spec.meaning, spec.rows, window, spec.default, spec.unit)
     console.print(table)
 
 

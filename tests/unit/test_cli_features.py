@@ -30,8 +30,17 @@ def test_every_feature_of_params_yaml_is_listed(monkeypatch: pytest.MonkeyPatch)
     assert f"{len(declared)} dense features" in text
     for spec in declared:
         (line,) = (line for line in text.splitlines() if f" {spec.name} " in line)
-        assert spec.owner in line
         assert spec.unit in line
+    for words in ({spec.owner for spec in declared}, ("pre-selection", "ranker", "policy")):
+        assert all(word in text for word in words)
+
+
+def test_names_are_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "80")
+    text = CliRunner().invoke(cli.app, ["features", "list"]).output
+    declared = specs(load_params(ROOT / "params.yaml").build_features.windows_hours)
+    assert [spec.name for spec in declared if f" {spec.name} " not in text] == []
 
 
 def test_differences_are_told_by_feature() -> None:
