@@ -70,10 +70,6 @@ class Checked:
         return _reasons(self.quarantined)
 
 
-def _numpy(column: pa.ChunkedArray) -> NDArray[np.generic]:
-    return column.combine_chunks().to_numpy(zero_copy_only=False)
-
-
 def _micros(column: pa.ChunkedArray) -> Longs:
     return column.cast(pa.int64()).to_numpy()
 

@@ -66,13 +66,6 @@ class Vocabulary:
             }
         return self._lookups[kind]
 
-    def extended(self, kind: str, seen: Iterable[pa.Table], min_count: int) -> "Vocabulary":
-        """With the new ids of `seen`, tables of columns `id`, `known_time` and `count`.
-
-        Ids in fewer than `min_count` rows stay out of the vocabulary.
-        """
-        return self.appended(kind, self.new(kind, seen, min_count)["id"])
-
     def appended(self, kind: str, ids: pa.ChunkedArray) -> "Vocabulary":
         """With ids that it does not have yet, in this order."""
         added = ids.combine_chunks().cast(pa.string())
