@@ -1,0 +1,1 @@
+"""roiflow: an orchestrated MLOps platform that raises the return on ad spend, and proves it."""

@@ -1,0 +1,1 @@
+"""Who is shown what in a comparison of two versions."""

@@ -1,0 +1,1 @@
+"""What has changed in the data since training."""

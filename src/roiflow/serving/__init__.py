@@ -1,0 +1,1 @@
+"""From a request to a slate: the one path of service, simulator and offline replay."""

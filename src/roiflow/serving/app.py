@@ -1,5 +1,7 @@
-"""The slate route: a raw ASGI app, without a framework, because a framework's share of a request
-was measured to be larger than the model's.
+"""The slate route: a raw ASGI app.
+
+Without a framework, because a framework's share of a request was measured to be larger than the
+model's.
 
     POST /v1/slate     one request -> one slate; logged with its propensities before the answer
     POST /v1/events    clicks, conversions and behaviours: each is taken or comes back with a reason

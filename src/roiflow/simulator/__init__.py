@@ -1,0 +1,1 @@
+"""The ad world: it answers every slate, and its truth is known."""

@@ -1,0 +1,1 @@
+"""One thin module per DVC stage, same name: files in, files out."""

@@ -1,0 +1,1 @@
+"""What ROSA is compared with: one file per model, the same protocol."""
