@@ -1,0 +1,84 @@
+"""The worked numbers of docs/concepts.md, by the code that runs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roiflow.evaluation import ope
+from roiflow.evaluation.gate import roi_lift
+from roiflow.evaluation.ranking import calibration_curve, ece
+from roiflow.evaluation.roi import roi
+from roiflow.features import kernels
+from roiflow.policy.plackett_luce import log_conditional_propensities
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "concepts.md"
+
+
+def bold(heading: str) -> list[str]:
+    """The worked results of one section, in the order they are read."""
+    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    examples = "\n".join(line for line in section.splitlines() if line.startswith(">"))
+    return re.findall(r"\*\*(.+?)\*\*", examples)
+
+
+def test_propensity() -> None:
+    logits = np.log([[2.0, 1.0, 1.0]])
+    first, second = np.exp(log_conditional_propensities(logits, np.array([[0, 2]])))[0]
+    assert bold("Propensity") == [f"{first:g}", f"{second:g}", f"{first * second:g}"]
+
+
+def test_as_known() -> None:
+    rates = np.array([20.0, 0.05, 0.0, 0.0])
+    before, after = (
+        kernels._value(np.array([10, clicks, 0, 0]), kernels.CTR, rates, np.zeros(1, np.float32))
+        for clicks in (1, 2)
+    )
+    assert bold("As known") == [f"{before:.4f}", f"{after:.4f}"]
+
+
+def test_off_policy_evaluation() -> None:
+    shown_b = np.array([False, False, False, True])
+    reward = np.array([1.0, 0.0, 0.0, 1.0])
+    weight = ope.importance_weights(np.where(shown_b, 0.8, 0.2), np.where(shown_b, 0.2, 0.8))
+    logged = np.where(shown_b, 0.8, 0.3)
+    target = np.full(4, 0.2 * 0.3 + 0.8 * 0.8)
+    found = (
+        ope.ips(reward, weight),
+        ope.snips(reward[:, None], weight[:, None]),
+        ope.dm(target),
+        ope.dr(reward, weight, logged, target),
+    )
+    size = ope.effective_sample_size(weight)
+    assert bold("Off-policy evaluation") == [
+        *(f"{estimate:.4f}" for estimate in found),
+        f"{size:.1f}",
+        "effective sample size",
+    ]
+
+
+def test_roi_and_its_lift() -> None:
+    revenue, cost = np.array([300.0, 390.0]), np.array([100.0, 120.0])
+    before, after = roi(revenue, cost)
+    lift = (1 + after) / (1 + before) - 1
+    assert bold("ROI, and its lift") == [f"{before:.2f}", f"{after:.2f}", f"{lift:.4f}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"), [(0.04, -0.03, 0.11), (0.04, -0.08, 0.16), (-0.04, -0.07, -0.01)]
+)
+def test_the_gates_three_values(value: float, low: float, high: float) -> None:
+    estimate = {"value": value, "low": low, "high": high, "verdict": "conclusive"}
+    check = roi_lift("lift", estimate, 0.0, 0.05, 0.5)
+    (row,) = [
+        line for line in PAGE.read_text().splitlines() if f"{value} ({low} to {high})" in line
+    ]
+    assert f"**{check.verdict}**" in row
+
+
+def test_calibration() -> None:
+    predicted = np.repeat([0.02, 0.10], 200)
+    clicked = np.concatenate([np.arange(200) < 6, np.arange(200) < 12])
+    error = ece(calibration_curve(predicted, clicked, bins=2))
+    assert bold("Calibration") == [f"{error:.4f}"]
