@@ -9,10 +9,11 @@ from roiflow.errors import RegistryError
 from roiflow.files import write_file
 from roiflow.registry import CHAMPION, Registered, Registry
 from roiflow.settings import Settings
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
-def main(registered: Path, service: Path, bento: Path) -> None:
+def main(registered: Path, service: Path, bento: Written) -> None:
     """Build it unless it is there; write tag, folder, model and version to `bento`.
 
     `service` is the folder of the Bento's source. Raises RegistryError where the model of

@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,12 +43,17 @@ from roiflow.run import checkout_of
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import vector_shape
 from roiflow.settings import Settings
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 _VERSION = re.compile(r"[0-9a-f]{12}")
 
 
-def main(validated: Path, params: Path, report: Path) -> None:
+def main(
+    validated: Path,
+    params: Path,
+    report: Annotated[Written, "JSON of the parity check (data/parity/report.json)"],
+) -> None:
     """Write `report`; the same inputs give the same report."""
     config = load_params(params)
     content = check(validated, config.ingest, config.check_parity, Settings())

@@ -3,14 +3,18 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 from roiflow.files import write_file
 from roiflow.params import load_params
 from roiflow.run import Lineage, commit
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
-def main(params: Path, lineage: Path) -> None:
+def main(
+    params: Annotated[Path, "the params.yaml of the checkout to commit"], lineage: Written
+) -> None:
     """Commit in the checkout that holds `params`; write source, week and commit to `lineage`."""
     ingest = load_params(params).ingest
     made = Lineage(ingest.source, ingest.week, commit(params.absolute().parent))

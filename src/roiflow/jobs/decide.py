@@ -14,13 +14,14 @@ from roiflow.jobs.gate import gate, read_parity
 from roiflow.params import load_params
 from roiflow.registry import CHAMPION, Registered, Registry, model_name, read_digest
 from roiflow.settings import Settings
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 NONE = "none"
 """Value of the tag `champion_then` where there was no champion."""
 
 
-def main(package: Path, params: Path, decision: Path) -> None:
+def main(package: Path, params: Path, decision: Written) -> None:
     """Write `decision`, or leave the one that is there where it is the registered one."""
     settings = Settings()
     registry = Registry(settings.registry_uri, settings.home)

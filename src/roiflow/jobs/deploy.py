@@ -9,10 +9,11 @@ from roiflow.deployment.release import deploy
 from roiflow.errors import ServiceError
 from roiflow.files import write_file
 from roiflow.settings import Settings
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
-def main(bento: Path, online: Path, deployed: Path) -> None:
+def main(bento: Path, online: Path, deployed: Written) -> None:
     """Load the snapshot `online`, switch every user to `bento`; write address and arms.
 
     What served before is ended after the switch, and stays where anything fails. The same Bento

@@ -10,12 +10,13 @@ from roiflow.files import write_file
 from roiflow.jobs.register import read_decision
 from roiflow.registry import CHAMPION, Registered, Registry
 from roiflow.settings import Settings
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 GATE = "gate"
 
 
-def main(gate: Path, registered: Path, promoted: Path) -> None:
+def main(gate: Path, registered: Path, promoted: Written) -> None:
     """Promote, or leave the champion; write which of the two, why and who then serves.
 
     The same decision twice changes nothing. Raises RegistryError where the decision is about

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
@@ -16,6 +16,7 @@ from roiflow.jobs.decide import NONE
 from roiflow.registry import CHALLENGER, Evidence, Registry, flatten, model_name, read_digest
 from roiflow.run import Lineage
 from roiflow.settings import Settings
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
@@ -23,12 +24,12 @@ def main(
     package: Path,
     features: Path,
     evaluation: Path,
-    metrics: Path,
-    plots: Path,
+    metrics: Annotated[Path, "folder of one JSON a stage (metrics)"],
+    plots: Annotated[Path, "folder of one CSV a plot (plots)"],
     gate: Path,
     lineage: Path,
     params: Path,
-    registered: Path,
+    registered: Written,
 ) -> None:
     """Register once by digest; a challenger is what the gate did not refuse."""
     settings = Settings()

@@ -4,19 +4,24 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from roiflow.evaluation.gate import PRIMARY
 from roiflow.evaluation.report import write_report
 from roiflow.jobs.gate import PARITY
 from roiflow.run import Lineage
 from roiflow.settings import Settings
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 FALLBACK = "dm"
 
 
-def main(lineage: Path, drift: Path, report: Path) -> None:
+def main(
+    lineage: Path,
+    drift: Annotated[Path, "the drift report to link (data/drift/drift.html)"],
+    report: Annotated[Written, "the weekly report, one HTML file (data/report/report.html)"],
+) -> None:
     """Write `report` from the run that holds `lineage`; `drift` is linked where it was made."""
     made = Lineage.read(lineage)
     folder = lineage.absolute().parents[1]

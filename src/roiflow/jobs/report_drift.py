@@ -16,10 +16,11 @@ from roiflow.monitoring.drift import (
 )
 from roiflow.params import Params, load_params
 from roiflow.settings import Settings
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
-def main(features: Path, watched: Path, drift: Path, params: Path) -> None:
+def main(features: Path, watched: Path, drift: Written, params: Path) -> None:
     """Write drift.html and drift.json into `drift`, and publish the report.
 
     Where they are there and were made from the same inputs, nothing is done.

@@ -11,10 +11,11 @@ from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.files import write_directory
 from roiflow.params import load_params
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
-def main(raw: Path, validated: Path, features: Path, params: Path) -> None:
+def main(raw: Path, validated: Path, features: Written, params: Path) -> None:
     """`raw` gives the vocabulary published before; `features` is replaced as a whole."""
     config = load_params(params).build_features
     published = Vocabulary.read(raw / "vocabulary.parquet")

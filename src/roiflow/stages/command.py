@@ -1,32 +1,44 @@
 """How a stage or a job is called: `python -m roiflow.stages.NAME ARGUMENT...`."""
 
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
-from inspect import signature
+from inspect import Parameter, getdoc
 
 from roiflow.errors import RoiflowError
+from roiflow.stages.arguments import described
 
 
 def run(main: Callable[..., None]) -> None:
     """Call `main` with the command line, each argument made what its parameter's type says.
 
-    An expected failure is one line and exit 1.
+    An expected failure is one line and exit 1, a command line that does not fit is exit 2.
     """
-    parameters = signature(main).parameters
-    arguments = sys.argv[1:]
-    if len(arguments) != len(parameters):
-        sys.exit(f"usage: {_program(main)} {' '.join(name.upper() for name in parameters)}")
+    arguments = vars(parser(main).parse_args())
     try:
-        main(
-            *(
-                parameter.annotation(argument)
-                for parameter, argument in zip(parameters.values(), arguments, strict=True)
-            )
-        )
+        main(**arguments)
     except RoiflowError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 
-def _program(main: Callable[..., None]) -> str:
-    spec = sys.modules[main.__module__].__spec__
-    return f"python -m {spec.name if spec else main.__module__}"
+def parser(main: Callable[..., None]) -> ArgumentParser:
+    """Positional arguments from the signature of `main`, in its order; --help says what each is."""
+    module = sys.modules[main.__module__]
+    name = module.__spec__.name if module.__spec__ else main.__module__
+    made = ArgumentParser(
+        prog=f"python -m {name}",
+        description="\n\n".join(filter(None, (getdoc(module), getdoc(main)))),
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for parameter, kind, meaning in described(main):
+        optional = parameter.default is not Parameter.empty
+        made.add_argument(
+            parameter.name,
+            type=kind,
+            help=meaning.replace("%", "%%"),
+            metavar=parameter.name.upper(),
+            nargs="?" if optional else None,
+            default=parameter.default if optional else None,
+        )
+    return made

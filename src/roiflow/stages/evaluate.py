@@ -15,6 +15,7 @@ from roiflow.features.engine import open_engine
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
 from roiflow.ranking.value import CostShares
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 REPORT = "report.json"
@@ -25,10 +26,10 @@ def main(
     candidates: Path,
     ranker: Path,
     policy: Path,
-    evaluation: Path,
-    metrics: Path,
-    calibration: Path,
-    roi: Path,
+    evaluation: Written,
+    metrics: Written,
+    calibration: Written,
+    roi: Written,
     params: Path,
 ) -> None:
     """features, candidates, ranker, policy -> report, metrics, calibration and ROI plots."""

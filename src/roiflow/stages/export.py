@@ -28,6 +28,7 @@ from roiflow.serving import package as packages
 from roiflow.serving.package import Description, Package
 from roiflow.serving.parity import compare, latency_ms, served
 from roiflow.serving.recommender import Models
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 from roiflow.stream.checks import Limits
 
@@ -37,8 +38,8 @@ def main(
     candidates: Path,
     ranker: Path,
     policy: Path,
-    package: Path,
-    metrics: Path,
+    package: Written,
+    metrics: Written,
     params: Path,
 ) -> None:
     """features, candidates, ranker, policy -> package, and how far its models are from torch's.

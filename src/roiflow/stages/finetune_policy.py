@@ -22,6 +22,7 @@ from roiflow.params import load_params
 from roiflow.policy.candidate_sets import first_rows, score_requests
 from roiflow.policy.finetune import Finetuned, Point, finetune, forget
 from roiflow.ranking.value import load_cost_shares
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
@@ -29,9 +30,9 @@ def main(
     features: Path,
     candidates: Path,
     ranker: Path,
-    policy: Path,
-    metrics: Path,
-    plots: Path,
+    policy: Written,
+    metrics: Written,
+    plots: Written,
     params: Path,
 ) -> None:
     """features, candidates, ranker -> policy, its held-out rewards and its curve."""

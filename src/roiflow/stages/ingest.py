@@ -14,12 +14,13 @@ from roiflow.errors import SourceError
 from roiflow.files import write_directory
 from roiflow.params import IngestParams, load_params
 from roiflow.settings import Settings
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 VOCABULARY = pa.schema([("kind", pa.string()), ("id", pa.string()), ("index", pa.int32())])
 
 
-def main(raw: Path, params: Path) -> None:
+def main(raw: Written, params: Path) -> None:
     """The weeks' tables, the vocabulary published before them, and what was pulled."""
     config = load_params(params).ingest
     settings = Settings()

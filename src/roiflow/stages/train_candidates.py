@@ -8,10 +8,11 @@ from roiflow import features as feature_store
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
 from roiflow.ranking.report import metrics as measure
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
-def main(features: Path, candidates: Path, metrics: Path, params: Path) -> None:
+def main(features: Path, candidates: Written, metrics: Written, params: Path) -> None:
     """features -> both selectors, the choice between them and their AUCs."""
     config = load_params(params).train_candidates
     table = feature_store.read(features)

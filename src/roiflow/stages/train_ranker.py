@@ -14,10 +14,11 @@ from roiflow.ranking.report import metrics as measure
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.train import Epoch, fit
 from roiflow.ranking.value import fit_cost_shares
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
-def main(features: Path, ranker: Path, metrics: Path, plots: Path, params: Path) -> None:
+def main(features: Path, ranker: Written, metrics: Written, plots: Written, params: Path) -> None:
     """features -> ranker, its AUCs and its loss by epoch."""
     config = load_params(params).train_ranker
     table = feature_store.read(features)

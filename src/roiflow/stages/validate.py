@@ -10,10 +10,13 @@ from roiflow.data.pulled import read_pulled
 from roiflow.data.validate import TABLES, Checked, validate
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
+from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
-def main(raw: Path, validated: Path, quarantine: Path, metrics: Path, params: Path) -> None:
+def main(
+    raw: Path, validated: Written, quarantine: Written, metrics: Written, params: Path
+) -> None:
     """Outputs change only once every partition was accepted."""
     limit = load_params(params).validate_.max_quarantined_fraction
     pulled = read_pulled(raw)
