@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_WEEK, Week
+from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_WEEK, Week, span, window_ends
 from roiflow.errors import UnknownWeek
 
 
@@ -58,3 +58,20 @@ def test_weeks_agree_with_the_calendar(day: date, further: int) -> None:
     assert week.plus(further).start - week.start == further * MICROS_PER_WEEK
     assert week.plus(further).plus(-further) == week
     assert (week.plus(further) > week) == (further > 0)
+
+
+def test_a_window_ends_where_all_its_weeks_are_held() -> None:
+    held = [Week(2026, number) for number in (1, 2, 3, 5, 6)]
+    assert window_ends(held, 1) == held
+    assert window_ends(held, 2) == [Week(2026, 2), Week(2026, 3), Week(2026, 6)]
+    assert window_ends(held, 3) == [Week(2026, 3)]
+    assert window_ends(held, 4) == window_ends([], 1) == []
+
+
+def test_a_span_has_both_its_ends() -> None:
+    assert [str(week) for week in span(Week(2020, 52), Week(2021, 1))] == [
+        "2020-W52",
+        "2020-W53",
+        "2021-W01",
+    ]
+    assert span(Week(2026, 2), Week(2026, 1)) == []

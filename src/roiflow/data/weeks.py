@@ -1,6 +1,7 @@
 """ISO weeks in UTC: the unit in which data arrives, is evaluated and is shipped."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -63,3 +64,15 @@ class Week:
 
     def __str__(self) -> str:
         return f"{self.year:04d}-W{self.number:02d}"
+
+
+def window_ends(weeks: Sequence[Week], length: int) -> list[Week]:
+    """Those of the weeks whose window of `length` weeks is among them as a whole."""
+    held = set(weeks)
+    return [week for week in weeks if held.issuperset(week.window(length))]
+
+
+def span(first: Week, last: Week) -> list[Week]:
+    """Every week from `first` to `last`; none where `last` is earlier."""
+    count = (last.start - first.start) // MICROS_PER_WEEK + 1
+    return last.window(count) if count > 0 else []

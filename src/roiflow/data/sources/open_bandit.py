@@ -18,6 +18,7 @@ How the log fills the data contract:
 - category, brand and campaign are the hashed item features 1, 2 and 3; clicks are the behaviours.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +30,7 @@ import pyarrow.csv
 from roiflow import columns as c
 from roiflow.data import lake
 from roiflow.data.schemas import SCHEMAS, TIME
+from roiflow.data.sources import fingerprint
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import Week
 from roiflow.errors import SourceError, UnknownWeek
@@ -76,6 +78,14 @@ class OpenBandit:
             "ads": self._ads if WEEK.start < as_of else self._ads.slice(0, 0),
             "users": self._users if WEEK.start < as_of else self._users.slice(0, 0),
         }
+
+    def weeks(self) -> list[Week]:
+        """See Source.weeks."""
+        return [WEEK]
+
+    def state(self, weeks: Sequence[Week]) -> str:  # noqa: ARG002
+        """See Source.state."""
+        return fingerprint.of_files(self._folder, (self._folder / LOG, self._folder / ITEMS))
 
     @cached_property
     def _log(self) -> pa.Table:

@@ -59,6 +59,13 @@ class Sql:
             until = min(week.end, as_of)
             return {name: self._fetch(read, one, week.start, until) for name, one in parts.items()}
 
+    def weeks(self) -> list[Week]:
+        """See Source.weeks: those with an impression that have ended by the server's clock."""
+        with connect(self._address) as read:
+            impressions = self._parts(read)["impressions"]
+            rows = [row for batch in read(impressions.weeks()) for row in batch.to_pylist()]
+        return [Week.of(row["known"]) for row in rows]
+
     def state(self, weeks: Sequence[Week]) -> str:
         """What a pull of these weeks depends on: rows and newest known_time of each table."""
         start, end = weeks[0].start, weeks[-1].end

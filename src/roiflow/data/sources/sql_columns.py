@@ -53,6 +53,14 @@ class Dialect(Protocol):
         """A time as a whole number: microseconds, UTC."""
         ...
 
+    def next_week(self, time: str) -> str:
+        """The Monday, UTC, on which the ISO week after that of a time begins."""
+        ...
+
+    def now(self) -> str:
+        """The server's time, UTC."""
+        ...
+
     def bytewise(self, text: str) -> str:
         """A text that compares by its bytes, whatever the collation of its column."""
         ...

@@ -66,6 +66,14 @@ class PostgreSQL:
         # Exact: the epoch is numeric. A timestamp without zone counts as UTC.
         return f"(extract(epoch FROM {time}) * 1000000)::bigint"
 
+    def next_week(self, time: str) -> str:
+        """See Dialect.next_week; the session's time zone is UTC."""
+        return f"(date_trunc('week', {time}) + INTERVAL '7 days')"
+
+    def now(self) -> str:
+        """See Dialect.now."""
+        return "now()"
+
     def bytewise(self, text: str) -> str:
         """See Dialect.bytewise."""
         return f'{text} COLLATE "C"'
@@ -114,6 +122,14 @@ class MySQL:
     def micros(self, time: str) -> str:
         """See Dialect.micros."""
         return f"TIMESTAMPDIFF(MICROSECOND, TIMESTAMP'1970-01-01 00:00:00', {time})"
+
+    def next_week(self, time: str) -> str:
+        """See Dialect.next_week."""
+        return f"(DATE({time}) + INTERVAL 7 - WEEKDAY({time}) DAY)"
+
+    def now(self) -> str:
+        """See Dialect.now."""
+        return "UTC_TIMESTAMP(6)"
 
     def bytewise(self, text: str) -> str:
         """See Dialect.bytewise."""

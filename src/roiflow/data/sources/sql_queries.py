@@ -61,6 +61,20 @@ class Part:
         within = self._between(start, end)
         return f"SELECT 1 AS found FROM {self.place} WHERE {within} LIMIT 1"
 
+    def weeks(self) -> str:
+        """The first known_time (micros) of every week that has one and has ended, oldest first.
+
+        An index on known_time is asked once for each week; the table is not read.
+        """
+        known, following = self._name(self.known.name), self.dialect.next_week("held.known")
+        first = f"SELECT min({known}) FROM {self.place}"
+        later = f"SELECT ({first} WHERE {known} >= {following}) FROM held WHERE known IS NOT NULL"
+        return (
+            f"WITH RECURSIVE held (known) AS ({first} UNION ALL {later}) "
+            f"SELECT {self.dialect.micros('known')} AS known FROM held "
+            f"WHERE {following} <= {self.dialect.now()} ORDER BY 1"
+        )
+
     def span(self) -> str:
         """(rows, oldest, newest known_time in micros) of the whole table."""
         return f"SELECT {self._counts('count(*)', 'min', 'max')} FROM {self.place}"

@@ -24,9 +24,10 @@ from roiflow.data.events import (
     shown,
     with_outcomes,
 )
+from roiflow.data.sources import fingerprint
 from roiflow.data.sources.files import Files
 from roiflow.data.sources.protocol import Tables
-from roiflow.data.weeks import Week
+from roiflow.data.weeks import Week, span
 from roiflow.errors import UnknownWeek
 
 OUTCOME = (KIND, c.IMPRESSION, c.KNOWN_TIME)
@@ -60,6 +61,18 @@ class Stream:
             "ads": self._files.read("ads", week, as_of),
             "users": self._files.read("users", week, as_of),
         }
+
+    def weeks(self) -> list[Week]:
+        """See Source.weeks: the complete ones that have their ads and users."""
+        found = {part.week for part in event_lake.parts(self._lake)}
+        described = set(self._files.held("ads")) & set(self._files.held("users"))
+        complete = span(min(found), max(found).plus(-1)) if found else []
+        return [week for week in complete if week in described]
+
+    def state(self, weeks: Sequence[Week]) -> str:
+        """See Source.state: what was taken until then and in the week before, and the folder."""
+        events = fingerprint.of_partitions(self._lake / event_lake.SOURCE, weeks, 1)
+        return f"{events} {self._files.state_of(('ads', 'users'), weeks)}"
 
     def _require(self, week: Week, parts: Sequence[Part]) -> None:
         weeks = sorted({part.week for part in parts})
