@@ -13,6 +13,7 @@ from pathlib import Path
 import bentoml
 from schemas import Slate, SlateRequest
 
+from roiflow.entry import exit_on_expected
 from roiflow.serving.app import Message, Receive, Send, SlateApp
 from roiflow.serving.service import build_app
 from roiflow.settings import Settings
@@ -62,8 +63,10 @@ class AdRanker:
 
 
 def app() -> Asgi:
-    """The slate app before BentoML's stack."""
-    ours, stack = slate_app(), AdRanker.to_asgi()
+    """The slate app before BentoML's stack; one line and exit 1 where its package is not whole."""
+    with exit_on_expected():
+        ours = slate_app()
+    stack = AdRanker.to_asgi()
 
     async def dispatch(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(OURS):

@@ -1,6 +1,5 @@
 """The command line. Commands import what they need, so that help is there at once."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +8,7 @@ import typer
 from roiflow.cli_features import features
 from roiflow.cli_simulate import simulate
 from roiflow.cli_stream import stream
-from roiflow.errors import RoiflowError
+from roiflow.entry import exit_on_expected
 from roiflow.terminal import finished, here, progress
 
 if TYPE_CHECKING:
@@ -42,10 +41,8 @@ Week = Annotated[str | None, typer.Option(help="ISO week, such as 2026-W04.")]
 
 def main() -> None:
     """An expected failure is one line and exit code 1."""
-    try:
+    with exit_on_expected():
         app()
-    except RoiflowError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
 
 
 @app.command()

@@ -17,6 +17,7 @@ PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 PLUMBING = {
     "roiflow",
+    "roiflow.entry",
     "roiflow.errors",
     "roiflow.files",
     "roiflow.params",

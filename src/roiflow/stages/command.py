@@ -5,7 +5,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from inspect import Parameter, getdoc
 
-from roiflow.errors import RoiflowError
+from roiflow.entry import exit_on_expected
 from roiflow.stages.arguments import described
 
 
@@ -15,10 +15,8 @@ def run(main: Callable[..., None]) -> None:
     An expected failure is one line and exit 1, a command line that does not fit is exit 2.
     """
     arguments = vars(parser(main).parse_args())
-    try:
+    with exit_on_expected():
         main(**arguments)
-    except RoiflowError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def parser(main: Callable[..., None]) -> ArgumentParser:
