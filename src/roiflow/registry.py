@@ -2,9 +2,11 @@
 
 A package is registered once, by digest. `challenger` names the version that was judged last and not
 refused, `champion` the one that serves. MLflow keeps no history of aliases, so every move is also a
-line of the promotion log.
+line of the promotion log: what is about to move is written down, the alias moves, then comes the
+line. Whoever promotes next finishes what was cut short between the two.
 """
 
+import fcntl
 import json
 import os
 import time
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roiflow.errors import RegistryError
-from roiflow.files import write_directory
+from roiflow.files import write_directory, write_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -245,39 +247,85 @@ class Registry:
         with _refusals(f"tagging {registered.name} version {registered.version}"):
             self._client.set_model_version_tag(registered.name, str(registered.version), key, value)
 
-    def promote(self, registered: Registered, verdict: str, by: str, why: str, now: float) -> bool:
-        """Make a version the champion and log it; False where it already is.
+    def promote(
+        self, registered: Registered, over: str | None, verdict: str, by: str, why: str, now: float
+    ) -> bool:
+        """Make a version the champion, then log it; False where it already is.
 
-        The line is written before the alias moves: a crash between the two leaves a line too many,
-        never a move without a line.
+        `over` is the digest of the champion that it was judged against, None where there was none:
+        RegistryError where that no longer is the champion. After a crash at any point a second
+        call comes to the same: the alias has moved, and the log has one line of it.
         """
-        previous = self.by_alias(registered.name, CHAMPION)
-        if previous is not None and previous.version == registered.version:
-            return False
-        line = Promotion(
-            time=now,
-            name=registered.name,
-            version=registered.version,
-            digest=registered.digest,
-            previous=None if previous is None else previous.version,
-            verdict=verdict,
-            by=by,
-            why=why,
-        )
-        _append(self._log, json.dumps(asdict(line)))
-        self.set_alias(registered, CHAMPION)
+        with self._promoting():
+            champion = self.by_alias(registered.name, CHAMPION)
+            if champion is not None and champion.version == registered.version:
+                return False
+            found = None if champion is None else champion.digest
+            if found != over:
+                raise RegistryError(
+                    f"{registered.name}: version {registered.version} was compared with {over}, "
+                    f"but the champion now is {found}: run the gate again"
+                )
+            previous = None if champion is None else champion.version
+            self._move(
+                Promotion(
+                    now, registered.name, registered.version, registered.digest, previous,
+                    verdict, by, why,
+                ),
+                registered,
+            )  # fmt: skip
         return True
+
+    def _move(self, line: Promotion, registered: Registered) -> None:
+        with write_file(self._begun) as aside:
+            aside.write_text(_json(line) + "\n")
+        self.set_alias(registered, CHAMPION)
+        self._keep(line)
+
+    @contextmanager
+    def _promoting(self) -> Iterator[None]:
+        """One promotion at a time, after the one before was finished."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        with (self._home / "promotions.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._settle()
+            yield
+
+    def _settle(self) -> None:
+        """Log the promotion that was begun if its alias moved; forget it if not."""
+        if not self._begun.exists():
+            return
+        line = _promotion(self._begun.read_text())
+        champion = self.by_alias(line.name, CHAMPION)
+        if champion is not None and champion.version == line.version:
+            self._keep(line)
+        self._begun.unlink(missing_ok=True)
+
+    def _keep(self, line: Promotion) -> None:
+        """The log with this line, once; whole or not at all."""
+        if line not in self._lines():
+            before = self._log.read_text() if self._log.exists() else ""
+            with write_file(self._log) as aside:
+                aside.write_text(f"{before}{_json(line)}\n")
+        self._begun.unlink(missing_ok=True)
 
     @property
     def _log(self) -> Path:
         return self._home / "promotions.jsonl"
 
-    def promotions(self, name: str) -> list[Promotion]:
-        """Every promotion of a model, oldest first."""
+    @property
+    def _begun(self) -> Path:
+        """The line of a promotion that has begun and is not in the log yet."""
+        return self._home / "promotion.begun.json"
+
+    def _lines(self) -> list[Promotion]:
         if not self._log.exists():
             return []
-        lines = (Promotion(**json.loads(line)) for line in self._log.read_text().splitlines())
-        return [line for line in lines if line.name == name]
+        return [_promotion(line) for line in self._log.read_text().splitlines()]
+
+    def promotions(self, name: str) -> list[Promotion]:
+        """Every promotion of a model, oldest first."""
+        return [line for line in self._lines() if line.name == name]
 
 
 def package_folder(home: Path, digest: str) -> Path:
@@ -311,12 +359,12 @@ def _registered(version: "ModelVersion") -> Registered:
     return Registered(version.name, int(version.version), tags.get(_DIGEST, ""), tags)
 
 
-def _append(path: Path, line: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
-        stream.write(line + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+def _json(line: Promotion) -> str:
+    return json.dumps(asdict(line))
+
+
+def _promotion(line: str) -> Promotion:
+    return Promotion(**json.loads(line))
 
 
 @contextmanager

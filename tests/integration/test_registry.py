@@ -118,9 +118,9 @@ def test_a_promotion_is_logged_once(registry: Registry, tmp_path: Path) -> None:
         registry.register(name, package(tmp_path / digest, digest), TAGS, evidence())
         for digest in ("d1", "d2")
     )
-    assert registry.promote(first, "pass", "gate", "rule: checks", 10.0)
-    assert not registry.promote(first, "pass", "gate", "rule: checks", 11.0)
-    assert registry.promote(second, "inconclusive", "Ada", "holiday week", 12.0)
+    assert registry.promote(first, None, "pass", "gate", "rule: checks", 10.0)
+    assert not registry.promote(first, None, "pass", "gate", "rule: checks", 11.0)
+    assert registry.promote(second, "d1", "inconclusive", "Ada", "holiday week", 12.0)
     lines = [
         (line.version, line.previous, line.by, line.time) for line in registry.promotions(name)
     ]

@@ -1,40 +1,64 @@
 """A signed override: judge a registered version again with a person's name and reason."""
 
+import time
+from pathlib import Path
+from typing import Any
+
 from roiflow.errors import GateError
 from roiflow.evaluation.gate import Override
 from roiflow.jobs.decide import parity_then
 from roiflow.jobs.gate import DECISION, gate
-from roiflow.jobs.promote import promote
+from roiflow.jobs.promote import PROMOTED, write_promoted
 from roiflow.jobs.register import decision_tags, read_decision
 from roiflow.params import load_params
-from roiflow.registry import CHALLENGER, CHAMPION, Registry, model_name, read_digest
+from roiflow.registry import CHALLENGER, CHAMPION, Registered, Registry, model_name, read_digest
 from roiflow.run import checkout_of
 from roiflow.settings import Settings
 from roiflow.stages.command import run
 
 
 def main(source: str, version: int, who: str, why: str) -> None:
-    """Promote a version in the name of `who`; the decision's digest covers the signature.
+    """Promote a version in the name of `who`, also one that was the champion before.
 
-    Raises GateError where the run's checkout no longer holds the version's package, or where it
-    already is the champion.
+    The decision's digest covers the signature; the same signature twice changes nothing, and
+    finishes what was cut short. Raises GateError where the run's checkout no longer holds the
+    version's package, or where it is the champion by another decision; its tags are then as before.
     """
     settings = Settings()
     registry = Registry(settings.registry_uri, settings.home)
     known = registry.get(model_name(source), version)
-    champion = registry.by_alias(known.name, CHAMPION)
     folder = checkout_of(settings.home, source, known.tags["week"])
-    held = read_digest(folder / "data" / "package")
-    if held != known.digest:
-        raise GateError(f"{folder}: holds package {held}, version {version} is {known.digest}")
-    params = load_params(folder / "params.yaml")
-    package = registry.package(champion) if champion else None
-    gate(folder, package, params, Override(who, why), parity_then(known))
-    decision = read_decision(folder / DECISION)
+    decision = judge(registry, known, folder, Override(who, why))
+    registry.promote(known, decision["champion"], decision["verdict"], who, why, time.time())
     for key, value in decision_tags(decision).items():
         registry.set_tag(known, key, value)
     registry.set_alias(known, CHALLENGER)
-    promote(registry, known, decision)
+    write_promoted(folder / PROMOTED, known, decision)
+
+
+def judge(
+    registry: Registry, known: Registered, folder: Path, signature: Override
+) -> dict[str, Any]:
+    """The decision on `known` under a signature; the one that made it champion where it is that."""
+    held = read_digest(folder / "data" / "package")
+    if held != known.digest:
+        raise GateError(
+            f"{folder}: holds package {held}, version {known.version} is {known.digest}"
+        )
+    champion = registry.by_alias(known.name, CHAMPION)
+    if champion is not None and champion.version == known.version:
+        return _taken(known, folder / DECISION, signature)
+    package = registry.package(champion) if champion else None
+    gate(folder, package, load_params(folder / "params.yaml"), signature, parity_then(known))
+    return read_decision(folder / DECISION)
+
+
+def _taken(known: Registered, path: Path, signature: Override) -> dict[str, Any]:
+    decision = read_decision(path)
+    same = decision.get("override") == {"who": signature.who, "why": signature.why}
+    if not same or decision["challenger"] != known.digest:
+        raise GateError(f"{known.name} version {known.version}: is the champion already")
+    return decision
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from typing import Any
 from roiflow.errors import RegistryError
 from roiflow.files import write_file
 from roiflow.jobs.register import read_decision
-from roiflow.registry import CHAMPION, Registered, Registry
+from roiflow.registry import Registered, Registry
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 GATE = "gate"
+PROMOTED = Path("data/promoted.json")
 
 
 def main(gate: Path, registered: Path, promoted: Written) -> None:
@@ -30,6 +31,31 @@ def main(gate: Path, registered: Path, promoted: Written) -> None:
             f"{gate}: decides on {decision['challenger']}, {registered} is {version.digest}"
         )
     promote(Registry(settings.registry_uri, settings.home), version, decision)
+    write_promoted(promoted, version, decision)
+
+
+def promote(registry: Registry, version: Registered, decision: dict[str, Any]) -> None:
+    """Make `version` the champion where the decision says so.
+
+    A version that was promoted before stays where later decisions put it: a run that is repeated
+    does not turn back the weeks after it.
+    """
+    before = {line.version for line in registry.promotions(version.name)}
+    if not decision["promote"] or version.version in before:
+        return
+    override = decision.get("override") if decision["rule"] == "override" else None
+    registry.promote(
+        version,
+        over=decision["champion"],
+        verdict=decision["verdict"],
+        by=override["who"] if override else GATE,
+        why=override["why"] if override else f"rule: {decision['rule']}",
+        now=time.time(),
+    )
+
+
+def write_promoted(path: Path, version: Registered, decision: dict[str, Any]) -> None:
+    """What became of a decision, and who then serves."""
     content = {
         "version": version.version,
         "promoted": decision["promote"],
@@ -37,37 +63,8 @@ def main(gate: Path, registered: Path, promoted: Written) -> None:
         "rule": decision["rule"],
         "reason": decision["reason"],
     }
-    with write_file(promoted) as aside:
+    with write_file(path) as aside:
         aside.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def promote(registry: Registry, version: Registered, decision: dict[str, Any]) -> None:
-    """Make `version` the champion where the decision says so and it never was."""
-    if decision["promote"] and not _done(registry, version):
-        _still(registry, version, decision["champion"])
-        override = decision.get("override") if decision["rule"] == "override" else None
-        registry.promote(
-            version,
-            verdict=decision["verdict"],
-            by=override["who"] if override else GATE,
-            why=override["why"] if override else f"rule: {decision['rule']}",
-            now=time.time(),
-        )
-
-
-def _done(registry: Registry, version: Registered) -> bool:
-    """Whether this version was promoted before; a later champion then stays."""
-    return any(line.version == version.version for line in registry.promotions(version.name))
-
-
-def _still(registry: Registry, version: Registered, champion: str | None) -> None:
-    found = registry.by_alias(version.name, CHAMPION)
-    now = None if found is None else found.digest
-    if now not in (champion, version.digest):
-        raise RegistryError(
-            f"{version.name}: version {version.version} was compared with {champion}, "
-            f"but the champion now is {now}: run the gate again"
-        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,239 @@
+"""Who becomes champion, on a real MLflow store: cut short at every step, and by a person's name."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roiflow import registry as registry_module
+from roiflow.errors import GateError, RegistryError
+from roiflow.jobs import approve, promote
+from roiflow.jobs.gate import DECISION
+from roiflow.registry import CHAMPION, Evidence, Registered, Registry
+from roiflow.serving.package import Package
+from tests.unit.evaluation.weeks import PARAMS
+from tests.unit.serving.packages import ROOT, tiny_world, write_package
+
+NAME = "ad_ranker_simulator"
+WEEKS = {"A": "2026-W03", "B": "2026-W04"}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+class Cut(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its tables; making them takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    Registry(f"sqlite:///{folder}/mlflow.db", folder).by_alias(NAME, CHAMPION)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Package]:
+    folder = tmp_path_factory.mktemp("packages")
+    world = tiny_world(folder / "world")
+    return {
+        "A": write_package(folder / "a", world),
+        "B": write_package(folder / "b", world, temperature=3.0),
+    }
+
+
+@pytest.fixture
+def home(tmp_path: Path, tables: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copyfile(tables, tmp_path / "mlflow.db")
+    monkeypatch.setenv("ROIFLOW_HOME", str(tmp_path))
+    monkeypatch.delenv("ROIFLOW_MLFLOW_URI", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def registry(home: Path) -> Registry:
+    return Registry(f"sqlite:///{home}/mlflow.db", home)
+
+
+@pytest.fixture
+def versions(home: Path, registry: Registry, packages: dict[str, Package]) -> dict[str, Registered]:
+    """Two finished runs without propensities, whose packages are registered: 1 is A, 2 is B."""
+    return {name: finished(home, registry, packages[name], WEEKS[name]) for name in WEEKS}
+
+
+def finished(home: Path, registry: Registry, package: Package, week: str) -> Registered:
+    run = home / "runs" / f"simulator-{week}"
+    (run / "data/evaluation").mkdir(parents=True)
+    (run / "data/evaluation/report.json").write_text(
+        json.dumps({"propensities_logged": False, "ranker": "rosa", "models": {}})
+    )
+    (run / "data/package").symlink_to(package.folder)
+    shutil.copyfile(ROOT / "params.yaml", run / "params.yaml")
+    tags = {"source": "simulator", "week": week, "commit": "c" * 40, "verdict": "inconclusive",
+            "rule": "none", "decision": "first", "champion_then": "none"}  # fmt: skip
+    return registry.register(NAME, package.folder, tags, Evidence({}, {}, (), "# Week"))
+
+
+def decision(version: Registered, over: Registered | None) -> dict[str, Any]:
+    champion = over.digest if over else None
+    return {"promote": True, "rule": "checks", "verdict": "pass", "champion": champion}
+
+
+def champion(registry: Registry) -> int | None:
+    found = registry.by_alias(NAME, CHAMPION)
+    return found and found.version
+
+
+def log(registry: Registry) -> list[tuple[int, int | None, str]]:
+    return [(line.version, line.previous, line.by) for line in registry.promotions(NAME)]
+
+
+def cut(*_: object) -> None:
+    raise Cut
+
+
+STEPS = {
+    "before it is written down": (registry_module, "_json"),
+    "before the alias moves": (Registry, "set_alias"),
+    "before the line": (Registry, "_keep"),
+}
+
+
+class TestCutShort:
+    """One step is not reached; the retry comes to the same as one run would have."""
+
+    @pytest.mark.parametrize("step", STEPS)
+    def test_a_retry_moves_the_alias_and_logs_it_once(
+        self, registry: Registry, versions: dict[str, Registered], step: str
+    ) -> None:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+            patch.setattr(*STEPS[step], cut)
+            promote.promote(registry, versions["A"], decision(versions["A"], None))
+        for _ in range(2):
+            promote.promote(registry, versions["A"], decision(versions["A"], None))
+            assert champion(registry) == 1
+            assert log(registry) == [(1, None, "gate")]
+
+    def test_a_line_that_was_written_and_not_ticked_off_stays_one(
+        self, registry: Registry, versions: dict[str, Registered], home: Path
+    ) -> None:
+        promote.promote(registry, versions["A"], decision(versions["A"], None))
+        shutil.copyfile(home / "promotions.jsonl", home / "promotion.begun.json")
+        promote.promote(registry, versions["B"], decision(versions["B"], versions["A"]))
+        assert log(registry) == [(1, None, "gate"), (2, 1, "gate")]
+
+    def test_a_move_that_nobody_retries_is_logged_by_the_next(
+        self, registry: Registry, versions: dict[str, Registered]
+    ) -> None:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+            patch.setattr(Registry, "_keep", cut)
+            promote.promote(registry, versions["A"], decision(versions["A"], None))
+        promote.promote(registry, versions["B"], decision(versions["B"], versions["A"]))
+        assert champion(registry) == 2
+        assert log(registry) == [(1, None, "gate"), (2, 1, "gate")]
+
+    def test_a_refused_move_is_no_line(
+        self, registry: Registry, versions: dict[str, Registered]
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise RegistryError("setting the alias: the store is locked")
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(RegistryError):
+            patch.setattr(Registry, "set_alias", refuse)
+            promote.promote(registry, versions["A"], decision(versions["A"], None))
+        assert log(registry) == []
+        promote.promote(registry, versions["B"], decision(versions["B"], None))
+        assert log(registry) == [(2, None, "gate")]
+
+
+def test_a_repeated_run_does_not_turn_back_later_weeks(
+    registry: Registry, versions: dict[str, Registered]
+) -> None:
+    first = decision(versions["A"], None)
+    promote.promote(registry, versions["A"], first)
+    promote.promote(registry, versions["B"], decision(versions["B"], versions["A"]))
+    promote.promote(registry, versions["A"], first)
+    assert champion(registry) == 2
+    assert len(log(registry)) == 2
+
+
+class TestOverride:
+    def replaced(self, registry: Registry, versions: dict[str, Registered]) -> None:
+        promote.promote(registry, versions["A"], decision(versions["A"], None))
+        promote.promote(registry, versions["B"], decision(versions["B"], versions["A"]))
+
+    def test_it_returns_to_an_earlier_champion_once(
+        self, registry: Registry, versions: dict[str, Registered], home: Path
+    ) -> None:
+        self.replaced(registry, versions)
+        for _ in range(2):
+            approve.main("simulator", 1, "Ada", "B shows nothing new")
+            assert champion(registry) == 1
+            assert log(registry) == [(1, None, "gate"), (2, 1, "gate"), (1, 2, "Ada")]
+        tags = registry.get(NAME, 1).tags
+        assert (tags["override_who"], tags["champion_then"]) == ("Ada", versions["B"].digest)
+        run = home / "runs" / "simulator-2026-W03"
+        assert json.loads((run / DECISION).read_text())["digest"] == tags["decision"]
+        assert json.loads((run / "data/promoted.json").read_text())["promoted"]
+
+    def test_there_and_back_with_the_same_words(
+        self, registry: Registry, versions: dict[str, Registered]
+    ) -> None:
+        self.replaced(registry, versions)
+        for version in (1, 2, 1, 2):
+            approve.main("simulator", version, "Ada", "the other is worse")
+            assert champion(registry) == version
+        assert [line[0] for line in log(registry)] == [1, 2, 1, 2, 1, 2]
+
+    @pytest.mark.parametrize("step", STEPS)
+    def test_cut_short_it_is_finished_by_the_same_signature(
+        self, registry: Registry, versions: dict[str, Registered], step: str
+    ) -> None:
+        self.replaced(registry, versions)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+            patch.setattr(*STEPS[step], cut)
+            approve.main("simulator", 1, "Ada", "B shows nothing new")
+        assert registry.get(NAME, 1).tags["decision"] == "first"
+        approve.main("simulator", 1, "Ada", "B shows nothing new")
+        assert champion(registry) == 1
+        assert log(registry)[2:] == [(1, 2, "Ada")]
+        assert registry.get(NAME, 1).tags["override_who"] == "Ada"
+
+    def test_refused_it_leaves_tags_and_champion(
+        self, registry: Registry, versions: dict[str, Registered], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.replaced(registry, versions)
+        before = registry.get(NAME, 1).tags
+        other = PARAMS.model_copy()
+        monkeypatch.setattr(approve, "load_params", lambda path: self.meanwhile(registry, other))
+        with pytest.raises(RegistryError, match="the champion now is"):
+            approve.main("simulator", 1, "Ada", "B shows nothing new")
+        assert registry.get(NAME, 1).tags == before
+        assert champion(registry) == 3
+        assert len(log(registry)) == 2
+
+    def meanwhile(self, registry: Registry, params: Any) -> Any:
+        """Somebody moves the alias by hand while the gate is at work."""
+        home = Path(registry.package(registry.get(NAME, 2))).parent
+        folder = home / "third"
+        folder.mkdir()
+        (folder / "manifest.json").write_text(json.dumps({"digest": "third"}))
+        tags = registry.get(NAME, 1).tags
+        made = registry.register(NAME, folder, tags, Evidence({}, {}, (), ""))
+        registry.set_alias(made, CHAMPION)
+        return params
+
+    def test_the_champion_needs_no_other_signature(
+        self, registry: Registry, versions: dict[str, Registered]
+    ) -> None:
+        self.replaced(registry, versions)
+        approve.main("simulator", 1, "Ada", "B shows nothing new")
+        with pytest.raises(GateError, match="version 1: is the champion already"):
+            approve.main("simulator", 1, "Grace", "me too")
+        assert len(log(registry)) == 3
