@@ -7,6 +7,7 @@ import typer
 
 from roiflow.cli_features import features
 from roiflow.cli_simulate import simulate
+from roiflow.cli_status import status
 from roiflow.cli_stream import stream
 from roiflow.entry import exit_on_expected
 from roiflow.terminal import finished, here, progress
@@ -99,6 +100,7 @@ def down() -> None:
     console.print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
 
 
+app.command()(status)
 app.add_typer(simulate)
 app.add_typer(features)
 app.add_typer(stream)

@@ -196,7 +196,7 @@ def _topic(servers: str, name: str, params: "StreamParams") -> "Topic":
 def _replicas(settings: "Settings", known: "dict[str, Replica]") -> "dict[str, Replica]":
     """A store of every deployed package, by Bento and address; those that are known stay."""
     from roiflow.bundle import find_bento
-    from roiflow.deployment.release import current
+    from roiflow.deployment.placed import current
 
     home = settings.home.absolute()
     arms = current(home)

@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from roiflow.deployment import local, processes, release
+from roiflow.deployment import local, placed, processes, release
 from roiflow.deployment.processes import Running
+from roiflow.deployment.start_page import write_start_page
 from roiflow.settings import Settings
 
 AIRFLOW_PORT, MLFLOW_PORT, EVIDENTLY_PORT = 8080, 5000, 8000
@@ -19,17 +20,15 @@ def up(
 ) -> dict[str, Running]:
     """Start what does not run: Redis, the deployed service, the stream, MLflow, Evidently, Airflow.
 
-    A second call starts nothing. The service comes up where something was deployed. Raises
+    A second call starts nothing. Before the first deployment the service answers 503. Raises
     ServiceError with the log's tail where a server does not start; what had started stays up, and
     `down` ends it.
     """
     home = settings.home.absolute()
     progress(0.0, "Redis")
     url = release.ensure_redis(home, settings.redis_url)
-    arms = release.current(home)
-    if arms:
-        progress(0.1, "slate service")
-        release.serve(home, arms, url)
+    progress(0.1, "slate service, start page")
+    release.serve(home, placed.current(home), url)
     progress(0.15, "stream")
     _start_stream(settings, home, repository, url)
     there = processes.running(home)
@@ -41,6 +40,7 @@ def up(
     processes.start(servers, home)
     progress(0.4, "Airflow")
     _start_airflow(home, repository, _port(there, "airflow-api-server", AIRFLOW_PORT))
+    write_start_page(settings)
     progress(1.0, "up")
     return status(settings)
 

@@ -2,6 +2,7 @@
 
 import http.client
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from roiflow.deployment import local, processes
 from roiflow.deployment.edge import SALT, Arm, render, revision
+from roiflow.deployment.start_page import pages
 from roiflow.errors import ServiceError
 from roiflow.experiment.assignment import arm
+from tests.unit.deployment.homes import write_run
 
 USERS = [f"user-{number}" for number in range(3000)]
 
@@ -125,3 +128,56 @@ def test_an_invalid_configuration_is_refused_before_it_is_used(home: Path) -> No
     (home / "nginx.conf").write_text("events {} http { split_clients }")
     with pytest.raises(ServiceError, match=r"nginx\.conf: [\s\S]*test failed"):
         local.check_nginx(home, home / "nginx.conf")
+
+
+def show_pages(home: Path, *arms: Arm) -> int:
+    """The edge with the pages of a home; its port."""
+    port = processes.free_port()
+    text = render(arms, SALT, f"127.0.0.1:{port}", str(home / "edge"), pages=pages(home))
+    (home / "edge" / "pages").mkdir(parents=True)
+    (home / "edge" / "nginx.conf").write_text(text)
+    (home / "edge" / "pages" / "index.html").write_text("the start page")
+    write_run(home, "2026-W05", 1.0, verdict="pass", promote=True, rule="checks")
+    processes.start([local.nginx(home / "edge", port)], home)
+    return port
+
+
+def get(port: int, path: str, method: str = "GET") -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request(method, path)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, body
+
+
+def test_before_the_first_deployment_there_are_pages_and_no_slates(home: Path) -> None:
+    port = show_pages(home)
+    assert get(port, "/") == (200, "the start page")
+    status, body = get(port, "/v1/slate", "POST")
+    assert status == 503
+    assert json.loads(body)["error"].startswith("nothing is deployed yet")
+
+
+def test_of_a_run_only_its_two_pages_are_shown(home: Path, upstream: int) -> None:
+    port = show_pages(home, Arm("stable", 100, f"127.0.0.1:{upstream}"))
+    run = "/runs/simulator-2026-W05"
+    assert get(port, f"{run}/report/report.html") == (200, "<p>report 2026-W05")
+    assert get(port, f"{run}/drift/drift.html") == (200, "<p>drift 2026-W05")
+    assert get(port, "/runs/simulator-2026-W04/report/report.html")[0] == 404
+    for other in (
+        f"{run}/params.yaml",
+        f"{run}/gate/decision.json",
+        "/index.html",
+        "/v1/slate",
+    ):
+        assert get(port, other)[1].startswith(f"{upstream} stable"), other
+    assert get(port, f"{run}/report/../../../../promotions.jsonl")[0] == 400
+
+
+def test_a_home_may_have_any_name(tmp_path: Path) -> None:
+    home = tmp_path / "a {home} 'of; mine"
+    try:
+        assert get(show_pages(home), "/runs/simulator-2026-W05/report/report.html")[0] == 200
+    finally:
+        processes.stop("nginx", home)

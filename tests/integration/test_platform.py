@@ -16,12 +16,16 @@ def test_up_twice_then_down(tmp_path: Path) -> None:
         first = platform.up(settings, REPOSITORY)
         assert platform.up(settings, REPOSITORY) == first
         parts = {"api-server", "scheduler", "dag-processor", "triggerer"}
-        others = {"redis", "mlflow", "evidently", "stream-consume"}
+        others = {"redis", "nginx", "mlflow", "evidently", "stream-consume"}
         assert first.keys() == others | {f"airflow-{p}" for p in parts}
-        for name in ("mlflow", "evidently", "airflow-api-server"):
+        for name in ("nginx", "mlflow", "evidently", "airflow-api-server"):
             assert httpx.get(f"{first[name].address}/", follow_redirects=True).status_code == 200
         health = httpx.get(f"{first['airflow-scheduler'].address}/api/v2/monitor/health").json()
         assert {part["status"] for part in health.values()} == {"healthy"}
+        page = httpx.get(f"{first['nginx'].address}/").text
+        for name in ("mlflow", "evidently", "airflow-api-server"):
+            assert f'href="{first[name].address}/' in page
+        assert httpx.post(f"{first['nginx'].address}/v1/slate").status_code == 503
         login = platform.airflow_password(tmp_path)
         assert login
         token = httpx.post(

@@ -17,9 +17,8 @@ from roiflow import cli
 from roiflow.bundle import Bento, build_bento, find_bento
 from roiflow.deployment import processes
 from roiflow.deployment.edge import SALT
+from roiflow.deployment.placed import Placed, current
 from roiflow.deployment.release import (
-    Placed,
-    current,
     deploy,
     online_store,
     roll_back,

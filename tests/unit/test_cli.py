@@ -16,7 +16,8 @@ from tests.worlds import planted_content
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
-    "demo", "up", "down", "simulate", "stream", "pull", "report", "prove", "approve", "leaderboard"
+    "demo", "up", "down", "status", "simulate", "stream", "pull", "report", "prove", "approve",
+    "leaderboard",
 ]  # fmt: skip
 SMALL = {"users": 40, "ads": 12, "categories": 3}
 

@@ -3,15 +3,15 @@
 What runs is written in <home>/deployment.json; starting it again from there gives the same split.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from roiflow.bundle import Bento, find_bento
-from roiflow.deployment import edge, local, processes
+from roiflow.deployment import edge, local, processes, start_page
+from roiflow.deployment.placed import STATE, Placed, current, remember
 from roiflow.deployment.processes import Running
 from roiflow.errors import ServiceError
 from roiflow.features.plan import Plan
@@ -25,23 +25,8 @@ from roiflow.serving.service import namespace
 EDGE_PORT, RANKER_PORT, REDIS_PORT = 8088, 3001, 6390
 """Preferred ports; a taken one gives way to a free one."""
 
-STATE = "deployment.json"
 RELOAD_SECONDS = 10.0
 DRAIN_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A Bento that answers a share of the users."""
-
-    arm: str
-    percent: float
-    tag: str
-
-    @property
-    def server(self) -> str:
-        """Name of its process."""
-        return f"ranker-{self.tag.partition(':')[2]}"
 
 
 @dataclass(frozen=True)
@@ -51,14 +36,6 @@ class Deployed:
     address: str
     arms: tuple[Placed, ...]
     redis_url: str
-
-
-def current(home: Path) -> tuple[Placed, ...]:
-    """The arms of the last deployment; none before the first."""
-    path = home / STATE
-    if not path.exists():
-        return ()
-    return tuple(Placed(**arm) for arm in json.loads(path.read_text())["arms"])
 
 
 def deploy(
@@ -76,7 +53,7 @@ def deploy(
     load_online(bento, snapshot, url)
     _keep_snapshot(home, bento, snapshot)
     deployed = serve(home, arms, url)
-    _remember(home, arms)
+    remember(home, arms)
     _end(home, {arm.server for arm in old} - {arm.server for arm in arms})
     _forget_snapshots(home, arms)
     return deployed
@@ -110,11 +87,6 @@ def _end(home: Path, servers: Collection[str]) -> None:
         processes.stop(server, home)
 
 
-def _remember(home: Path, arms: Sequence[Placed]) -> None:
-    with write_file(home / STATE) as aside:
-        aside.write_text(json.dumps({"arms": [asdict(arm) for arm in arms]}, indent=1) + "\n")
-
-
 def _arms(old: Sequence[Placed], tag: str, percent: float) -> tuple[Placed, ...]:
     if percent == 100 or (old and old[-1].tag == tag):
         return (Placed("stable", 100.0, tag),)
@@ -131,13 +103,16 @@ def roll_back(home: Path, redis_url: str | None) -> Deployed:
     stable = find_bento(old[-1].tag, home)
     arms = (Placed("stable", 100.0, stable.tag),)
     deployed = serve(home, arms, ensure_redis(home, redis_url))
-    _remember(home, arms)
+    remember(home, arms)
     _end(home, {arm.server for arm in old} - {arm.server for arm in arms})
     return deployed
 
 
 def serve(home: Path, arms: Sequence[Placed], redis_url: str) -> Deployed:
-    """Run the arms' instances and the edge in front of them; what runs already is left."""
+    """Run the arms' instances and the edge in front of them; what runs already is left.
+
+    Without an arm the edge has the start page alone, and refuses slates.
+    """
     instances = [processes.start([_instance(home, arm, redis_url)], home)[0] for arm in arms]
     address = _point_edge(home, arms, instances)
     return Deployed(address, tuple(arms), redis_url)
@@ -161,7 +136,8 @@ def _point_edge(home: Path, arms: Sequence[Placed], instances: Sequence[Running]
         edge.Arm(arm.arm, arm.percent, instance.address.removeprefix("http://"))
         for arm, instance in zip(arms, instances, strict=True)
     ]
-    text = edge.render(shares, edge.SALT, f"{local.HOST}:{port}", str(folder))
+    listen, pages = f"{local.HOST}:{port}", start_page.pages(home)
+    text = edge.render(shares, edge.SALT, listen, str(folder), pages=pages)
     configuration = folder / "nginx.conf"
     changed = not configuration.exists() or configuration.read_text() != text
     if changed:

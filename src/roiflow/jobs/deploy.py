@@ -6,6 +6,7 @@ from pathlib import Path
 
 from roiflow.bundle import find_bento
 from roiflow.deployment.release import deploy
+from roiflow.deployment.start_page import write_start_page
 from roiflow.errors import ServiceError
 from roiflow.files import write_file
 from roiflow.settings import Settings
@@ -28,6 +29,7 @@ def main(bento: Path, online: Path, deployed: Written) -> None:
     served = deploy(home, find_bento(tag, home), online, settings.redis_url)
     with write_file(deployed) as aside:
         aside.write_text(json.dumps(asdict(served), indent=1) + "\n")
+    write_start_page(settings)
 
 
 if __name__ == "__main__":

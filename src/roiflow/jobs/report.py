@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+from roiflow.deployment.start_page import write_start_page
 from roiflow.evaluation.gate import PRIMARY
 from roiflow.evaluation.report import write_report
 from roiflow.jobs.gate import PARITY
@@ -42,6 +43,7 @@ def main(
     }
     report.parent.mkdir(parents=True, exist_ok=True)
     write_report(folder, report, extra)
+    write_start_page(Settings())
 
 
 def parity_line(report: dict[str, Any]) -> str:

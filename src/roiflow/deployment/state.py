@@ -1,0 +1,307 @@
+"""How the platform is: what runs where, who is champion, what came of the last weeks.
+
+Read from the files that servers, runs and jobs leave under `home`. MLflow itself is asked for the
+champion where it runs, since a person may have moved the alias there; all else needs no server.
+"""
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from roiflow.deployment import placed, processes
+from roiflow.deployment.processes import Running
+from roiflow.registry import CHAMPION, Registry, model_name
+from roiflow.settings import Settings
+
+DOORS = (
+    ("Airflow", "airflow-api-server", "/dags/weekly_training", "runs, logs, the form for one more"),
+    ("MLflow", "mlflow", "/#/models", "model versions, metrics, champion and challenger"),
+    ("Evidently", "evidently", "/", "drift of each week against the training data"),
+    ("Slate service", "nginx", "", "POST /v1/slate and /v1/events; this page"),
+    ("Redis", "redis", "", "online features"),
+    ("Stream", "stream-consume", "", "events into Redis and the lake"),
+)
+"""Title, name of the process, path of its first page where it has any, and what it is for."""
+
+ASK_SECONDS = 2.0
+"""MLflow has so long to name a champion."""
+
+_RUN = re.compile(r"(.+)-(\d{4}-W\d{2})")
+
+
+@dataclass(frozen=True)
+class Door:
+    """A server and where it is found."""
+
+    title: str
+    about: str
+    address: str
+    """Empty where it never ran here."""
+    page: str
+    """Address of its first page; empty where it does not run or has none."""
+    runs: bool
+    log: str
+    """Empty where somebody else runs it."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that the alias `champion` names."""
+
+    model: str
+    version: int
+    week: str
+    digest: str
+    said_by: str
+    """MLflow, or the promotion log where MLflow does not run."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A share of the users and what answers them."""
+
+    arm: str
+    percent: float
+    tag: str
+    version: int | None
+    """Registered version in the Bento; None where no run names it any more."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One weekly run, as far as it is."""
+
+    source: str
+    week: str
+    folder: Path
+    changed: float
+    """Seconds since the epoch."""
+    finished: bool
+    verdict: str
+    """Of the gate; empty before it."""
+    reason: str
+    rule: str
+    """What promoted it: checks, first model, override, none."""
+    version: int | None
+    roi: tuple[float, float, float] | None
+    """Doubly robust estimate with its interval; None without one."""
+    pages: tuple[str, ...]
+    """Which of `report` and `drift` were written."""
+
+    def page(self, kind: str) -> str:
+        """Path of its `report` or `drift` behind the edge."""
+        return f"/runs/{self.source}-{self.week}/{kind}/{kind}.html"
+
+    @property
+    def report(self) -> Path:
+        """The weekly report's file, whether it is there or not."""
+        return self.folder / "data/report/report.html"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What the consumer has taken since the beginning, and how old the newest of it is."""
+
+    taken: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What to look at, and what to do about it."""
+
+    what: str
+    then: str
+    page: str = ""
+    """Path of a page behind the edge that says more."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The platform at one moment."""
+
+    now: float
+    doors: tuple[Door, ...]
+    champions: tuple[Champion, ...]
+    served: tuple[Served, ...]
+    runs: tuple[Run, ...]
+    """The newest first."""
+    stream: Stream | None
+
+    @property
+    def hints(self) -> tuple[Hint, ...]:
+        """What to look at first; none where all is well."""
+        return tuple(_hints(self))
+
+
+def platform_state(settings: Settings, now: float) -> State:
+    """How the platform of a home is at `now`, in seconds since the epoch."""
+    home = settings.home.absolute()
+    records = {record.name: record for record in processes.recorded(home)}
+    alive = processes.running(home)
+    runs = sorted(_runs(settings.runs), key=lambda run: run.changed, reverse=True)
+    mlflow = alive.get("mlflow")
+    return State(
+        now=now,
+        doors=tuple(_doors(settings, records, alive)),
+        champions=tuple(_champions(settings, runs, mlflow.address if mlflow else "")),
+        served=tuple(_served(home, runs)),
+        runs=tuple(runs),
+        stream=_stream(settings.stream / "journal", now),
+    )
+
+
+def _doors(
+    settings: Settings, records: dict[str, Running], alive: dict[str, Running]
+) -> Iterator[Door]:
+    named = {"redis": settings.redis_url, "mlflow": settings.mlflow_uri}
+    for title, name, path, about in DOORS:
+        record, runs = records.get(name), name in alive
+        if record is None and (elsewhere := named.get(name)):
+            yield Door(title, about, _without_password(elsewhere), page="", runs=True, log="")
+        else:
+            address, log = (record.address, record.log) if record else ("", "")
+            page = f"{address}{path}" if runs and path else ""
+            yield Door(title, about, address, page, runs, log)
+
+
+def _without_password(address: str) -> str:
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _runs(folder: Path) -> Iterator[Run]:
+    for checkout in folder.glob("*"):
+        if match := _RUN.fullmatch(checkout.name):
+            yield _run(checkout, match[1], match[2])
+
+
+def _run(checkout: Path, source: str, week: str) -> Run:
+    data = checkout / "data"
+    decision, registered = read(data / "gate/decision.json"), read(data / "registered.json")
+    marks = [checkout / "params.yaml", data / "gate/decision.json", data / "promoted.json"]
+    return Run(
+        source=source,
+        week=week,
+        folder=checkout,
+        changed=max((mark.stat().st_mtime for mark in marks if mark.exists()), default=0.0),
+        finished=(data / "promoted.json").exists(),
+        verdict=str(decision.get("verdict", "")),
+        reason=str(decision.get("reason", "")),
+        rule=str(decision.get("rule", "none")),
+        version=registered.get("version"),
+        roi=_roi(read(checkout / "metrics/evaluate.json")),
+        pages=tuple(
+            kind for kind in ("report", "drift") if (data / kind / f"{kind}.html").exists()
+        ),
+    )
+
+
+def _roi(metrics: dict[str, Any]) -> tuple[float, float, float] | None:
+    found = metrics.get("roi", {}).get("dr", {})
+    values = [found.get(name) for name in ("roi", "roi_low", "roi_high")]
+    return None if None in values else (values[0], values[1], values[2])
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where the file is missing or is being written by a killed process."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _champions(settings: Settings, runs: list[Run], mlflow: str) -> Iterator[Champion]:
+    registry = Registry(settings.registry_uri, settings.home)
+    for name in dict.fromkeys(model_name(run.source) for run in runs):
+        asked = _ask(mlflow, name) if mlflow else None
+        if asked is not None:
+            if asked:
+                yield asked[0]
+            continue
+        if moves := registry.promotions(name):
+            last = moves[-1]
+            week = next((run.week for run in runs if _holds(run, last.digest)), "")
+            yield Champion(name, last.version, week, last.digest, "the promotion log")
+
+
+def _holds(run: Run, digest: str) -> bool:
+    return bool(read(run.folder / "data/registered.json").get("digest") == digest)
+
+
+def _ask(mlflow: str, name: str) -> list[Champion] | None:
+    """The champion as MLflow has it, an empty list where it has none; None where it is silent."""
+    address = f"{mlflow}/api/2.0/mlflow/registered-models/alias?name={quote(name)}&alias={CHAMPION}"
+    # A proxy of the environment is for the world outside, not for a server of this machine.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(address, timeout=ASK_SECONDS) as answer:
+            found = json.load(answer)["model_version"]
+    except urllib.error.HTTPError as error:
+        return [] if error.code in (400, 404) else None
+    except (OSError, ValueError, KeyError):
+        return None
+    tags = {tag["key"]: tag["value"] for tag in found.get("tags", ())}
+    week, digest = tags.get("week", ""), tags.get("digest", "")
+    return [Champion(name, int(found["version"]), week, digest, "MLflow")]
+
+
+def _served(home: Path, runs: list[Run]) -> Iterator[Served]:
+    bentos = [read(run.folder / "data/bento.json") for run in runs]
+    versions = {bento["tag"]: bento.get("version") for bento in bentos if "tag" in bento}
+    for arm in placed.current(home):
+        yield Served(arm.arm, arm.percent, arm.tag, versions.get(arm.tag))
+
+
+def _stream(journal: Path, now: float) -> Stream | None:
+    if not journal.is_dir():
+        return None
+    from roiflow.stream.journal import last_state
+
+    state = last_state(journal)
+    if not state.stamp:
+        return None
+    return Stream(sum(state.counts.values()), max(0.0, now - state.stamp / 1e6))
+
+
+def _hints(state: State) -> Iterator[Hint]:
+    ended = [door for door in state.doors if door.address and not door.runs]
+    running = [door for door in state.doors if door.runs and door.log]
+    if not running:
+        yield Hint("nothing runs", "roiflow up")
+    for door in ended if running else ():
+        yield Hint(f"{door.title} has ended by itself", f"its log: {door.log}; then roiflow up")
+    if not state.runs:
+        yield Hint("there is no run yet", "make demo, or trigger weekly_training in Airflow")
+        return
+    yield from _hints_of(state.runs[0])
+    if not state.champions and state.runs[0].finished:
+        yield Hint("no version is champion, so nothing is served", "see the gate's reason")
+
+
+def _hints_of(run: Run) -> Iterator[Hint]:
+    where = f"{run.source} {run.week}"
+    if not run.finished:
+        yield Hint(f"the run of {where} has not finished", "its tasks and their logs: Airflow")
+    elif run.verdict in ("fail", "inconclusive"):
+        outcome = f", promoted by rule: {run.rule}" if run.rule != "none" else ""
+        what = f"gate {run.verdict} on {where}: {run.reason}{outcome}"
+        if "report" in run.pages:
+            yield Hint(what, f"report: {run.report}", run.page("report"))
+        else:
+            yield Hint(what, f"its checkout: {run.folder}")
+
+
+def ago(seconds: float) -> str:
+    """A time span in words: 40 s, 5 min, 3 h, 12 days."""
+    for unit, name in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,48 @@
+"""A home as two finished runs and one unfinished run leave it; no server has run."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+DIGESTS = {"2026-W04": "a" * 64, "2026-W05": "b" * 64}
+MODEL = "ad_ranker_simulator"
+BENTO = "ad_ranker:0123456789ab"
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def write_run(home: Path, week: str, when: float, **decision: Any) -> Path:
+    """A run's checkout with the files that its jobs write; without `decision` it is unfinished."""
+    folder = home / "runs" / f"simulator-{week}"
+    write(folder / "params.yaml", "ingest: {}\n")
+    if decision:
+        write(folder / "data/gate/decision.json", decision)
+        write(folder / "data/promoted.json", {"promoted": decision["promote"]})
+        version = sorted(DIGESTS).index(week) + 1
+        registered = {"name": MODEL, "version": version, "digest": DIGESTS[week]}
+        write(folder / "data/registered.json", registered)
+        write(folder / "data/bento.json", {"tag": BENTO, "version": 1})
+        roi = {"roi": 0.31, "roi_low": 0.12, "roi_high": 0.48, "lift": 0.02}
+        write(folder / "metrics/evaluate.json", {"roi": {"dr": roi}})
+        write(folder / "data/report/report.html", f"<p>report {week}")
+        write(folder / "data/drift/drift.html", f"<p>drift {week}")
+    for path in folder.rglob("*"):
+        os.utime(path, (when, when))
+    return folder
+
+
+def write_home(home: Path) -> None:
+    """W04 is champion by the first-model rule, W05 inconclusive, W06 not finished."""
+    write_run(home, "2026-W04", 1000.0, verdict="inconclusive", promote=True, rule="first model",
+              reason="too few effective slates")  # fmt: skip
+    write_run(home, "2026-W05", 2000.0, verdict="inconclusive", promote=False, rule="none",
+              reason="roi_lift_dr: -0.04 to 0.09 spans 0")  # fmt: skip
+    move = {"time": 1000.0, "name": MODEL, "version": 1, "digest": DIGESTS["2026-W04"],
+            "previous": None, "verdict": "inconclusive", "by": "gate", "why": "first"}  # fmt: skip
+    write(home / "promotions.jsonl", json.dumps(move) + "\n")
+    arms = [{"arm": "stable", "percent": 100.0, "tag": BENTO}]
+    write(home / "deployment.json", {"arms": arms})
