@@ -141,21 +141,20 @@ def weekly_training() -> None:
     @task(doc_md="Make the run's checkout from the code and parameters as they are now.")
     def prepare() -> str:
         from roiflow.run import prepare as prepare_run
+        from roiflow.settings import Settings
 
         context = get_current_context()
-        settings = settings_of(context["params"])
-        home = REPOSITORY / settings.home
+        home = REPOSITORY / Settings().home
         source = context["params"]["source"]
         week = week_of(context["params"], context["dag_run"].run_after)
-        folder, sql = settings.data_folder, settings.sql
-        return str(prepare_run(REPOSITORY, home, source, week, folder, sql=sql))
+        return str(prepare_run(REPOSITORY, home, source, week))
 
     @task
     def reproduce(stage: str) -> None:
-        from roiflow.run import repro
+        from roiflow.run import READERS, repro
 
         params = get_current_context()["params"]
-        sql = settings_of(params).sql if stage == "ingest" else None
+        sql = settings_of(params).sql if stage in READERS else None
         in_run(lambda checkout, home: repro(checkout, home, [stage], print, sql=sql))
 
     @task

@@ -125,7 +125,7 @@ def pull(
     from roiflow.stages.ingest import open_source
 
     repository, settings, console = here()
-    text = with_run((repository / "params.yaml").read_text(), source, week, "")
+    text = with_run((repository / "params.yaml").read_text(), source, week)
     one = IsoWeek.parse(week)
     with console.status(f"{source} {week}"):
         tables = open_source(parse_params(text, PARAMS).ingest, settings).pull(one, one.end)
@@ -202,15 +202,14 @@ def leaderboard(source: Source = "simulator", week: Week = None) -> None:
     from roiflow.demo import last_week
     from roiflow.evaluation.leaderboard import leaderboard as compare
     from roiflow.params import load_params
-    from roiflow.run import prepare, repro
+    from roiflow.run import READERS, prepare, repro
 
     repository, settings, console = here()
     named = week or last_week(load_params(repository / "params.yaml"), source)
     with progress(console, "prepare") as show:
-        folder, sql = settings.data_folder, settings.sql
-        checkout = prepare(repository, settings.home, source, named, folder, sql=sql)
-        for number, stage in enumerate(("ingest", "validate", "build_features")):
-            show(0.1 * number, stage)
+        checkout = prepare(repository, settings.home, source, named)
+        for number, stage in enumerate((*READERS, "validate", "build_features")):
+            show(0.08 * number, stage)
             repro(checkout, settings.home, [stage], lambda _: None)
         table = feature_table.read(checkout / "data" / "features")
         params = load_params(checkout / "params.yaml")

@@ -160,15 +160,10 @@ class SqlParams(WindowParams):
 
 
 class IngestParams(Section):
-    """What is pulled: the window of the source's `weeks` weeks that ends with `week`.
-
-    `held` changes where the source holds something else than at the last run, so that DVC, which
-    sees only files of the checkout, pulls again.
-    """
+    """What is pulled: the window of the source's `weeks` weeks that ends with `week`."""
 
     source: SourceName
     week: WeekName
-    held: str
     simulator: SimulatorParams
     complete_journey: CompleteJourneyParams
     kuairand: PublishedParams

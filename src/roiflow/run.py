@@ -10,7 +10,6 @@ compiled files, and files compiled from other code are never taken.
 """
 
 import configparser
-import hashlib
 import json
 import os
 import re
@@ -29,12 +28,14 @@ from pydantic import SecretStr
 from roiflow.data.weeks import Week
 from roiflow.errors import ParamsError, RunError
 from roiflow.files import write_directory, write_file
-from roiflow.params import IngestParams, parse_params
+from roiflow.params import parse_params
 
 PARAMS = Path("params.yaml")
 BUSY_EXIT = 255
 _ERROR = re.compile(r"^(?:[\w.]+\.)?([A-Z]\w+: .+)$")
 _REFS = "refs/roiflow"
+READERS = ("look", "ingest")
+"""The stages that read the source; no other needs to reach it."""
 
 Show = Callable[[str], None]
 
@@ -69,24 +70,17 @@ def prepare(
     home: Path,
     source: str,
     week: str,
-    data_folder: Path | None = None,
     values: Mapping[str, str | float] | None = None,
-    sql: SecretStr | None = None,
 ) -> Path:
     """Make the run's checkout, or bring an earlier one to the tree as it is now.
 
     `values` are what this run has at keys of params.yaml, such as train_ranker.epochs, instead.
-    `sql` is the URI of the source sql's database, which is asked what it holds.
     Raises RunError where `repository` is no git repository with a commit, ParamsError or
     UnknownWeek where source, week or params.yaml are wrong; the checkout is then not touched.
     """
     base = snapshot(repository)
     text = with_values(_git(repository, "show", f"{base}:{PARAMS}"), values or {})
-    ingest = parse_params(with_run(text, source, week, ""), PARAMS).ingest
-    lake, last = home.absolute() / "lake" / source, Week.parse(week)
-    state = _database_state(ingest, last, sql)
-    held = fingerprint(lake, last, ingest.weeks, data_folder, state)
-    params = with_run(text, source, week, held)
+    params = with_run(text, source, week)
     checkout = checkout_of(home, source, week)
     lock = _place(repository, checkout, base)
     if lock is not None:
@@ -94,46 +88,6 @@ def prepare(
     with write_file(checkout / PARAMS) as aside:
         aside.write_text(params)
     return checkout
-
-
-def _database_state(ingest: IngestParams, week: Week, sql: SecretStr | None) -> str:
-    if ingest.source != "sql":
-        return ""
-    from roiflow.data.sources.sql import Sql
-
-    return Sql(ingest.sql, sql).state(week.window(ingest.weeks))
-
-
-def fingerprint(
-    lake: Path, week: Week, weeks: int, data_folder: Path | None, state: str = ""
-) -> str:
-    """What a pull of a window of `weeks` weeks depends on outside the checkout.
-
-    16 hex digits; empty where there is nothing.
-
-    Contents of the lake's partitions of the window and of the week before it (its late rows),
-    and of the vocabularies published before `week`; names, sizes and times of the files of
-    `data_folder`; `state`, what the database of the source sql says of itself.
-    """
-    window = {f"week={one}" for one in week.window(weeks + 1)}
-    published = lake / "vocabulary"
-    parts = {
-        path
-        for path in lake.rglob("*.parquet")
-        if path.parent.name in window and not path.is_relative_to(published)
-    }
-    vocabularies = [path for path in published.glob("week=*.parquet") if path.stem < f"week={week}"]
-    found = hashlib.sha256()
-    nothing = found.digest()
-    for path in sorted(parts | set(vocabularies)):
-        found.update(path.relative_to(lake).as_posix().encode() + b"\0")
-        found.update(hashlib.sha256(path.read_bytes()).digest())
-    for path in sorted(data_folder.rglob("*")) if data_folder else ():
-        file = path.stat()
-        name = path.relative_to(data_folder or path).as_posix()
-        found.update(f"{name}\0{file.st_size}\0{file.st_mtime_ns}\0".encode())
-    found.update(state.encode())
-    return "" if found.digest() == nothing else found.hexdigest()[:16]
 
 
 def recreate(repository: Path, folder: Path, commit: str) -> None:
@@ -214,13 +168,12 @@ def _commit_tree(repository: Path, tree: str, parent: str, message: str) -> str:
     return _git(repository, "commit-tree", tree, "-p", parent, "-m", message, **identity).strip()
 
 
-def with_run(params: str, source: str, week: str, held: str) -> str:
+def with_run(params: str, source: str, week: str) -> str:
     """The text of params.yaml for a run; errors as in `with_values`.
 
     Raises UnknownWeek where there is no such week.
     """
-    run = {"ingest.source": source, "ingest.week": week, "ingest.held": held}
-    text = with_values(params, run)
+    text = with_values(params, {"ingest.source": source, "ingest.week": week})
     Week.parse(week)
     return text
 

@@ -1,17 +1,27 @@
 """One checkout per run over one DVC cache: real git, real DVC, a tiny pipeline."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+import yaml
 
 from roiflow import run
+from roiflow.data import lake
 from roiflow.errors import ParamsError, RunError, UnknownWeek
+from roiflow.stages.ingest import VOCABULARY
+from tests.clones import clone_tree
+from tests.unit.data import worlds
+from tests.unit.data.worlds import FIRST, SECOND
 
 ROOT = Path(__file__).parents[2]
 
@@ -256,24 +266,91 @@ def test_the_name_of_an_error_is_found_among_other_lines() -> None:
     assert run.reason([], -9) == "exit code -9: no output"
 
 
-def test_what_the_source_holds_decides_whether_it_is_pulled_again(
-    repository: Path, home: Path
-) -> None:
-    lake = home / "lake" / "simulator"
-    checkout = run.prepare(repository, home, "simulator", "2026-W06")
-    everything(checkout, home)
-    for name in ("impressions/week=2026-W07/part-0.parquet", "vocabulary/week=2026-W06.parquet"):
-        (lake / name).parent.mkdir(parents=True)
-        (lake / name).write_bytes(b"later")
-    run.prepare(repository, home, "simulator", "2026-W06")
-    everything(checkout, home)
-    assert ran(checkout) == ["ingest", "evaluate", "export"]
-    for name in ("impressions/week=2026-W06/part-0.parquet", "vocabulary/week=2026-W05.parquet"):
-        (lake / name).parent.mkdir(parents=True, exist_ok=True)
-        (lake / name).write_bytes(b"new")
-        run.prepare(repository, home, "simulator", "2026-W06")
-        run.repro(checkout, home, ["ingest"], print)
-    assert ran(checkout)[3:] == ["ingest", "ingest"]
-    run.prepare(repository, home, "simulator", "2026-W06")
-    run.repro(checkout, home, ["ingest"], print)
-    assert len(ran(checkout)) == 5
+@dataclass(frozen=True)
+class Tree:
+    """The real pipeline over a folder of files; `dvc repro validate` by hand."""
+
+    clone: Path
+    own: Path
+    """The folder of files."""
+    home: Path
+
+    def repro(self) -> dict[str, bool]:
+        """Whether each stage ran."""
+        variables = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.clone / "src"),
+            "ROIFLOW_HOME": str(self.home),
+            "ROIFLOW_DATA_FOLDER": str(self.own),
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", "repro", "validate"],
+            cwd=self.clone,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return {
+            name: f"Running stage '{name}'" in done.stdout for name in (*run.READERS, "validate")
+        }
+
+    def rows(self) -> dict[str, int]:
+        counts: dict[str, int] = json.loads((self.clone / "metrics/validate.json").read_text())[
+            "rows"
+        ]
+        return counts
+
+
+NOTHING_NEW = {"look": True, "ingest": False, "validate": False}
+ALL = dict.fromkeys(NOTHING_NEW, True)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    root = tmp_path_factory.mktemp("tree")
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["ingest"] |= {"source": "files", "week": str(SECOND), "files": {"weeks": 2}}
+    clone_tree(root / "clone", content)
+    (root / "clone" / "metrics").mkdir()
+    return Tree(root / "clone", worlds.write(root / "own"), root / "home")
+
+
+def test_corrected_files_are_pulled_by_dvc_alone(tree: Tree) -> None:
+    assert tree.repro() == ALL
+    assert tree.rows()["conversions"] == 8
+    assert tree.repro() == NOTHING_NEW
+    path = lake.partition(tree.own, "conversions", SECOND)
+    before = path.read_bytes()
+    lake.write_parquet(path, lake.read_parquet(path).slice(1))
+    assert tree.repro() == ALL
+    assert tree.rows()["conversions"] == 7
+    later = lake.partition(tree.own, "conversions", SECOND.plus(1))
+    later.parent.mkdir()
+    later.write_bytes(path.read_bytes())
+    path.touch()
+    assert tree.repro() == NOTHING_NEW
+    path.write_bytes(before)  # what was pulled once comes from DVC's cache
+    assert tree.repro() == NOTHING_NEW
+    assert tree.rows()["conversions"] == 8
+
+
+def test_the_same_files_elsewhere_are_the_same_data(tree: Tree) -> None:
+    tree.repro()
+    moved = replace(tree, own=tree.own.with_name("moved"))
+    shutil.copytree(tree.own, moved.own)
+    assert moved.repro() == NOTHING_NEW
+    text = (tree.clone / "data" / "held.json").read_text()
+    assert json.loads(text)["weeks"] == ["2026-W03", "2026-W04"]
+    assert str(tree.clone.parent) not in text
+
+
+def test_only_an_earlier_weeks_vocabulary_is_pulled(tree: Tree) -> None:
+    tree.repro()
+    folder = tree.home / "lake" / "files" / "vocabulary"
+    for week, expected in ((SECOND, NOTHING_NEW), (FIRST, ALL)):
+        rows = pa.table([["ad"], [str(week)], [1]], schema=VOCABULARY)
+        lake.write_parquet(folder / f"week={week}.parquet", rows)
+        assert tree.repro() == expected

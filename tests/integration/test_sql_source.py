@@ -488,14 +488,14 @@ class TestRun:
 
         def once() -> tuple[str, int]:
             values = {"ingest.sql.weeks": 2}
-            checkout = run.prepare(clone, home, "sql", str(SECOND), values=values, sql=uri)
-            run.repro(checkout, home, ["ingest"], said.append, sql=uri)
+            checkout = run.prepare(clone, home, "sql", str(SECOND), values=values)
+            run.repro(checkout, home, run.READERS, said.append, sql=uri)
             impressions = lake.read_weeks(checkout / "data" / "raw", "impressions", WEEKS)
-            return (checkout / "params.yaml").read_text(), impressions.num_rows
+            return (checkout / "data" / "held.json").read_text(), impressions.num_rows
 
         first, rows = once()
         assert rows == 20
-        assert "source: sql" in first
+        assert '"source": "sql"' in first
         again, _ = once()
         assert again == first
         assert any("didn't change" in line for line in said)
@@ -507,14 +507,13 @@ class TestRun:
 
         other = TOKEN[::-1]
         wrong = SecretStr(postgres.uri.replace(TOKEN, other))
-        shop.add("impressions", *at(SECOND.start + 1))
-        checkout = run.prepare(clone, home, "sql", str(SECOND), sql=uri)
+        checkout = run.prepare(clone, home, "sql", str(SECOND))
         with pytest.raises(RunError, match="authentication failed") as caught:
-            run.repro(checkout, home, ["ingest"], said.append, sql=wrong)
+            run.repro(checkout, home, run.READERS, said.append, sql=wrong)
         assert other not in str(caught.value) + "\n".join(said)
         assert self.files_with(tmp_path, other) == []
-        with pytest.raises(SourceError, match="set the environment variable ROIFLOW_SQL"):
-            run.prepare(clone, home, "sql", str(SECOND))
+        with pytest.raises(RunError, match="set the environment variable ROIFLOW_SQL"):
+            run.repro(checkout, home, ["look"], said.append)
 
     @pytest.mark.proof
     def test_airflow_hands_over_a_connection_and_logs_no_secret(

@@ -9,9 +9,7 @@ from roiflow.stages.command import run
 
 def main(source: str, week: str) -> None:
     """Make the checkout, or bring an earlier one to the tree as it is now; print where it is."""
-    settings = Settings()
-    folder = settings.data_folder
-    print(prepare(Path.cwd(), settings.home, source, week, folder, sql=settings.sql))
+    print(prepare(Path.cwd(), Settings().home, source, week))
 
 
 if __name__ == "__main__":

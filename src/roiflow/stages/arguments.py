@@ -10,6 +10,7 @@ Written = Annotated[Path, WRITTEN]
 """A file or folder that the stage or job makes; every other path is read."""
 
 MEANINGS = {
+    "held": "JSON of the window and of what the source holds of it now (data/held.json)",
     "raw": "folder of the window's tables as the source gave them, with pulled.json (data/raw)",
     "validated": "folder of the rows that keep the data contract (data/validated)",
     "quarantine": "folder of the rows set aside, each with its reason (data/quarantine)",

@@ -31,8 +31,9 @@ def main(raw: Written, params: Path) -> None:
         for week in track(weeks, f"Pulling {config.source}", console=Console(stderr=True)):
             for table, rows in source.pull(week, as_of).items():
                 lake.write(aside, table, week, rows)
-        published = published_vocabulary(settings.lake / config.source / "vocabulary", weeks[-1])
-        lake.write_parquet(aside / "vocabulary.parquet", published)
+        published = vocabulary_before(settings, config.source, weeks[-1])
+        vocabulary = lake.read_parquet(published) if published else VOCABULARY.empty_table()
+        lake.write_parquet(aside / "vocabulary.parquet", vocabulary)
         write_pulled(aside, Pulled(config.source, weeks, as_of))
 
 
@@ -91,13 +92,12 @@ def _folder(config: IngestParams, settings: Settings) -> Path:
     return folder
 
 
-def published_vocabulary(folder: Path, week: Week) -> pa.Table:
-    """The newest vocabulary published for a week before `week`; empty where there is none."""
-    names = [path.name.removeprefix("week=") for path in folder.glob("week=*.parquet")]
-    earlier = [name for name in names if Week.parse(name.removesuffix(".parquet")) < week]
-    if not earlier:
-        return VOCABULARY.empty_table()
-    return lake.read_parquet(folder / f"week={max(earlier)}")
+def vocabulary_before(settings: Settings, source: str, week: Week) -> Path | None:
+    """The newest vocabulary published for a week before `week`."""
+    published = (settings.lake / source / "vocabulary").glob("week=*.parquet")
+    weeks = {Week.parse(path.stem.removeprefix("week=")): path for path in published}
+    earlier = [one for one in weeks if one < week]
+    return weeks[max(earlier)] if earlier else None
 
 
 if __name__ == "__main__":

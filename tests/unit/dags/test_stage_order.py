@@ -9,6 +9,7 @@ from _dvc import Stage, read_stages
 
 ROOT = Path(__file__).parents[3]
 FLOW = [
+    ("look", "ingest"),
     ("ingest", "validate"),
     ("validate", "build_features"),
     ("build_features", "train_candidates"),
@@ -73,6 +74,7 @@ def test_the_weekly_flow_is_the_one_of_the_design() -> None:
     place = {name: index for index, name in enumerate(names)}
     assert sorted(names) == sorted(
         [
+            "look",
             "ingest",
             "validate",
             "build_features",
