@@ -20,9 +20,13 @@ import numpy as np
 from roiflow.errors import PropensityError
 from roiflow.features.table import Flags, Floats
 
+LARGEST_WEIGHT = 1e9
+"""A larger weight stays there. No answer with such a weight is conclusive (`doubts`), and sums of
+weights, of their squares and of weighted micros stay numbers."""
+
 
 def importance_weights(target: Floats, logged: Floats) -> Floats:
-    """Target over logged propensity, in their shape.
+    """Target over logged propensity, in their shape, at most LARGEST_WEIGHT.
 
     Raises PropensityError where a logged propensity is outside (0, 1] or a target's outside [0, 1].
     """
@@ -38,15 +42,24 @@ def importance_weights(target: Floats, logged: Floats) -> Floats:
             f"target propensity: {bad.size} of {target.size} outside [0, 1]: "
             f"first is {target.flat[bad[0]]!r} at flat row {bad[0]}"
         )
-    return np.asarray(target / logged, dtype=np.float64)
+    with np.errstate(over="ignore"):  # a propensity may be as small as numbers are
+        ratios = np.asarray(target / logged, dtype=np.float64)
+    return np.minimum(ratios, LARGEST_WEIGHT)
 
 
 def slate_weights(target: Floats, logged: Floats) -> Floats:
     """Reward-interaction weights (n, S) from conditional propensities (n, S).
 
-    Column k is the product of ratios over positions 1 to k (McInerney et al., 2020, eq. 6).
+    Column k is the product of ratios over positions 1 to k (McInerney et al., 2020, eq. 6), at most
+    LARGEST_WEIGHT.
     """
-    return np.asarray(np.cumprod(importance_weights(target, logged), axis=1), np.float64)
+    ratios = importance_weights(target, logged)
+    weights = np.empty_like(ratios)
+    above = np.ones(ratios.shape[0])
+    for position in range(ratios.shape[1]):
+        above = np.minimum(above * ratios[:, position], LARGEST_WEIGHT)
+        weights[:, position] = above
+    return weights
 
 
 def ips_terms(reward: Floats, weight: Floats) -> Floats:

@@ -297,11 +297,11 @@ def _priors(
     seen, clicks = shown_and_clicked.tolist()
     bought = conversions.known_time < before
     converted = int(np.count_nonzero(bought & (conversions.revenue >= 0)))
-    revenue = int(conversions.revenue[bought].sum())
+    revenue = float(conversions.revenue[bought].sum(dtype=np.float64))
     return (
         clicks / seen if seen else 0.0,
         converted / clicks if clicks else 0.0,
-        max(revenue, 0) / converted if converted else 0.0,
+        max(revenue, 0.0) / converted if converted else 0.0,
     )
 
 
@@ -482,8 +482,7 @@ def _impressions(
     users = events.offsets.size - 1
     order, _ = sort_rows(rows.user, users, rows.event_time, rows.request, rows.position)
     usable = (conversions.known_time < test) | (rows.event_time[conversions.row] >= test)
-    revenue = np.zeros(rows.user.size, np.int64)
-    np.add.at(revenue, conversions.row[usable], conversions.revenue[usable])
+    revenue = _money_by_row(rows.user.size, conversions.row[usable], conversions.revenue[usable])
     converted = np.zeros(rows.user.size, np.bool_)
     converted[conversions.row[usable]] = True
     clicked = rows.clicked & ((rows.click_known < test) | (rows.event_time >= test))
@@ -522,6 +521,12 @@ def _impressions(
         propensity=rows.propensity[order],
         split=split(time, validation, test),
     )
+
+
+def _money_by_row(rows: int, row: Longs, revenue: Longs) -> Longs:
+    """Micros (rows,) that amounts (m,) of rows (m,) add up to, at most kernels.LARGEST_SUM each."""
+    total = np.bincount(row, weights=revenue, minlength=rows)
+    return np.clip(total, -kernels.LARGEST_SUM, kernels.LARGEST_SUM).astype(np.int64)
 
 
 def _number_requests(folder: Path, rows: Longs, requests: Longs) -> None:

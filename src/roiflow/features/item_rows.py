@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.features import kernels
-from roiflow.features.kernels import Kinds, low_hour
+from roiflow.features.kernels import LARGEST_SUM, Kinds, low_hour
 from roiflow.features.spec import FINE_HOURS
-from roiflow.features.table import Ints, Longs
+from roiflow.features.table import Floats, Ints, Longs
 
 _COLUMNS = ("ad", "placement", "impressions", "clicks", "conversions", "revenue")
 _STORED = np.dtype([(name, "<i4") for name in _COLUMNS[:-1]] + [("revenue", "<i8")])
@@ -72,7 +72,14 @@ def summed(period: Ints, rows: Longs) -> tuple[Ints, Longs]:
     first = np.flatnonzero(np.concatenate([[True], code[1:] != code[:-1]]))
     total = np.add.reduceat(rows, first, axis=0)
     total[:, :2] = rows[first, :2]
+    total[:, 5] = _bounded(total[:, 5], np.add.reduceat(rows[:, 5].astype(np.float64), first))
     return period[first], total
+
+
+def _bounded(exact: Longs, rough: Floats) -> Longs:
+    """Sums (m,) of money, of which some may have wrapped; those beyond LARGEST_SUM stay there."""
+    beyond = np.where(rough > 0, LARGEST_SUM, -LARGEST_SUM)
+    return np.where(np.abs(rough) < LARGEST_SUM, exact, beyond)
 
 
 def counted(ad: Ints, placement: Ints, kind: Kinds, revenue: Longs) -> Longs:

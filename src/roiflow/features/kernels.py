@@ -32,6 +32,11 @@ CAMPAIGN, ADVERTISER, CATEGORY = 0, 1, 2
 CTR, CVR, VALUE = 5, 6, 7
 """Codes of the aggregates that follow the counts, as in `spec.AGGREGATES`."""
 
+LARGEST_SUM = 2**61
+"""Micros: a sum of money that is larger stays there, on either side of 0, and so never wraps."""
+
+_ROLLING_COUNTS = ITEM_COUNTS + 1
+_LOW_WORD, _HIGH_WORD = 0xFFFFFFFF, 4_294_967_296.0
 _DAY, _HOUR = MICROS_PER_DAY, MICROS_PER_HOUR
 _LOGS = 1024
 _FINE = FINE_HOURS
@@ -71,6 +76,41 @@ def low_hour(hour: int, hours: int) -> int:
 
 
 @compiled
+def _money(counts: Any) -> float:
+    """Micros, of a row of sums or of rolling sums."""
+    if counts.size == ITEM_COUNTS:
+        return float(counts[3])
+    high, low = counts[4] + (counts[3] >> 32), counts[3] & _LOW_WORD
+    money = high * _HIGH_WORD + low  # both are whole below 2^53: rounded once, as an int64 is
+    return float(min(max(money, float(-LARGEST_SUM)), float(LARGEST_SUM)))
+
+
+@compiled
+def _roll(counts: Longs, key: int, rows: Longs, row: Any, sign: int) -> None:
+    """Let a row of the log enter or leave a key's sums.
+
+    What entered leaves again, so a sum may not stop at LARGEST_SUM on the way: money is summed in
+    two words of 32 bits, which 2^31 rows cannot fill.
+    """
+    for column in range(ITEM_COUNTS - 1):
+        counts[key, column] += sign * rows[row, 2 + column]
+    money = rows[row, 2 + ITEM_COUNTS - 1]
+    counts[key, 3] += sign * (money & _LOW_WORD)
+    counts[key, 4] += sign * (money >> 32)
+
+
+@compiled
+def _sum(left: int, right: int) -> int:
+    """Of a sum of money and an amount."""
+    return _within(left + _within(right))
+
+
+@compiled
+def _within(money: int) -> int:
+    return min(max(money, -LARGEST_SUM), LARGEST_SUM)
+
+
+@compiled
 def _value(counts: Any, aggregate: int, rates: NDArray[np.float64], logs: Singles) -> np.float32:
     """`rates` are prior strength, global ctr, cvr and value."""
     strength = rates[0]
@@ -79,7 +119,7 @@ def _value(counts: Any, aggregate: int, rates: NDArray[np.float64], logs: Single
     if aggregate == CVR:
         return np.float32((counts[2] + strength * rates[2]) / (counts[1] + strength))
     if aggregate == VALUE:
-        mean = (counts[3] + strength * rates[3]) / (counts[2] + strength)
+        mean = (_money(counts) + strength * rates[3]) / (counts[2] + strength)
         return np.float32(math.log1p(max(mean, 0.0) / 1e6))
     count = counts[aggregate]
     if count < logs.size:
@@ -362,7 +402,7 @@ def item_pass(
     The log (item_rows.py) is ordered by hour; a row sees the closed hours before its own.
     """
     windows = cells.hours.size
-    counts = np.zeros((cells.base[-1], ITEM_COUNTS), np.int64)
+    counts = np.zeros((cells.base[-1], _ROLLING_COUNTS), np.int64)
     cache = np.zeros((attributes.shape[0], cells.column.size), np.float32)
     stamp, keys = np.full(attributes.shape[0], -1, np.int64), np.zeros(5, np.int64)
     if order.size == 0 or windows == 0:
@@ -374,9 +414,7 @@ def item_pass(
         while high < log_hour.size and log_hour[high] < now:
             _item_keys(log_rows[high, 0], log_rows[high, 1], attributes, keys)
             for c in range(cells.entity.size):
-                key = cells.base[c] + keys[cells.entity[c]]
-                for column in range(ITEM_COUNTS):
-                    counts[key, column] += log_rows[high, 2 + column]
+                _roll(counts, cells.base[c] + keys[cells.entity[c]], log_rows, high, 1)
             high += 1
         for w in range(windows):
             first = low_hour(now, cells.hours[w])
@@ -384,9 +422,7 @@ def item_pass(
             while at < high and log_hour[at] < first:
                 _item_keys(log_rows[at, 0], log_rows[at, 1], attributes, keys)
                 for c in range(cells.of_window[w], cells.of_window[w + 1]):
-                    key = cells.base[c] + keys[cells.entity[c]]
-                    for column in range(ITEM_COUNTS):
-                        counts[key, column] -= log_rows[at, 2 + column]
+                    _roll(counts, cells.base[c] + keys[cells.entity[c]], log_rows, at, -1)
                 at += 1
             lows[w] = at
         _fill_item(
@@ -422,7 +458,7 @@ def item_upsert(
             counts[used] = 0
             used += 1
         _add_item(counts, slots[at], kind[row])
-        counts[slots[at], 3] += revenue[row]
+        counts[slots[at], 3] = _sum(counts[slots[at], 3], revenue[row])
     return used
 
 
@@ -511,8 +547,9 @@ def item_counts(
             if windows[w]:
                 for c in range(cells.of_window[w], cells.of_window[w + 1]):
                     key = cells.base[c] + keys[cells.entity[c]]
-                    for kind in range(ITEM_COUNTS):
+                    for kind in range(ITEM_COUNTS - 1):
                         counts[key, kind] += rows[row, 2 + kind]
+                    counts[key, 3] = _sum(counts[key, 3], rows[row, 5])
 
 
 @compiled

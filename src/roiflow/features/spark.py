@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 HISTORY = "history"
 """Array of (ad, category, action, event_time), oldest first."""
 
+REVENUE = "revenue"
+
 _NEEDS = {
     "ctr": ("clicks", "impressions"),
     "cvr": ("conversions", "clicks"),
-    "value": ("revenue", "conversions"),
+    "value": (REVENUE, "conversions"),
 }
 """Numerator and denominator of each smoothed aggregate."""
 _WEEK_HOURS = 168
@@ -110,6 +112,13 @@ def _name(running: Sum) -> str:
     return f"{count}_{clock}_{ticks}"
 
 
+def _wide(count: str) -> "Column":
+    """Money is summed in 38 digits: 64 bits would wrap, or end the job."""
+    from pyspark.sql import functions as F
+
+    return F.col(count).cast("decimal(38,0)") if count == REVENUE else F.col(count)
+
+
 def _running(specs: Iterable[FeatureSpec], keys: Sequence[str]) -> dict[str, "Column"]:
     """The running sums of some features, by name: rows of the keys at least so many ticks ago."""
     from pyspark.sql import Window
@@ -118,7 +127,7 @@ def _running(specs: Iterable[FeatureSpec], keys: Sequence[str]) -> dict[str, "Co
     needed = {one for spec in specs for pair in _sums(spec).values() for one in pair}
     return {
         _name((count, clock, ticks)): F.coalesce(
-            F.sum(count).over(
+            F.sum(_wide(count)).over(
                 Window.partitionBy(*keys)
                 .orderBy(clock)
                 .rangeBetween(Window.unboundedPreceding, -ticks)
@@ -139,7 +148,7 @@ def _feature(spec: FeatureSpec, plan: Plan) -> "Column":
     }
     if spec.aggregate not in _NEEDS:
         return F.log1p(count[spec.aggregate]).cast("float")
-    hits, tries = (count[name] for name in _NEEDS[spec.aggregate])
+    hits, tries = (count[name].cast("double") for name in _NEEDS[spec.aggregate])
     prior = getattr(plan, spec.aggregate)
     rate = (hits + plan.prior_strength * prior) / (tries + plan.prior_strength)
     if spec.aggregate == VALUE:
@@ -195,7 +204,7 @@ def _item_side(rows: "DataFrame", plan: Plan) -> "DataFrame":
         rows.where("behaviours = 0")
         .select("hour", "day", *counts, F.inline(entities))
         .groupBy("entity", "key", "hour", "day")
-        .agg(*(F.sum(name).alias(name) for name in counts))
+        .agg(*(F.sum(_wide(name)).alias(name) for name in counts))
     )
     sums = _running(specs, ("entity", "key"))
     return hourly.withColumns(sums).select("entity", "key", "hour", *sums)

@@ -285,7 +285,7 @@ def calibrator(ranker: TorchRanker, features: Features) -> Calibrator:
     click = calibrate.fit(seen.numpy(), log.clicked[rows])
     conversion = calibrate.fit(product.numpy(), converted)
     expected = Calibrator()(logits)[..., 2].numpy()[converted].sum()
-    paid = float(log.revenue[rows][converted].sum()) / 1e6
-    everything = log.revenue[features.rows(TRAIN)].sum()
+    paid = float(log.revenue[rows][converted].sum(dtype=np.float64)) / 1e6
+    everything = log.revenue[features.rows(TRAIN)].sum(dtype=np.float64)
     scale = paid / float(expected) if paid > 0 else float(everything > 0)
     return Calibrator(click, conversion, scale)

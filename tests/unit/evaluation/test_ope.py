@@ -120,6 +120,17 @@ def test_a_wrong_target_propensity_is_named() -> None:
         ope.importance_weights(np.array([0.5, 1.5]), np.ones(2))
 
 
+def test_a_weight_stays_at_the_largest() -> None:
+    target, logged = np.full((2, 3), 0.5), np.array([[1e-110] * 3, [0.5, 5e-324, 1.0]])
+    most = ope.LARGEST_WEIGHT
+    np.testing.assert_array_equal(
+        ope.slate_weights(target, logged), [[most, most, most], [1.0, most, most / 2]]
+    )
+    found = ope.diagnose(ope.slate_weights(target, logged), 1.0)
+    assert found.max_weight == most
+    assert found.effective_sample_size == pytest.approx(1.0)
+
+
 def test_effective_sample_size() -> None:
     assert ope.effective_sample_size(np.ones(7)) == pytest.approx(7)
     assert ope.effective_sample_size(np.array([5.0, 0.0, 0.0])) == pytest.approx(1)

@@ -75,6 +75,26 @@ def test_slates_without_propensities_are_left_out_where_others_have_them(
     assert slates.logged.all()
 
 
+@pytest.mark.parametrize("tiny", [1e-110, 5e-324])
+def test_a_slate_of_tiny_propensities_is_a_doubt_in_the_estimate(
+    evaluated: Evaluated, tiny: float
+) -> None:
+    """Its weight is 1 / tiny at the top and beyond every number from there on."""
+    log = evaluated.features.impressions
+    slates, _ = test_slates(evaluated.features, 3, EVALUATE)
+    propensity = np.array(log.propensity)
+    propensity[log.request == log.request[slates.row[0]]] = tiny
+    shown = replace(evaluated.features, impressions=replace(log, propensity=propensity))
+    report = evaluated.again(shown).report
+    json.dumps(report, allow_nan=False)
+    for name in ("ips", "snips", "dr", "rips", "cascade_dr"):
+        found = report["roi"][name]["roi"]
+        assert found["verdict"] == "inconclusive"
+        assert "largest weight 1000000000.0 over 1000" in found["reason"]
+        assert "effective sample size 1.0 under 20" in found["reason"]
+    assert report["roi"]["logged"] == evaluated.result.report["roi"]["logged"]
+
+
 def test_a_large_catalogue_is_asked_for_fewer_requests(evaluated: Evaluated) -> None:
     ads = evaluated.features.catalogues[-1].ad.size
     params = EVALUATE.model_copy(update={"max_pairs": 7 * ads + 1})

@@ -13,6 +13,7 @@ from numpy.testing import assert_array_equal
 
 from roiflow.errors import ContractError, ServiceError
 from roiflow.features.build import Built
+from roiflow.features.kernels import LARGEST_SUM
 from roiflow.features.online import LAYOUT_KEY, FeatureStore, Value, Values, Writes, dense
 from roiflow.features.plan import Plan
 from roiflow.features.snapshot import load_snapshot
@@ -26,6 +27,7 @@ from tests.unit.features.world import (
     LAST,
     TEST_START,
     World,
+    at,
     random_world,
     table,
 )
@@ -321,6 +323,27 @@ class StoreContract:
             store.update({"behaviours": rows})
         states = store.read(["u1"], FIRST.start + 1)
         assert states.bucket_counts.tolist() == [[0, 0, 0, 65_535, 0]]
+
+    def test_sums_of_money_stay_at_the_largest_and_leave_their_windows_again(
+        self, make: Make, tmp_path: Path
+    ) -> None:
+        """2^60 a sale: the ninth one in a window would have made its sum negative."""
+        world = World()
+        for number in range(12):
+            time = at(1 + number // 4, number % 4)
+            world = world.show("u1", "a1", time, clicked=True)
+            world = world.convert(f"i{number}", time, revenue=2**60)
+        built = world.built(tmp_path)
+        store = make(built.engine.plan, built.vocabulary, 3)
+        known = FIRST.start
+        for time in (at(2), at(4), at(5), at(11), at(40)):
+            store.update(world.tables(known, time))
+            known = time
+            assert_array_equal(online(built, store, ["u1"], time), offline(built, ["u1"], time))
+            if time == at(5):
+                row = item_counts(built, store.ad_states(time).counts, "ad", 168)[1]
+                assert row.tolist() == [12, 12, 12, LARGEST_SUM]
+        assert built.features.impressions.revenue.tolist() == [2**60] * 12
 
     def test_a_user_never_seen_has_the_defaults(self, built: Built, store: FeatureStore) -> None:
         store.update(World().behave("u1", "a1", TEST_START).tables(0, 2**60))

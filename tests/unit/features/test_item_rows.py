@@ -6,7 +6,15 @@ from numpy.testing import assert_array_equal
 
 from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.features import kernels
-from roiflow.features.item_rows import ItemCounter, add, by_hour_and_day, periods, read, windows
+from roiflow.features.item_rows import (
+    ItemCounter,
+    add,
+    by_hour_and_day,
+    counted,
+    periods,
+    read,
+    windows,
+)
 
 
 def test_values_are_28_bytes_a_row_and_add_up() -> None:
@@ -56,6 +64,22 @@ def test_counts_by_hour_ad_and_placement_are_those_of_a_loop() -> None:
     }
     assert found == expected
     assert list(found) == sorted(found)
+
+
+def test_sums_of_money_stay_at_the_largest() -> None:
+    """11,000 conversions of a billion of the currency: more than 64 bits hold."""
+    size, amount = 11_000, 10**15
+    ad, kind = np.ones(size, np.int32), np.full(size, kernels.CONVERSION, np.uint8)
+    for sign in (1, -1):
+        revenue = np.full(size, sign * amount)
+        counter = ItemCounter(2, 2)
+        counter.add(np.zeros(size, np.int64), ad, ad, kind, revenue)
+        assert counter.rows()[1][:, 5].tolist() == [sign * kernels.LARGEST_SUM]
+        value = add(None, counted(ad, ad, kind, revenue))
+        assert read(value)[:, 5].tolist() == [sign * kernels.LARGEST_SUM]
+        assert read(add(value, counted(ad, ad, kind, revenue)))[:, 4:].tolist() == [
+            [2 * size, sign * kernels.LARGEST_SUM]
+        ]
 
 
 def test_hours_and_days_hold_the_same_rows() -> None:

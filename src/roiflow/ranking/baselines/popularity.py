@@ -86,5 +86,6 @@ def fit(features: Features) -> Popularity:
     converted = clicked & log.converted[rows]
     click = smoothed(count(clicked), count(np.ones(rows.size, np.bool_)))
     conversion = click * smoothed(count(converted), count(clicked))
-    revenue = float(log.revenue[rows][converted].sum()) / max(int(converted.sum()), 1)
+    paid = float(log.revenue[rows][converted].sum(dtype=np.float64))
+    revenue = paid / max(int(converted.sum()), 1)
     return Popularity(tuple(click.tolist()), tuple(conversion.tolist()), revenue)
