@@ -20,7 +20,9 @@ from roiflow.stream.checks import Limits
 from roiflow.stream.events import Behaviour, Click, Conversion, Event, Shown, Slate, event_id
 
 SECOND, HOUR, DAY = 1_000_000, MICROS_PER_HOUR, MICROS_PER_DAY
-LIMITS = Limits(lateness=48 * HOUR, tolerance=60 * SECOND, message_bytes=65_536)
+LIMITS = Limits(
+    lateness=48 * HOUR, tolerance=60 * SECOND, message_bytes=65_536, amount=10**15, slate=1_000
+)
 ACTIONS = ("view", "cart")
 PLACEMENTS = ("feed", "top")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from roiflow.bundle import Bento
-    from roiflow.params import StreamParams
+    from roiflow.params import Params, StreamParams
     from roiflow.settings import Settings
     from roiflow.stream.arrivals import Arrivals, DeadLetters
     from roiflow.stream.consumer import Consumer, Pace
@@ -60,7 +60,7 @@ def consume(
     from roiflow.stream.stepping import keep_stepping
 
     repository, settings, console = here()
-    consumer = _consumer(settings, load_params(repository / "params.yaml").stream)
+    consumer = _consumer(settings, load_params(repository / "params.yaml"))
     idle = _Idle(until_idle)
 
     def say(text: str) -> None:
@@ -145,19 +145,19 @@ def _state_table(state: "State") -> "Table":
     return table
 
 
-def _consumer(settings: "Settings", params: "StreamParams") -> "Consumer":
+def _consumer(settings: "Settings", params: "Params") -> "Consumer":
     from roiflow.stream.checks import Limits
     from roiflow.stream.consumer import Consumer
     from roiflow.stream.journal import Journal
 
-    arrivals, letters = _ends(settings, params)
+    arrivals, letters = _ends(settings, params.stream)
     return Consumer(
         arrivals,
         letters,
         Journal(settings.stream / JOURNAL),
         settings.lake,
-        Limits.of(params),
-        _pace(params),
+        Limits.of(params.stream, params.validate_),
+        _pace(params.stream),
         lambda: time.time_ns() // 1000,
     )
 

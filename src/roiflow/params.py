@@ -189,9 +189,12 @@ class IngestParams(Section):
 
 
 class ValidateParams(Section):
-    """The data contract's limit."""
+    """The data contract's limits; amounts are of the door as well."""
 
     max_quarantined_fraction: Fraction
+    max_amount_micros: Annotated[int, Field(ge=1, le=10**15)]
+    max_event_age_days: Count
+    max_slate_size: Count
 
 
 class FeaturesParams(Section):
@@ -288,7 +291,7 @@ class EvaluateParams(Section):
     resamples: Count
     confidence: Fraction
     min_effective_sample_size: Positive
-    max_weight: Positive
+    max_weight: Annotated[float, Field(gt=0, le=1e6)]
     mean_weight_tolerance: Positive
     min_support: Fraction
     max_pairs: Count

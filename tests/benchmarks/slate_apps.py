@@ -20,7 +20,9 @@ from roiflow.stream.checks import Limits
 from roiflow.stream.served_log import EventLog
 
 Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
-LIMITS = Limits(lateness=3_600_000_000, tolerance=1_000_000, message_bytes=65_536)
+LIMITS = Limits(
+    lateness=3_600_000_000, tolerance=1_000_000, message_bytes=65_536, amount=10**15, slate=1_000
+)
 ROW = np.array([[0, 1, 2]])
 HALF = np.full((1, 3), 0.5)
 IDS = np.array([["a", "b", "c"]], object)

@@ -61,7 +61,8 @@ def mixed(rng: np.random.Generator, events: int, start: int, rate: float, name: 
     step = 5 * MICROS_PER_SECOND / rate
     made: list[tuple[float, Event]] = []
     users = rng.integers(USERS, size=(slates, 3)).tolist()
-    ads = rng.integers(ADS, size=(slates, 5)).tolist()
+    steps = np.arange(5) * rng.integers(1, ADS // 5, size=(slates, 1))  # an ad is once in a slate
+    ads = ((rng.integers(ADS, size=(slates, 1)) + steps) % ADS).tolist()
     chances = rng.random((slates, 4)).tolist()
     for number in range(slates):
         at = start + int(number * step)

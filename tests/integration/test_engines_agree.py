@@ -19,7 +19,7 @@ from roiflow.data.sources.complete_journey import CompleteJourney
 from roiflow.data.sources.kuairand import KuaiRand
 from roiflow.data.sources.protocol import Source
 from roiflow.data.split import boundaries
-from roiflow.data.validate import validate
+from roiflow.data.validate import RawWindow, validate
 from roiflow.data.weeks import Week
 from roiflow.features.build import Built, build
 from roiflow.features.hashing import hash_ids
@@ -30,6 +30,7 @@ from roiflow.features.vocabulary import Vocabulary
 from roiflow.params import FeaturesParams
 from tests.conftest import Record
 from tests.integration.duckdb_oracle import names, oracle
+from tests.unit.data.worlds import bounds
 from tests.unit.features.world import random_world
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def sampled(source: Source, weeks: Sequence[Week], users: int, folder: Path) -> 
         tables["conversions"] = converted.filter(of_them)
         for name, rows in tables.items():
             lake.write(raw, name, week, rows)
-    for checked in validate(raw, weeks, weeks[-1].end, max_fraction=0.1):
+    for checked in validate(RawWindow(raw), weeks, weeks[-1].end, bounds(0.1)):
         lake.write(clean, checked.table, checked.week, checked.clean)
     return clean
 

@@ -23,10 +23,11 @@ from roiflow.data.sources.files import Files
 from roiflow.data.sources.kuairand import KuaiRand
 from roiflow.data.sources.open_bandit import OpenBandit
 from roiflow.data.sources.protocol import Source, Tables
-from roiflow.data.validate import validate
+from roiflow.data.validate import RawWindow, validate
 from roiflow.data.weeks import MICROS_PER_DAY, Week
 from roiflow.errors import UnknownWeek
 from roiflow.simulator.source import SimulatorSource
+from tests.unit.data.worlds import bounds
 from tests.worlds import world_params
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +131,7 @@ class TestEverySource:
         week = opened.case.week
         for name, rows in opened.tables.items():
             lake.write(tmp_path, name, week, rows)
-        for part in validate(tmp_path, [week], week.end, max_fraction=0.0):
+        for part in validate(RawWindow(tmp_path), [week], week.end, bounds(0.0)):
             assert part.clean.num_rows == opened.tables[part.table].num_rows
 
     def test_names_the_week_that_it_does_not_hold(self, opened: Opened) -> None:

@@ -69,6 +69,14 @@ def read_parquet(
         raise SourceError(f"{path}: not readable as Parquet: {error}") from None
 
 
+def has_column(path: Path, name: str) -> bool:
+    """Whether a Parquet file has a column. Raises SourceError where it is not readable."""
+    try:
+        return name in pq.read_schema(path).names
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{path}: not readable as Parquet: {error}") from None
+
+
 def read(root: Path, table: str, week: Week) -> pa.Table:
     """One partition, of exactly the contract's columns (users: and its profile attributes).
 

@@ -12,6 +12,9 @@ MICROS_PER_HOUR = 3_600 * MICROS_PER_SECOND
 MICROS_PER_DAY = 24 * MICROS_PER_HOUR
 MICROS_PER_WEEK = 7 * MICROS_PER_DAY
 
+LATEST = 4_102_444_800_000_000
+"""2100-01-01 in microseconds: a later time is a mistake of the unit."""
+
 _FORM = re.compile(r"(\d{4})-W(\d{2})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -25,13 +25,14 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from roiflow.data.ids import has_control, is_name
 from roiflow.errors import RoiflowError, ServiceError
 from roiflow.features import parity
 from roiflow.ranking.value import CostShares
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.stream import checks
-from roiflow.stream.checks import Limits, has_control, shorten, value_at
-from roiflow.stream.events import MAX_NAME, Name, Shown, Slate, Time, impression_id
+from roiflow.stream.checks import Limits, shorten, value_at
+from roiflow.stream.events import Name, Shown, Slate, Time, impression_id
 from roiflow.stream.served_log import EventLog
 
 MAX_SLATE_BYTES = 16 * 1024
@@ -361,7 +362,7 @@ def _arm(scope: Message) -> str:
     for name, value in scope["headers"]:
         if name == b"x-arm":
             arm = str(value.decode("latin-1"))
-            if not 1 <= len(arm) <= MAX_NAME or has_control(arm):
+            if not is_name(arm):
                 raise Refused(400, f"header x-arm: {shorten(arm)}")
             return arm
     return "stable"

@@ -35,7 +35,7 @@ from roiflow.policy import network
 from roiflow.ranking.value import CostShares
 from roiflow.stream.checks import Limits
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 USER_ENCODER = "user_encoder.onnx"
 SCORER = "scorer.onnx"

@@ -107,7 +107,7 @@ def describe(
         cost_weight=policy.cost_weight,
         cost_shares=load_cost_shares(ranker),
         feature_sample=config.export.feature_sample,
-        limits=Limits.of(config.stream),
+        limits=Limits.of(config.stream, config.validate_),
     )
 
 

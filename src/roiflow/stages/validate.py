@@ -7,7 +7,7 @@ from typing import Any
 
 from roiflow.data import lake
 from roiflow.data.pulled import read_pulled
-from roiflow.data.validate import TABLES, Checked, validate
+from roiflow.data.validate import TABLES, Checked, RawWindow, validate
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
 from roiflow.stages.arguments import Written
@@ -18,11 +18,11 @@ def main(
     raw: Path, validated: Written, quarantine: Written, metrics: Written, params: Path
 ) -> None:
     """Outputs change only once every partition was accepted."""
-    limit = load_params(params).validate_.max_quarantined_fraction
+    bounds = load_params(params).validate_
     pulled = read_pulled(raw)
     summary = Summary()
     with write_directory(validated) as clean, write_directory(quarantine) as bad:
-        for checked in validate(raw, pulled.weeks, pulled.as_of, limit):
+        for checked in validate(RawWindow(raw), pulled.weeks, pulled.as_of, bounds):
             lake.write(clean, checked.table, checked.week, checked.clean)
             lake.write(bad, checked.table, checked.week, checked.quarantined)
             summary.add(checked)

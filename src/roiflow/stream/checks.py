@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
+from roiflow.data.ids import has_control
 from roiflow.data.weeks import MICROS_PER_HOUR, MICROS_PER_SECOND
-from roiflow.params import StreamParams
-from roiflow.stream.events import Behaviour, Click, Conversion, Event
+from roiflow.params import StreamParams, ValidateParams
+from roiflow.stream.events import Behaviour, Click, Conversion, Event, Slate
 
 MALFORMED = "malformed"
 SCHEMA = "schema"
@@ -26,7 +27,6 @@ REASONS = (*REFUSALS, DUPLICATE)
 """A duplicate is counted, but nobody needs to look at it."""
 
 _SHOWN = 200
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
@@ -39,14 +39,20 @@ class Limits:
     tolerance: int
     """Clocks may differ by so much."""
     message_bytes: int
+    amount: int
+    """The largest bid and revenue, micros."""
+    slate: int
+    """Ads of the largest slate."""
 
     @classmethod
-    def of(cls, params: StreamParams) -> "Limits":
-        """What params.yaml says."""
+    def of(cls, params: StreamParams, contract: ValidateParams) -> "Limits":
+        """What params.yaml says: what a lake's rows may be is what the door takes."""
         return cls(
             int(params.allowed_lateness_hours * MICROS_PER_HOUR),
             int(params.future_tolerance_seconds * MICROS_PER_SECOND),
             params.message_kb << 10,
+            contract.max_amount_micros,
+            contract.max_slate_size,
         )
 
 
@@ -80,6 +86,7 @@ def parse(payload: bytes, limits: Limits) -> Event:
         raise _malformed(error, payload) from None
     if b"\\" in payload or b"\x7f" in payload or b"\xc2" in payload:
         _refuse_control(event)
+    _refuse_beyond(event, limits)
     return event
 
 
@@ -114,13 +121,9 @@ def reported(payload: bytes, now: int, limits: Limits) -> _Reported:
     except msgspec.ValidationError as error:
         raise _refusal(str(error), content) from None
     _refuse_control(event)
+    _refuse_beyond(event, limits)
     check_times(event, now, limits)
     return event
-
-
-def has_control(text: str) -> bool:
-    """Whether a text has NUL, another control character or half a surrogate pair."""
-    return _CONTROL.search(text) is not None
 
 
 def _refuse_control(struct: Any, path: str = "$") -> None:
@@ -131,6 +134,28 @@ def _refuse_control(struct: Any, path: str = "$") -> None:
         if isinstance(value, list):
             for at, one in enumerate(value):
                 _refuse_control(one, f"{path}.{name}[{at}]")
+
+
+def _refuse_beyond(event: Event, limits: Limits) -> None:
+    """Amounts and slates that the data contract would set aside."""
+    if isinstance(event, Conversion):
+        _refuse_amount(event.revenue_micros, "$.revenue_micros", limits)
+    elif isinstance(event, Slate):
+        if len(event.ads) > limits.slate:
+            fault = f"slate of over {limits.slate} ads - at `$.ads`"
+            raise Refused(SCHEMA, fault, str(len(event.ads)))
+        seen = set()
+        for at, shown in enumerate(event.ads):
+            _refuse_amount(shown.bid_micros, f"$.ads[{at}].bid_micros", limits)
+            if shown.ad_id in seen:
+                fault = f"ad again in its slate - at `$.ads[{at}].ad_id`"
+                raise Refused(SCHEMA, fault, shorten(shown.ad_id))
+            seen.add(shown.ad_id)
+
+
+def _refuse_amount(micros: int, path: str, limits: Limits) -> None:
+    if micros > limits.amount:
+        raise Refused(SCHEMA, f"amount over {limits.amount} micros - at `{path}`", str(micros))
 
 
 def _over(size: int, limits: Limits) -> Refused:

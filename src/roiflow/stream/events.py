@@ -10,21 +10,20 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-MAX_NAME = 128
-MAX_POSITION = 8
-"""Characters that `:<position>` may add to a request's id."""
-
-LATEST = 4_102_444_800_000_000
-"""2100-01-01 in microseconds: a later time is a mistake of the unit."""
+from roiflow.data.ids import MAX_NAME, MAX_POSITION
+from roiflow.data.weeks import LATEST
 
 MAX_MICROS = 10**15
-"""A billion of the currency."""
+"""A billion of the currency: params.yaml may allow less, never more."""
+
+MAX_SHARE = 1000.0
+"""A bid times three of these fits 64 bits."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 ImpressionName = Annotated[str, Meta(min_length=1, max_length=MAX_NAME + MAX_POSITION)]
 Time = Annotated[int, Meta(gt=0, lt=LATEST)]
 Money = Annotated[int, Meta(ge=0, le=MAX_MICROS)]
-Share = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=MAX_SHARE)]
 
 
 class Shown(msgspec.Struct, forbid_unknown_fields=True, gc=False):

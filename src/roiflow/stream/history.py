@@ -13,7 +13,7 @@ from roiflow import columns as c
 from roiflow.data import event_lake
 from roiflow.data.event_lake import IDS, Part
 from roiflow.data.events import EVENTS, between
-from roiflow.stream.events import LATEST
+from roiflow.data.weeks import LATEST
 from roiflow.stream.journal import Batch, Journal
 
 BATCH_ROWS = 4_000

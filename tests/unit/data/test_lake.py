@@ -14,7 +14,7 @@ from tests.unit.data.worlds import FIRST, SECOND
 
 
 def rows(name: str = "impressions", week: Week = FIRST) -> pa.Table:
-    return check_types(name, worlds.tables(week)[name], Path("-"))
+    return check_types(name, worlds.tables(week)[name], "-")
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -11,19 +11,21 @@ from hypothesis import strategies as st
 
 from roiflow import columns as c
 from roiflow.data import lake
+from roiflow.data.rules import Scope, text_keys
 from roiflow.data.schemas import SCHEMAS
-from roiflow.data.validate import Checked, Scope, check, check_types, text_keys, validate
+from roiflow.data.validate import Checked, RawWindow, check, check_types, validate
 from roiflow.data.weeks import MICROS_PER_WEEK
 from roiflow.errors import ContractError, QuarantineLimit, SourceError
 from tests.unit.data import worlds
-from tests.unit.data.worlds import FIRST, SECOND, WEEKS
+from tests.unit.data.worlds import BOUNDS, FIRST, SECOND, WEEKS, bounds
 
 AS_OF = SECOND.end
-FILE = Path("raw/table.parquet")
+FILE = "raw/table.parquet"
+DAY = 86_400_000_000
 
 
 def checked(root: Path, limit: float = 1.0) -> dict[tuple[str, str], Checked]:
-    parts = validate(root, WEEKS, AS_OF, limit)
+    parts = validate(RawWindow(root), WEEKS, AS_OF, bounds(limit))
     return {(part.table, str(part.week)): part for part in parts}
 
 
@@ -53,12 +55,33 @@ def test_a_sound_window_passes_whole_and_in_order(tmp_path: Path) -> None:
         ("ads", 1, {c.AD: "a0"}, "duplicate ad_id"),
         ("ads", 1, {c.KNOWN_TIME: SECOND.end}, "known after as_of"),
         ("users", 2, {c.USER: "u0"}, "duplicate user_id"),
-        ("users", 2, {c.USER: ""}, "id empty or too long"),
-        ("users", 2, {c.USER: "é" * 129}, "id empty or too long"),
+        ("ads", 1, {c.PRICE: 10**12 + 1}, "price, bid or budget over max_amount_micros"),
+        ("ads", 1, {c.DAILY_BUDGET: 2**63 - 1}, "price, bid or budget over max_amount_micros"),
+        ("ads", 1, {c.CREATED_AT: -1}, "time outside 1970 to 2100"),
+        ("ads", 1, {c.AD_TYPE: "a\nb"}, "no name"),
+        ("users", 2, {c.USER: ""}, "no name"),
+        ("users", 2, {c.USER: "é" * 129}, "no name"),
+        ("users", 2, {"age": "x" * 129}, "no name"),
         ("impressions", 4, {c.USER: None}, "null"),
         ("impressions", 4, {c.CLICKED: None}, "null"),
-        ("impressions", 4, {c.USER: ""}, "id empty or too long"),
-        ("impressions", 4, {c.USER: "u" * 257}, "id empty or too long"),
+        ("impressions", 4, {c.USER: ""}, "no name"),
+        ("impressions", 4, {c.USER: "u" * 129}, "no name"),
+        ("impressions", 4, {c.USER: "u\0"}, "no name"),
+        ("impressions", 4, {c.PLACEMENT: "feed\x7f"}, "no name"),
+        ("impressions", 4, {c.DEVICE: "\x9f"}, "no name"),
+        ("impressions", 4, {c.IMPRESSION: "i" * 137}, "no name"),
+        (
+            "impressions",
+            4,
+            {c.EVENT_TIME: SECOND.start - 60 * DAY, c.KNOWN_TIME: SECOND.start + 1},
+            "event long before it was known",
+        ),
+        ("impressions", 4, {c.CLICK_KNOWN_TIME: -1}, "time outside 1970 to 2100"),
+        ("impressions", 4, {c.COST: 10**12 + 1}, "bid or cost over max_amount_micros"),
+        ("impressions", 4, {c.BID: 2**63 - 1}, "bid or cost over max_amount_micros"),
+        ("impressions", 4, {c.SLATE_SIZE: 2**31 - 1}, "slate_size over max_slate_size"),
+        ("impressions", 4, {c.SLATE_SIZE: 101}, "slate_size over max_slate_size"),
+        ("impressions", 5, {c.AD: "a0"}, "ad again in its slate"),
         ("impressions", 4, {c.KNOWN_TIME: SECOND.start}, "known_time before event_time"),
         ("impressions", 4, {c.KNOWN_TIME: SECOND.end}, "known after as_of"),
         (
@@ -86,6 +109,10 @@ def test_a_sound_window_passes_whole_and_in_order(tmp_path: Path) -> None:
             "duplicate request_id and position",
         ),
         ("behaviours", 1, {c.DWELL_MS: -5}, "negative dwell"),
+        ("behaviours", 1, {c.ACTION: "\x1b[2J"}, "no name"),
+        ("conversions", 1, {c.REVENUE: 10**12 + 1}, "revenue over max_amount_micros"),
+        ("conversions", 1, {c.REVENUE: 2**63 - 1}, "revenue over max_amount_micros"),
+        ("conversions", 1, {c.REVENUE: -(2**63)}, "revenue over max_amount_micros"),
         ("behaviours", 1, {c.AD: None}, "null"),
         (
             "conversions",
@@ -122,8 +149,18 @@ def test_a_conversion_counts_once_and_another_of_the_same_impression_too(tmp_pat
     [
         ("impressions", 4, {c.PROPENSITY: 1.0}),
         ("impressions", 4, {c.PROPENSITY: 5e-324}),
-        ("impressions", 4, {c.USER: "u" * 256}),
+        ("impressions", 4, {c.USER: "u" * 128}),
+        ("impressions", 4, {c.USER: "Ü€🜁" * 42}),
+        ("impressions", 4, {c.IMPRESSION: "i" * 136}),
         ("impressions", 4, {c.COST: 0}),
+        ("impressions", 4, {c.COST: 10**12, c.BID: 10**12}),
+        ("impressions", 4, {c.SLATE_SIZE: 100, c.POSITION: 100}),
+        (
+            "impressions",
+            4,
+            {c.EVENT_TIME: SECOND.start - 60 * DAY, c.KNOWN_TIME: SECOND.start},
+        ),
+        ("conversions", 1, {c.REVENUE: -(10**12)}),
         ("conversions", 1, {c.REVENUE: -2_000_000}),  # a return
         ("conversions", 1, {c.EVENT_TIME: SECOND.start + 3_600_000_000}),  # at its impression
         ("behaviours", 1, {c.DWELL_MS: 0}),
@@ -177,6 +214,85 @@ def test_a_conversion_may_follow_an_impression_of_the_week_before(tmp_path: Path
     assert (part.reasons, part.orphans) == ({}, 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "changes", "fault", "right"),
+    [
+        (
+            "ads",
+            1,
+            {c.DAILY_BUDGET: 10**13},
+            {c.DAILY_BUDGET: "10000000000000"},
+            "0 to 1,000,000,000,000 mi",
+        ),
+        ("users", 2, {"age": "\0"}, {"age": r"'\x00'"}, "1 to 128 characters"),
+        ("impressions", 4, {c.DEVICE: None}, {c.DEVICE: "null"}, "a value"),
+        ("impressions", 4, {c.POSITION: 7}, {c.POSITION: "7", c.SLATE_SIZE: "2"}, "1 for the top"),
+        ("impressions", 4, {c.AD: "a9"}, {c.AD: "'a9'"}, "ads of 2026-W04 or of the week before"),
+        (
+            "conversions",
+            1,
+            {c.REVENUE: 2**62},
+            {c.REVENUE: str(2**62)},
+            "-1,000,000,000,000 to 1,000,",
+        ),
+    ],
+)
+def test_the_first_row_of_a_reason_says_what_is_wrong_and_what_would_be_right(
+    tmp_path: Path, name: str, row: int, changes: dict[str, Any], fault: dict[str, str], right: str
+) -> None:
+    (example,) = spoiled(tmp_path, name, row, changes).examples.values()
+    assert (example.row, example.fault) == (row, fault)
+    assert right in example.right
+
+
+def test_bytes_that_are_no_text_are_set_aside_by_row() -> None:
+    rows = worlds.table("users", [worlds.user(FIRST, number) for number in range(3)])
+    broken = pa.array([b"u0", b"\xff\xfe", "\u00fc".encode()], pa.binary())
+    text = pa.StringArray.from_buffers(3, *broken.buffers()[1:])
+    rows = rows.set_column(rows.column_names.index(c.USER), c.USER, text)
+    none = np.zeros(0, np.int64)
+    scope = Scope(BOUNDS, FIRST, AS_OF, pa.chunked_array([[""]]), True, False, *[none] * 4)
+    part = check("users", check_types("users", rows, FILE), scope)
+    assert part.reasons == {"no name": 1}
+    assert part.examples["no name"].fault == {c.USER: r"b'\xff\xfe'"}
+    assert part.clean[c.USER].to_pylist() == ["u0", "\u00fc"]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "micros"),
+    [
+        ("impressions", c.EVENT_TIME, -(2**62)),
+        ("impressions", c.EVENT_TIME, -(2**63)),
+        ("impressions", c.KNOWN_TIME, 2**63 - 1),
+        ("impressions", c.CLICK_KNOWN_TIME, -(2**62)),
+        ("users", c.EVENT_TIME, -(2**62)),
+        ("ads", c.CREATED_AT, 2**62),
+        ("conversions", c.EVENT_TIME, -(2**62)),
+    ],
+)
+def test_a_time_of_no_year_is_set_aside(
+    tmp_path: Path, name: str, column: str, micros: int
+) -> None:
+    part = spoiled(tmp_path, name, 1, {column: micros})
+    assert part.reasons == {"time outside 1970 to 2100": 1}
+    assert part.examples["time outside 1970 to 2100"].fault == {column: str(micros)}
+
+
+def test_an_ad_is_once_in_a_slate_also_across_weeks(tmp_path: Path) -> None:
+    rows = worlds.week_rows("impressions", SECOND)
+    rows[0] |= {c.REQUEST: f"{FIRST}-r4", c.POSITION: 3, c.SLATE_SIZE: 3}
+    rows[5][c.AD] = rows[4][c.AD]
+    changed = {("impressions", SECOND): worlds.table("impressions", rows)}
+    part = checked(worlds.write(tmp_path, changed))["impressions", str(SECOND)]
+    assert part.reasons == {"ad again in its slate": 2}
+    assert sorted(part.quarantined[c.POSITION].to_pylist()) == [2, 3]
+
+
+def test_an_empty_attribute_is_unknown() -> None:
+    rows = worlds.table("users", [worlds.user(FIRST, 0, age=""), worlds.user(FIRST, 1)])
+    assert check_types("users", rows, FILE)["age"].to_pylist() == ["unknown", "30-39"]
+
+
 def test_the_limit_names_table_week_share_reason_and_row(tmp_path: Path) -> None:
     rows = worlds.week_rows("impressions", FIRST)
     rows[3][c.PROPENSITY] = 1.5
@@ -191,9 +307,8 @@ def test_the_limit_names_table_week_share_reason_and_row(tmp_path: Path) -> None
         "(20.00%)",
         "allowed 19.00%",
         "1 propensity outside (0, 1], 1 negative bid or cost",
-        "first: propensity outside (0, 1]",
-        "impression_id=2026-W03-i3",
-        "propensity=1.5",
+        "first: propensity outside (0, 1]: ",
+        "part-0.parquet, row 4: propensity=1.5; right: over 0 and at most 1",
     ):
         assert part in text
 
@@ -314,7 +429,7 @@ def first_week(rows: pa.Table, first: bool = False) -> Checked:
     none = np.zeros(0, np.int64)
     catalogue = pa.chunked_array([["a0", "a1"]])
     logged = rows[c.PROPENSITY].null_count < rows.num_rows
-    scope = Scope(FIRST, AS_OF, catalogue, first, logged, none, none, none)
+    scope = Scope(BOUNDS, FIRST, AS_OF, catalogue, first, logged, none, none, none, none)
     return check("impressions", check_types("impressions", rows, FILE), scope)
 
 

@@ -10,6 +10,14 @@ from roiflow.data import lake
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
+from roiflow.params import ValidateParams
+
+BOUNDS = ValidateParams(
+    max_quarantined_fraction=0.0,
+    max_amount_micros=10**12,
+    max_event_age_days=60,
+    max_slate_size=100,
+)
 
 FIRST, SECOND = Week(2026, 3), Week(2026, 4)
 WEEKS = [FIRST, SECOND]
@@ -86,6 +94,11 @@ def user(week: Week, number: int, **changes: Any) -> dict[str, Any]:
         c.USER: f"u{number}",
         "age": "30-39",
     } | changes
+
+
+def bounds(limit: float) -> ValidateParams:
+    """With another share of bad rows."""
+    return BOUNDS.model_copy(update={"max_quarantined_fraction": limit})
 
 
 MAKERS = {

@@ -33,7 +33,13 @@ ROOT = Path(__file__).parents[3]
 WEEKS = ("2026-W01", "2026-W02")
 SLATE, TOP_K, HISTORY = 3, 6, 5
 SHARES = CostShares(0.0, 0.8, 0.1)
-LIMITS = Limits(lateness=48 * MICROS_PER_HOUR, tolerance=60_000_000, message_bytes=65_536)
+LIMITS = Limits(
+    lateness=48 * MICROS_PER_HOUR,
+    tolerance=60_000_000,
+    message_bytes=65_536,
+    amount=10**15,
+    slate=1_000,
+)
 FEATURES = FeaturesParams(
     history_length=HISTORY,
     windows_hours=[1, 24, 168, 672],

@@ -20,7 +20,9 @@ from roiflow.stream.served_log import EventLog, read, segments
 
 NOW = 1_800_000_000_000_000
 HOUR = 3_600_000_000
-LIMITS = Limits(lateness=2 * HOUR, tolerance=1_000_000, message_bytes=2_000)
+LIMITS = Limits(
+    lateness=2 * HOUR, tolerance=1_000_000, message_bytes=2_000, amount=10**15, slate=1_000
+)
 SHARES = CostShares(0.0, 1.0, 0.0)
 BODY = {"request_id": "r1", "user_id": "ann", "placement": "top", "device": "phone"}
 

@@ -10,7 +10,7 @@ import pytest
 
 from roiflow.data import lake
 from roiflow.data.sources.protocol import Tables
-from roiflow.data.validate import Checked, validate
+from roiflow.data.validate import Checked, RawWindow, validate
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
 from roiflow.evaluation.ope import diagnose, doubts, slate_weights
 from roiflow.params import SimulatorParams, load_params
@@ -25,6 +25,7 @@ from roiflow.simulator.source import SimulatorSource
 from roiflow.simulator.synthetic import AGE_INTEREST, SyntheticPopulation
 from roiflow.simulator.truth import expected_value_of
 from roiflow.simulator.world import World
+from tests.unit.data.worlds import bounds
 from tests.worlds import SHIPPED
 
 FIRST = Week.parse("2026-W01")
@@ -309,9 +310,8 @@ def checked(scenario: str, folder: Path) -> dict[tuple[str, Week], Checked]:
     for week in WEEKS:
         for name, rows in pulled(scenario)[week].items():
             lake.write(folder, name, week, rows)
-    return {
-        (one.table, one.week): one for one in validate(folder, WEEKS, AFTER.end, max_fraction=1.0)
-    }
+    parts = validate(RawWindow(folder), WEEKS, AFTER.end, bounds(1.0))
+    return {(one.table, one.week): one for one in parts}
 
 
 QUIET = sorted(SCENARIOS.keys() - {"duplicated_hour", "time_zone_shift"})

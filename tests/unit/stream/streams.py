@@ -23,7 +23,13 @@ from roiflow.stream.replica import Replica
 
 MONDAY = Week.parse("2026-W04").start
 NOW = MONDAY + 2 * MICROS_PER_DAY
-LIMITS = Limits(lateness=MICROS_PER_DAY, tolerance=60 * MICROS_PER_SECOND, message_bytes=64 * 1024)
+LIMITS = Limits(
+    lateness=MICROS_PER_DAY,
+    tolerance=60 * MICROS_PER_SECOND,
+    message_bytes=64 * 1024,
+    amount=10**15,
+    slate=1_000,
+)
 PACE = Pace(
     batch_events=7,
     batch_seconds=0.0,
@@ -85,7 +91,7 @@ def random_events(seed: int, size: int, end: int = NOW) -> list[Event]:
     found: list[Event] = []
     for number in range(size):
         at = end - rng.randrange(12 * MICROS_PER_HOUR)
-        user, ads = f"u{rng.randrange(5)}", [f"a{rng.randrange(6)}" for _ in range(3)]
+        user, ads = f"u{rng.randrange(5)}", [f"a{ad}" for ad in rng.sample(range(6), 3)]
         known = at + rng.randrange(MICROS_PER_HOUR)
         known = min(known, end)
         kind = rng.random()

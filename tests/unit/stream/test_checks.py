@@ -1,5 +1,7 @@
 """What is refused, why, and with which value; the consumer's tests have the hostile messages."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -8,7 +10,7 @@ from roiflow.stream.events import Behaviour, Click, Conversion, event_id, impres
 
 HOUR = 3_600_000_000
 NOW = 1_770_000_000_000_000
-LIMITS = Limits(lateness=2 * HOUR, tolerance=1_000_000, message_bytes=500)
+LIMITS = Limits(lateness=2 * HOUR, tolerance=1_000_000, message_bytes=500, amount=10**12, slate=3)
 CLICK = b'{"kind":"click","impression_id":"r1:1","event_time":5}'
 
 
@@ -54,6 +56,51 @@ def test_a_control_character_in_an_ad_is_found() -> None:
     ]} | dict.fromkeys(names, "x") | dict.fromkeys(shares, 0)  # fmt: skip
     found = refusal(msgspec.json.encode(slate))
     assert (found.reason, found.fault) == ("schema", "control character - at `$.ads[1].ad_id`")
+
+
+def slate(*bids: int, ad: str = "") -> bytes:
+    names = ("request_id", "user_id", "placement", "device", "arm", "policy_version")
+    shares = ("impression_share", "click_share", "conversion_share")
+    ads = [
+        {"ad_id": ad or f"a{at}", "bid_micros": bid, "propensity": 1, "p_click": 0}
+        | {"expected_value_micros": 1.0}
+        for at, bid in enumerate(bids)
+    ]
+    content = {"kind": "slate", "event_time": 5, "degraded": False, "ads": ads}
+    return msgspec.json.encode(content | dict.fromkeys(names, "x") | dict.fromkeys(shares, 0))
+
+
+WIDE = replace(LIMITS, message_bytes=5_000)
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (slate(1, 2, 3, 4), "slate of over 3 ads - at `$.ads`: value 4"),
+        (slate(1, 10**12 + 1), "over 1000000000000 micros - at `$.ads[1].bid_micros`: value"),
+        (slate(1, 2, ad="a"), "ad again in its slate - at `$.ads[1].ad_id`: value 'a'"),
+        (slate(1).replace(b'"click_share":0', b'"click_share":1e300'), "`float` <= 1000.0"),
+        (
+            b'{"kind":"conversion","impression_id":"r","revenue_micros":1000000000001,'
+            b'"event_time":5}',
+            "amount over 1000000000000 micros - at `$.revenue_micros`: value 1000000000001",
+        ),
+    ],
+)
+def test_what_the_contract_would_set_aside_is_refused(payload: bytes, text: str) -> None:
+    with pytest.raises(Refused) as raised:
+        parse(payload, WIDE)
+    assert raised.value.reason == "schema"
+    assert text in str(raised.value)
+    if b"slate" not in payload:
+        with pytest.raises(Refused, match="amount over"):
+            reported(payload, NOW, WIDE)
+
+
+def test_the_largest_amount_and_slate_are_taken() -> None:
+    parse(slate(0, 1, 10**12), WIDE)
+    sold = b'{"kind":"conversion","impression_id":"r","revenue_micros":1000000000000}'
+    reported(sold, NOW, LIMITS)
 
 
 def test_limits_are_inclusive() -> None:
