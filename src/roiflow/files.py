@@ -1,11 +1,36 @@
 """Atomic writes: a reader sees the old output or the new one, never half of either."""
 
+import errno
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+class Descriptor:
+    """An open file by its number, of which this is the only owner.
+
+    The system gives the number of what is closed to what is opened next: a log's to a client's
+    connection. So it is forgotten as it is closed, and no call can reach something else by it.
+    """
+
+    def __init__(self, path: Path, flags: int) -> None:
+        """Raises OSError."""
+        self._number: int | None = os.open(path, flags, 0o644)
+
+    def fileno(self) -> int:
+        """The number. Raises OSError once it is closed."""
+        if self._number is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return self._number
+
+    def close(self) -> None:
+        """Let go of it, once. Raises OSError; it is gone even so."""
+        number, self._number = self._number, None
+        if number is not None:
+            os.close(number)
 
 
 def _sync(path: Path) -> None:

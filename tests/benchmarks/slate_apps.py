@@ -1,10 +1,11 @@
-"""The slate route on four stacks, each answering the same slate; run by test_serving.py.
+"""The slate route on its stacks, each answering the same slate; run by test_serving.py.
 
-Only `lean` and `dispatched` also log every slate.
+Only those of roiflow also log every slate; `buffered` does so for 64 of them in one write, after
+they were answered.
 """
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from roiflow.ranking.value import CostShares
 from roiflow.serving.app import Message, Receive, Send, SlateApp, Version
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.stream.checks import Limits
+from roiflow.stream.events import Event
 from roiflow.stream.served_log import EventLog
 
 Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
@@ -80,13 +82,27 @@ def always(contexts: RequestContexts) -> tuple[Slates, bool]:
     return SLATES, False
 
 
-def _lean() -> SlateApp:
-    log, shares = EventLog(Path(os.environ["SERVED"])), CostShares(0.0, 1.0, 0.0)
+class Buffered(EventLog):
+    held: tuple[Event, ...] = ()
+
+    def write(self, events: Sequence[Event]) -> None:
+        self.held += (*events,)
+        if len(self.held) >= 64:
+            super().write(self.held)
+            self.held = ()
+
+
+def _lean(kind: type[EventLog] = EventLog) -> SlateApp:
+    log, shares = kind(Path(os.environ["SERVED"])), CostShares(0.0, 1.0, 0.0)
     return SlateApp(always, log, Version("v", "v", "2026-W01", 3), shares, LIMITS)
 
 
 def lean() -> Asgi:
     return _lean()
+
+
+def buffered() -> Asgi:
+    return _lean(Buffered)
 
 
 def fastapi() -> FastAPI:

@@ -109,8 +109,7 @@ def consumer(folder: Path, store: FeatureStore, snapshot: Path) -> Consumer:
 
 def write(folder: Path, some: list[Event]) -> None:
     log = EventLog(folder / "served")
-    for event in some:
-        log.append(event)
+    log.write(some)
     log.close()
 
 
@@ -185,12 +184,12 @@ def test_a_consumer_that_starts_anew_in_the_middle_adds_nothing_twice(
 def test_an_event_is_there_for_the_next_request(
     tmp_path: Path, store: RedisStore, snapshot: Path, record: Record
 ) -> None:
-    log = EventLog(tmp_path / "served", buffer_bytes=1)
+    log = EventLog(tmp_path / "served")
     one = consumer(tmp_path, store, snapshot)
     seconds = []
     for number in range(40):
         started = time.monotonic()
-        log.append(behaviour(f"b{number}", "new1", "a1", START + number))
+        log.write([behaviour(f"b{number}", "new1", "a1", START + number)])
         one.step()
         assert store.read(["new1"], NOW).history_length.tolist() == [min(number + 1, 3)]
         seconds.append(time.monotonic() - started)

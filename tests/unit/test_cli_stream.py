@@ -39,8 +39,8 @@ def call(*arguments: str) -> str:
 def write(home: Path, *names: str) -> None:
     log, now = EventLog(home / "served"), time.time_ns() // 1000
     for name in names:
-        log.append(behaviour(name, "u", "a", now))
-    log.append(click("r:1", now - 30 * 86_400_000_000, now))
+        log.write([behaviour(name, "u", "a", now)])
+    log.write([click("r:1", now - 30 * 86_400_000_000, now)])
     log.close()
 
 

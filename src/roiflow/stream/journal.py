@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from roiflow.data.events import EVENTS, complete, new_rows
 from roiflow.errors import ServiceError
+from roiflow.files import Descriptor
 from roiflow.stream.arrivals import Position
 
 SUFFIX = ".journal"
@@ -69,7 +70,8 @@ class Journal:
             raise ServiceError(f"{folder}: no journal: {error.strerror}") from None
         self.state = last_state(folder)
         self.number, self.batches = -1, 0
-        self._file, self._end, self._opened = -1, 0, clock()
+        self._file: Descriptor | None = None
+        self._end, self._opened = 0, clock()
 
     def open(self, number: int, stamp: int = 0) -> None:
         """Close the segment that is written, and begin one; `number` is above all there were.
@@ -80,12 +82,12 @@ class Journal:
         state = State(max(stamp, self.state.stamp), self.state.position, self.state.counts)
         path = self._folder / f"{number:09d}{SUFFIX}"
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+            file = Descriptor(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             try:
-                end = _write(file, 0, state, bytes(EVENTS.serialize()))
+                end = _write(file.fileno(), 0, state, bytes(EVENTS.serialize()))
                 _sync_folder(self._folder)
             except OSError:
-                os.close(file)
+                file.close()
                 path.unlink()
                 raise
         except OSError as error:
@@ -101,14 +103,15 @@ class Journal:
         Raises ServiceError where it cannot be written; the journal is then as before.
         """
         body = events.combine_chunks().to_batches()[0].serialize() if events.num_rows else b""
+        assert self._file, "no segment was opened"
         last = self.state.position
         changed = {key: at for key, at in state.position.items() if last.get(key) != at}
         said = State(state.stamp, changed, state.counts)
         try:
-            self._end = _write(self._file, self._end, said, bytes(body))
+            self._end = _write(self._file.fileno(), self._end, said, bytes(body))
         except OSError as error:
             with suppress(OSError):  # the next frame is written over it
-                os.ftruncate(self._file, self._end)
+                os.ftruncate(self._file.fileno(), self._end)
             raise ServiceError(f"{self._path}: cannot be written: {error.strerror}") from None
         self.state = state
         self.batches += 1
@@ -142,12 +145,13 @@ class Journal:
     def close(self) -> None:
         """End writing; another process may go on."""
         self._close()
-        os.close(self._lock)
+        self._lock.close()
 
     def _close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = -1
+        file, self._file = self._file, None
+        if file:
+            with suppress(OSError):  # every frame is on disk, so this says nothing of them
+                file.close()
 
 
 def _write(file: int, at: int, state: State, body: bytes) -> int:
@@ -215,22 +219,27 @@ def _frames(path: Path) -> Iterator[tuple[State, bytes]]:
         at = end
 
 
-def _lock(path: Path) -> int:
-    """A descriptor that holds the lock. Raises ServiceError, naming the process that has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+def _lock(path: Path) -> Descriptor:
+    """An open file that holds the lock. Raises ServiceError, naming the process that has it."""
+    file = Descriptor(path, os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(file.fileno(), 0)
+        os.pwrite(file.fileno(), f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError:
-        holder = os.pread(descriptor, 100, 0).decode(errors="replace").strip()
-        os.close(descriptor)
+        holder = os.pread(file.fileno(), 100, 0).decode(errors="replace").strip()
+        file.close()
         raise ServiceError(f"{path.parent}: process {holder} consumes already") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
-    with suppress(OSError):  # some file systems have no such thing
-        os.fsync(descriptor)
-    os.close(descriptor)
+    try:
+        with suppress(OSError):  # some file systems have no such thing
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,14 +1,17 @@
 """The served-event log: what was shown with which probability, and what came of it.
 
 An append-only folder of segments of JSON lines, an event a line. A segment is `<name>.jsonl.open`
-while it grows and `<name>.jsonl` once it is complete and on disk. Lines leave the buffer whole, in
-one write. A killed process therefore loses at most what it had not flushed, and a reader that stops
-at the last line end never sees half a record.
+while it grows and `<name>.jsonl` once it is complete and on disk.
+
+What `write` took is with the system when it returns: it survives the end of this process, by
+SIGKILL too. Lost is what a machine that loses its power had not put on disk by itself; a segment is
+put there when it is sealed. A line that a kill cut is the last of its segment, and nobody was told
+that it is there; a reader that stops at the last line end never sees it.
 """
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,84 +21,136 @@ import pyarrow as pa
 from roiflow.data.events import CLICK, CONVERSION, between, conform, of_kind, shown, with_outcomes
 from roiflow.data.schemas import CONVERSIONS
 from roiflow.errors import ContractError, ServiceError
+from roiflow.files import Descriptor
 from roiflow.stream import rows
 from roiflow.stream.events import Event
 
 OPEN, SEALED = ".jsonl.open", ".jsonl"
+ROOM_BYTES = 1 << 14
+"""A log that can be written has room for so much."""
+
+
+class _Segment:
+    """A file that lines are put at the end of."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError where it cannot be made or has no room; nothing is left of it then."""
+        self.path, self.size = path, 0
+        self._file = Descriptor(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+        try:
+            self.prove()
+        except OSError:
+            self.drop()
+            raise
+
+    def write(self, lines: bytes) -> None:
+        """All of `lines`. Raises OSError where they do not go in whole."""
+        self._put(lines)
+        self.size += len(lines)
+
+    def prove(self) -> None:
+        """Raises OSError without room; what is written here is no line and is taken back."""
+        self._put(b" " * ROOM_BYTES)
+        os.ftruncate(self._file.fileno(), self.size)
+
+    def _put(self, content: bytes) -> None:
+        while content:
+            content = content[os.write(self._file.fileno(), content) :]
+
+    def seal(self) -> None:
+        """On disk, closed and called complete. Raises OSError; it is closed even so."""
+        try:
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+        self.path.rename(self.path.with_name(self.path.name.removesuffix(".open")))
+
+    def drop(self) -> None:
+        """Let go of a segment that failed, without its last lines where those are not whole."""
+        with suppress(OSError):
+            os.ftruncate(self._file.fileno(), self.size)
+        with suppress(OSError):
+            self._file.close()
+        if not self.size:
+            with suppress(OSError):
+                self.path.unlink()
 
 
 class EventLog:
-    """Appends events to the folder's current segment. One process, one thread."""
+    """Puts events at the end of the folder's current segment. One process, one thread."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        buffer_bytes: int = 1 << 16,
-        segment_bytes: int = 1 << 26,
-        flush_seconds: float = 1.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, folder: Path, *, segment_bytes: int = 1 << 26) -> None:
         """Raises ServiceError where the folder cannot be written."""
-        self._folder, self._clock = folder, clock
-        self._buffer_bytes, self._segment_bytes = buffer_bytes, segment_bytes
-        self._flush_seconds = flush_seconds
-        self._encoder = msgspec.json.Encoder()
+        self._folder, self._segment_bytes = folder, segment_bytes
+        self._encode = msgspec.json.Encoder().encode
         self._sequence = 0
         self._prefix = f"{time.time_ns():020d}-{os.getpid()}"
-        self._buffer = bytearray()
+        self._segment: _Segment | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._open()
         except OSError as error:
             raise ServiceError(f"{folder}: {error.strerror}; no event log, no serving") from None
+        self.check()
 
-    def _open(self) -> None:
-        self._path = self._folder / f"{self._prefix}-{self._sequence:06d}{OPEN}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-        self._file = os.open(self._path, flags, 0o644)
-        self._size, self._flushed = 0, self._clock()
+    def write(self, events: Sequence[Event]) -> None:
+        """Hand events to the system, in one write: they survive the end of this process.
 
-    def append(self, event: Event) -> None:
-        """Buffer an event; flush where the buffer is full or old.
-
-        Raises ServiceError where the log cannot be written; the event is not taken then.
+        Raises ServiceError where that fails; the segment is given up then, none of the events
+        counts, and the next call tries a new segment.
         """
-        line = self._encoder.encode(event) + b"\n"
-        self._buffer += line
-        full = len(self._buffer) >= self._buffer_bytes
-        if full or self._clock() - self._flushed >= self._flush_seconds:
-            try:
-                self.flush()
-            except ServiceError:
-                if len(self._buffer) >= len(line):
-                    del self._buffer[-len(line) :]
-                raise
-
-    def flush(self) -> None:
-        """Hand the buffer to the system: it survives the end of this process."""
+        lines = b"".join(self._encode(event) + b"\n" for event in events)
+        segment = self._current()
         try:
-            while self._buffer:
-                written = os.write(self._file, self._buffer)
-                self._size += written
-                del self._buffer[:written]
-            self._flushed = self._clock()
-            if self._size >= self._segment_bytes:
-                self._seal()
-                self._sequence += 1
-                self._open()
+            segment.write(lines)
         except OSError as error:
-            raise ServiceError(f"{self._path}: cannot be written: {error.strerror}") from None
+            raise self._give_up(segment, error) from None
+        if segment.size >= self._segment_bytes:
+            self._turn(segment)
 
-    def _seal(self) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
-        self._path.rename(self._path.with_name(self._path.name.removesuffix(".open")))
+    def check(self) -> None:
+        """Raises ServiceError where the log cannot be written now."""
+        segment = self._current()
+        try:
+            segment.prove()
+        except OSError as error:
+            raise self._give_up(segment, error) from None
+
+    def _current(self) -> _Segment:
+        if self._segment is None:
+            try:
+                self._segment = self._next()
+            except OSError as error:
+                raise _unwritable(self._folder, error) from None
+        return self._segment
+
+    def _next(self) -> _Segment:
+        segment = _Segment(self._folder / f"{self._prefix}-{self._sequence:06d}{OPEN}")
+        self._sequence += 1
+        return segment
+
+    def _turn(self, full: _Segment) -> None:
+        """Go on in a new segment; where there is none to be had, in the full one."""
+        with suppress(OSError):
+            self._segment = self._next()
+            full.seal()
+
+    def _give_up(self, segment: _Segment, error: OSError) -> ServiceError:
+        self._segment = None
+        segment.drop()
+        return _unwritable(segment.path, error)
 
     def close(self) -> None:
-        """Flush and seal the segment."""
-        self.flush()
-        self._seal()
+        """Seal the segment. Raises ServiceError where it does not get to the disk."""
+        segment, self._segment = self._segment, None
+        if segment:
+            try:
+                segment.seal()
+            except OSError as error:
+                raise _unwritable(segment.path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> ServiceError:
+    return ServiceError(f"{path}: cannot be written: {error.strerror}")
 
 
 def segments(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from roiflow.stream.checks import Limits
 from roiflow.stream.events import Event, Slate
 from roiflow.stream.rows import table
 from roiflow.stream.served_log import EventLog, read, segments
+from tests.full_disk import no_file_over
 
 NOW = 1_800_000_000_000_000
 HOUR = 3_600_000_000
@@ -306,6 +307,28 @@ def test_ready_only_between_start_and_close(maker: Planted, tmp_path: Path) -> N
     assert call(app, "GET", "/readyz").status_code == 200
     app.close()
     assert call(app, "GET", "/readyz").status_code == 503
+
+
+def test_not_ready_and_no_slate_while_the_log_cannot_be_written(
+    app: SlateApp, tmp_path: Path
+) -> None:
+    assert post(app, BODY).status_code == 200
+    with no_file_over(100):
+        for _ in range(2):
+            answer = call(app, "GET", "/readyz")
+            assert answer.status_code == 503
+            assert "cannot be written: File too large" in answer.json()["error"]
+            assert post(app, BODY | {"request_id": "lost"}).status_code == 503
+            assert post(app, {"events": [CLICK]}, "/v1/events").status_code == 503
+    assert call(app, "GET", "/readyz").status_code == 200
+    assert post(app, BODY | {"request_id": "r2"}).status_code == 200
+    assert [slate.request_id for slate in slates(tmp_path / "served")] == ["r1", "r2"]
+
+
+def test_a_slate_is_in_the_log_before_it_is_answered(app: SlateApp, tmp_path: Path) -> None:
+    for number in range(3):
+        app.answer(msgspec.json.encode(BODY | {"request_id": f"r{number}"}))
+        assert len(slates(tmp_path / "served")) == number + 1
 
 
 def test_degraded_slates_say_so_and_are_counted(app: SlateApp, maker: Planted) -> None:

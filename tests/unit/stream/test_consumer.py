@@ -225,7 +225,7 @@ def fly(folder: Path, bomb: Bomb, parts: tuple[Counts, Partitions, Letters]) -> 
         drain(one)
         one.close()
     except Killed:
-        os.close(journal._lock)
+        journal._lock.close()
         journal._close()
         raise
     return one

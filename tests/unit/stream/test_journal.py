@@ -132,6 +132,15 @@ def test_the_lock_ends_with_the_process(tmp_path: Path) -> None:
     Journal(tmp_path).close()
 
 
+def test_a_journal_closed_twice_closes_nothing_of_others(tmp_path: Path) -> None:
+    journal = write(tmp_path / "journal", 1)
+    journal.close()
+    others = [os.open(tmp_path, os.O_RDONLY) for _ in range(4)]  # one has the lock's number
+    journal.close()
+    for descriptor in others:
+        os.close(descriptor)  # raises OSError where somebody did before
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match="file/journal"):

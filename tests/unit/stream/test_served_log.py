@@ -1,10 +1,13 @@
 """The served-event log: whole records only, whatever ends the process."""
 
 import os
-import resource
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from roiflow.data import schemas
 from roiflow.errors import ContractError, ServiceError
 from roiflow.stream.events import Click, Conversion, Shown, Slate
 from roiflow.stream.served_log import EventLog, read, segments
+from tests.full_disk import no_file_over
 
 FOREVER = 1 << 60
 
@@ -40,17 +44,13 @@ def click(impression: str, at: int, known: int) -> Click:
     return Click(impression_id=impression, event_time=at, known_time=known)
 
 
-def log(folder: Path, **options: float) -> EventLog:
-    return EventLog(folder, **options)  # type: ignore[arg-type]
-
-
 def test_rows_follow_the_contract(tmp_path: Path) -> None:
-    writer = log(tmp_path)
-    writer.append(slate(0))
-    writer.append(slate(1, ads=3))
-    writer.append(click("r1:3", 1500, 1600))
-    writer.append(
-        Conversion(impression_id="r1:3", revenue_micros=5_000, event_time=1700, known_time=1800)
+    writer = EventLog(tmp_path)
+    writer.write([slate(0)])
+    writer.write([slate(1, ads=3)])
+    writer.write([click("r1:3", 1500, 1600)])
+    writer.write(
+        [Conversion(impression_id="r1:3", revenue_micros=5_000, event_time=1700, known_time=1800)]
     )
     writer.close()
     tables = read(tmp_path, 0, FOREVER)
@@ -68,10 +68,10 @@ def test_rows_follow_the_contract(tmp_path: Path) -> None:
 
 
 def test_a_window_takes_what_became_known_in_it(tmp_path: Path) -> None:
-    writer = log(tmp_path)
+    writer = EventLog(tmp_path)
     for number in range(10):
-        writer.append(slate(number, ads=1))
-    writer.append(click("r3:1", 1500, 5000))
+        writer.write([slate(number, ads=1)])
+    writer.write([click("r3:1", 1500, 5000)])
     writer.close()
     early = read(tmp_path, 1002, 1005)["impressions"]
     assert early["request_id"].to_pylist() == ["r2", "r3", "r4"]
@@ -80,14 +80,14 @@ def test_a_window_takes_what_became_known_in_it(tmp_path: Path) -> None:
 
 def test_an_empty_log_has_no_rows(tmp_path: Path) -> None:
     assert len(read(tmp_path / "none", 0, FOREVER)["impressions"]) == 0
-    log(tmp_path).close()
+    EventLog(tmp_path).close()
     assert len(read(tmp_path, 0, FOREVER)["impressions"]) == 0
 
 
 def test_a_full_segment_is_sealed_and_the_next_opened(tmp_path: Path) -> None:
-    writer = log(tmp_path, buffer_bytes=1, segment_bytes=500)
+    writer = EventLog(tmp_path, segment_bytes=500)
     for number in range(10):
-        writer.append(slate(number))
+        writer.write([slate(number)])
     names = [path.suffix for path in segments(tmp_path)]
     assert len(names) > 3
     assert names[:-1] == [".jsonl"] * (len(names) - 1)
@@ -96,9 +96,8 @@ def test_a_full_segment_is_sealed_and_the_next_opened(tmp_path: Path) -> None:
 
 
 def test_a_torn_line_is_not_a_row(tmp_path: Path) -> None:
-    writer = log(tmp_path)
-    writer.append(slate(0))
-    writer.flush()
+    writer = EventLog(tmp_path)
+    writer.write([slate(0)])
     path = segments(tmp_path)[0]
     whole = path.read_bytes()
     last = whole.rstrip(b"\n").rfind(b"\n") + 1
@@ -118,53 +117,109 @@ def test_a_foreign_file_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match="file/log"):
-        log(tmp_path / "file" / "log")
+        EventLog(tmp_path / "file" / "log")
 
 
-def test_a_record_is_flushed_within_the_second(tmp_path: Path) -> None:
-    now = [0.0]
-    writer = EventLog(tmp_path, clock=lambda: now[0])
-    writer.append(slate(0))
-    assert len(read(tmp_path, 0, FOREVER)["impressions"]) == 0
-    now[0] = 1.0
-    writer.append(slate(1))
-    assert len(read(tmp_path, 0, FOREVER)["impressions"]) == 4
+def test_what_was_written_is_there_for_others_at_once(tmp_path: Path) -> None:
+    writer = EventLog(tmp_path)
+    for number in range(3):
+        writer.write([slate(number)])
+        assert len(read(tmp_path, 0, FOREVER)["impressions"]) == 2 * (number + 1)
 
 
-def test_what_cannot_be_written_is_refused_and_the_log_goes_on(tmp_path: Path) -> None:
-    writer = log(tmp_path)
-    path = segments(tmp_path)[0]
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, limit[1]))
-        writer._buffer_bytes = 1
-        with pytest.raises(ServiceError, match="cannot be written"):
-            writer.append(slate(0))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, ignored)
-    writer.append(slate(1))
+@pytest.mark.parametrize("room", [0, 100], ids=["nothing", "a torn line"])
+def test_what_cannot_be_written_is_refused_and_the_log_goes_on(tmp_path: Path, room: int) -> None:
+    writer = EventLog(tmp_path)
+    writer.write([slate(0)])
+    with no_file_over(segments(tmp_path)[0].stat().st_size + room):
+        with pytest.raises(ServiceError, match="cannot be written: File too large"):
+            writer.write([slate(1)])
+        for _ in range(3):
+            with pytest.raises(ServiceError, match="cannot be written"):
+                writer.check()
+        assert len(segments(tmp_path)) == 1  # no empty one is left of each try
+    writer.check()
+    writer.write([slate(2)])
     writer.close()
-    assert read(tmp_path, 0, FOREVER)["impressions"]["request_id"].to_pylist() == ["r1", "r1"]
+    found = read(tmp_path, 0, FOREVER)["impressions"]["request_id"].to_pylist()
+    assert found == ["r0", "r0", "r2", "r2"]
+    assert b"".join(path.read_bytes() for path in segments(tmp_path)).count(b"\n") == 2
+
+
+def test_a_connection_never_gets_the_logs_lines(tmp_path: Path) -> None:
+    """The folder goes away, so that the full segment can be sealed no more and has no next one.
+
+    A log that closes its segment first and keeps the number writes into what is opened next.
+    """
+    folder = tmp_path / "served"
+    writer = EventLog(folder, segment_bytes=1)
+    folder.rename(tmp_path / "gone")
+    with suppress(ServiceError):
+        writer.write([slate(0)])
+    connections = [socket.socketpair() for _ in range(4)]  # these get the free numbers
+    for number in range(1, 4):
+        with suppress(ServiceError):
+            writer.write([slate(number)])
+    for client, server in connections:
+        server.close()
+        assert client.recv(1 << 16) == b""
+        client.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB and eight files."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=8", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_ends_neither_the_log_nor_a_connection(small_disk: Path) -> None:
+    folder = small_disk / "served"
+    writer = EventLog(folder, segment_bytes=2_000)
+    taken, reasons, connections = [], set(), []
+    for number in range(310):
+        try:
+            writer.write([slate(number)])
+            taken.append(f"r{number}")
+        except ServiceError as error:
+            reasons.add(str(error).rpartition(": ")[2])
+            connections.append(socket.socketpair())
+        if number == 300:  # somebody takes complete segments away
+            for path in folder.glob("*.jsonl"):
+                shutil.move(path, small_disk.parent)
+    writer.close()
+    assert reasons == {"No space left on device"}
+    assert taken[-1] == "r309"  # of itself, once there is room
+    for client, server in connections:
+        server.close()
+        assert client.recv(1 << 16) == b""
+        client.close()
+    found = read(small_disk.parent, 0, FOREVER)["impressions"]["request_id"].to_pylist()
+    assert found == [name for name in taken for _ in range(2)]
 
 
 WRITER = """
 import sys
 from pathlib import Path
-from tests.unit.stream.test_served_log import log, slate
-writer = log(Path(sys.argv[1]), buffer_bytes=int(sys.argv[2]), segment_bytes=20_000)
+from roiflow.stream.served_log import EventLog
+from tests.unit.stream.test_served_log import slate
+writer = EventLog(Path(sys.argv[1]), segment_bytes=20_000)
 number = 0
 while True:
-    writer.append(slate(number))
+    writer.write([slate(number)])
     number += 1
     print(number, flush=True)
 """
 
 
-@pytest.mark.parametrize("buffer_bytes", [1, 2_000])
-def test_a_killed_process_loses_at_most_its_buffer(tmp_path: Path, buffer_bytes: int) -> None:
-    command = [sys.executable, "-c", WRITER, str(tmp_path), str(buffer_bytes)]
+def test_a_killed_process_loses_nothing_that_it_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
         lines = [child.stdout.readline() for _ in range(200)]
@@ -173,5 +228,5 @@ def test_a_killed_process_loses_at_most_its_buffer(tmp_path: Path, buffer_bytes:
     told = int([line for line in lines if line.endswith("\n")][-1])
     requests = read(tmp_path, 0, FOREVER)["impressions"]["request_id"].to_pylist()
     kept = len(requests) // 2
-    assert kept >= told - buffer_bytes // 200 - 1  # a record has over 200 bytes
+    assert kept >= told
     assert requests == [f"r{number}" for number in range(kept) for _ in range(2)]

@@ -39,11 +39,11 @@ def impressions(arrivals: ServedLogArrivals, limit: int = 100) -> list[str]:
 
 
 def test_segments_that_are_sealed_meanwhile_are_read_once(tmp_path: Path) -> None:
-    log = EventLog(tmp_path, buffer_bytes=1, segment_bytes=300)
+    log = EventLog(tmp_path, segment_bytes=300)
     arrivals = ServedLogArrivals(tmp_path)
     found = []
     for number in range(40):
-        log.append(click(f"i{number}", 1 + number))
+        log.write([click(f"i{number}", 1 + number)])
         found += impressions(arrivals, 3) if number % 3 == 0 else []
     log.close()
     assert found + impressions(arrivals) == [f"i{number}" for number in range(40)]
@@ -51,10 +51,10 @@ def test_segments_that_are_sealed_meanwhile_are_read_once(tmp_path: Path) -> Non
 
 
 def test_two_writers_are_both_read(tmp_path: Path) -> None:
-    logs = [EventLog(tmp_path, buffer_bytes=1) for _ in range(2)]
+    logs = [EventLog(tmp_path) for _ in range(2)]
     arrivals, found = ServedLogArrivals(tmp_path), list[str]()
     for number in range(20):
-        logs[number % 2].append(click(f"i{number}", 1 + number))
+        logs[number % 2].write([click(f"i{number}", 1 + number)])
         found += impressions(arrivals)
     assert found == [f"i{number}" for number in range(20)]
 
@@ -73,9 +73,9 @@ def test_a_line_comes_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_reading_goes_on_where_it_was_left(tmp_path: Path) -> None:
-    log = EventLog(tmp_path, buffer_bytes=1)
+    log = EventLog(tmp_path)
     for number in range(10):
-        log.append(click(f"i{number}", 1 + number))
+        log.write([click(f"i{number}", 1 + number)])
     first = ServedLogArrivals(tmp_path).poll(4, 0.0)
     later = ServedLogArrivals(tmp_path)
     later.seek(first.position)
