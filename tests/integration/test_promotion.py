@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +89,25 @@ def decision(version: Registered, over: Registered | None) -> dict[str, Any]:
 
 def champion(registry: Registry) -> int | None:
     found = registry.by_alias(NAME, CHAMPION)
-    return found and found.version
+    return None if found is None else found.version
 
 
 def log(registry: Registry) -> list[tuple[int, int | None, str]]:
     return [(line.version, line.previous, line.by) for line in registry.promotions(NAME)]
 
 
-def cut(*_: object) -> None:
-    raise Cut
+@contextmanager
+def ends_at(owner: object, step: str, how: BaseException | None = None) -> Iterator[None]:
+    """The block does not get past a step of promoting."""
+    end = how or Cut()
+
+    def fail(*_: object) -> None:
+        raise end
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, step, fail)
+        with pytest.raises(type(end)):
+            yield
 
 
 STEPS = {
@@ -112,8 +124,7 @@ class TestCutShort:
     def test_a_retry_moves_the_alias_and_logs_it_once(
         self, registry: Registry, versions: dict[str, Registered], step: str
     ) -> None:
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
-            patch.setattr(*STEPS[step], cut)
+        with ends_at(*STEPS[step]):
             promote.promote(registry, versions["A"], decision(versions["A"], None))
         for _ in range(2):
             promote.promote(registry, versions["A"], decision(versions["A"], None))
@@ -131,8 +142,7 @@ class TestCutShort:
     def test_a_move_that_nobody_retries_is_logged_by_the_next(
         self, registry: Registry, versions: dict[str, Registered]
     ) -> None:
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
-            patch.setattr(Registry, "_keep", cut)
+        with ends_at(Registry, "_keep"):
             promote.promote(registry, versions["A"], decision(versions["A"], None))
         promote.promote(registry, versions["B"], decision(versions["B"], versions["A"]))
         assert champion(registry) == 2
@@ -141,11 +151,7 @@ class TestCutShort:
     def test_a_refused_move_is_no_line(
         self, registry: Registry, versions: dict[str, Registered]
     ) -> None:
-        def refuse(*_: object) -> None:
-            raise RegistryError("setting the alias: the store is locked")
-
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(RegistryError):
-            patch.setattr(Registry, "set_alias", refuse)
+        with ends_at(Registry, "set_alias", RegistryError("the store is locked")):
             promote.promote(registry, versions["A"], decision(versions["A"], None))
         assert log(registry) == []
         promote.promote(registry, versions["B"], decision(versions["B"], None))
@@ -196,8 +202,7 @@ class TestOverride:
         self, registry: Registry, versions: dict[str, Registered], step: str
     ) -> None:
         self.replaced(registry, versions)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
-            patch.setattr(*STEPS[step], cut)
+        with ends_at(*STEPS[step]):
             approve.main("simulator", 1, "Ada", "B shows nothing new")
         assert registry.get(NAME, 1).tags["decision"] == "first"
         approve.main("simulator", 1, "Ada", "B shows nothing new")
