@@ -16,13 +16,13 @@ setup: .venv/installed  ## make .venv with every package of requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-demo: setup  ## four weeks of data to a served slate, a report and two further weeks
-	$(BIN)/roiflow demo --source $(SOURCE)
+demo: setup  ## four weeks of data to a served slate, a report and two further weeks; SOURCE=, WEEK=
+	$(BIN)/roiflow demo --source $(SOURCE) $(if $(WEEK),--week $(WEEK))
 
 up: setup  ## leave the platform running
 	$(BIN)/roiflow up
 
-down:  ## end exactly what `up` started
+down:  ## end exactly what `demo` or `up` started
 	$(BIN)/roiflow down
 
 test: setup lint  ## every test, in small

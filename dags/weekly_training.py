@@ -1,7 +1,7 @@
 """One week of data to a served model: the stages of dvc.yaml, then the effects."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, t
 
 from _connection import uri_of
 from _dvc import read_stages
+from _reason import in_one_line
 
 if TYPE_CHECKING:
     from roiflow.settings import Settings
@@ -67,33 +68,97 @@ EFFECTS = (
 """Task, the job it calls with its arguments, and what it is for."""
 
 
-def week_of(params: dict[str, Any], run_after: datetime) -> str:
-    """The week asked for, or else the ISO week that ended last before the run."""
-    year, number, _ = (run_after - timedelta(days=7)).isocalendar()
-    return str(params["week"] or f"{year:04d}-W{number:02d}")
-
-
 def settings_of(params: dict[str, Any]) -> "Settings":
-    """Where things are; the database is the Airflow connection's unless ROIFLOW_SQL names one."""
+    """Where things are: the form's folder and connection, else the scheduler's environment."""
     from pydantic import SecretStr
 
     from roiflow.settings import Settings
 
     settings = Settings()
-    if params["source"] != "sql" or settings.sql is not None:
+    if params["data_folder"]:
+        settings = Settings(data_folder=params["data_folder"])
+    if params["source"] != "sql" or settings.sql is not None or not params["sql_connection"]:
         return settings
     return settings.model_copy(update={"sql": SecretStr(uri_of(params["sql_connection"]))})
 
 
 def in_run(work: Callable[[Path, Path], None]) -> None:
     """Call `work` with the run's checkout and the home of everything that outlives a run."""
-    from roiflow.run import checkout_of
     from roiflow.settings import Settings
 
-    context = get_current_context()
-    home = REPOSITORY / Settings().home
-    week = week_of(context["params"], context["dag_run"].run_after)
-    work(checkout_of(home, context["params"]["source"], week), home)
+    checkout = Path(get_current_context()["ti"].xcom_pull(task_ids="prepare"))
+    with in_one_line():
+        work(checkout, REPOSITORY / Settings().home)
+
+
+@task(doc_md="Choose the week where none is named; skip the run where all is tested.")
+def choose_week() -> str:
+    """Where none is named, the newest that no finished run has tested."""
+    from roiflow.stages.ingest import open_source
+    from roiflow.weekly.choice import ingest_of, next_week
+
+    params = get_current_context()["params"]
+    if params["week"]:
+        return str(params["week"])
+    with in_one_line():
+        settings = settings_of(params)
+        ingest = ingest_of(REPOSITORY, params["source"])
+        week = next_week(ingest, open_source(ingest, settings), REPOSITORY / settings.home)
+    print(f"week: {week}")
+    return str(week)
+
+
+@task(doc_md="Simulated world: let the champion of the week before fill this week's slates.")
+def serve_week(week: str) -> str | None:
+    """In the simulated world the week is played first; the serving policy's version."""
+    from roiflow.data.weeks import Week
+    from roiflow.settings import Settings
+    from roiflow.weekly import serve
+    from roiflow.weekly.choice import SIMULATOR
+
+    source = get_current_context()["params"]["source"]
+    if source != SIMULATOR:
+        print(f"{source} is not a simulated world: nothing to serve")
+        return None
+    with in_one_line():
+        version = serve.serve_week(REPOSITORY / Settings().home, Week.parse(week), print)
+    print(f"{week} is served by {version or 'the logging policy'}")
+    return version
+
+
+@task(doc_md="Make the run's checkout from the code and parameters as they are now.")
+def prepare(week: str) -> str:
+    """The run's checkout; every later task works in it."""
+    from roiflow.run import prepare as prepare_run
+    from roiflow.settings import Settings
+
+    source = get_current_context()["params"]["source"]
+    with in_one_line():
+        return str(prepare_run(REPOSITORY, REPOSITORY / Settings().home, source, week))
+
+
+@task
+def reproduce(stage: str) -> None:
+    """One stage of dvc.yaml; only those that read the source are told where it is."""
+    from roiflow.run import READERS, repro
+
+    if stage not in READERS:
+        in_run(lambda checkout, home: repro(checkout, home, [stage], print))
+        return
+    own = settings_of(get_current_context()["params"])
+    folder, sql = own.data_folder, own.sql
+    in_run(
+        lambda checkout, home: repro(checkout, home, [stage], print, sql=sql, data_folder=folder)
+    )
+
+
+@task
+def effect(command: str) -> None:
+    """One job."""
+    from roiflow.run import job
+
+    name, *arguments = command.split()
+    in_run(lambda checkout, home: job(checkout, home, name, arguments, print))
 
 
 @dag(
@@ -107,8 +172,10 @@ def in_run(work: Callable[[Path, Path], None]) -> None:
 Pulls a week, runs the stages of `dvc.yaml` in a checkout of the run's own, decides, registers the
 model package in MLflow, and serves it.
 
-* **When a task fails** its last line says why; earlier outputs are intact. Put right what it names
-  and clear the task: finished stages are not run again.
+* **When a task fails** its XCom `reason` and its log's last line say why; earlier outputs are
+  intact. Put right what it names and clear the task: finished stages are not run again.
+* **No week named?** The newest that the source holds and no finished run has tested; the simulated
+  world plays its next week. Where there is none, the tasks are skipped and `reason` says so.
 * **Ran before?** The same week, code and parameters change nothing.
 * **By hand**: `dvc repro` runs the same stages; `roiflow demo` triggers this DAG.
 """,
@@ -125,11 +192,17 @@ model package in MLflow, and serves it.
             type=["null", "string"],
             pattern=r"^\d{4}-W\d{2}$",
             title="Week",
-            description="The ISO week to test on: 2026-W04. Empty: the week that ended last.",
+            description="The ISO week to test on: 2026-W04. Empty: the newest that is not tested.",
+        ),
+        "data_folder": Param(
+            None,
+            type=["null", "string"],
+            title="Folder or URL",
+            description="Of the source's own files. Empty: the scheduler's ROIFLOW_DATA_FOLDER.",
         ),
         "sql_connection": Param(
             "roiflow_sql",
-            type="string",
+            type=["null", "string"],
             title="Connection",
             description="Airflow connection of the source sql's database; no other source asks it.",
         ),
@@ -137,34 +210,10 @@ model package in MLflow, and serves it.
 )
 def weekly_training() -> None:
     """Render the stages of dvc.yaml, then the effects, as one chain of tasks."""
-
-    @task(doc_md="Make the run's checkout from the code and parameters as they are now.")
-    def prepare() -> str:
-        from roiflow.run import prepare as prepare_run
-        from roiflow.settings import Settings
-
-        context = get_current_context()
-        home = REPOSITORY / Settings().home
-        source = context["params"]["source"]
-        week = week_of(context["params"], context["dag_run"].run_after)
-        return str(prepare_run(REPOSITORY, home, source, week))
-
-    @task
-    def reproduce(stage: str) -> None:
-        from roiflow.run import READERS, repro
-
-        params = get_current_context()["params"]
-        sql = settings_of(params).sql if stage in READERS else None
-        in_run(lambda checkout, home: repro(checkout, home, [stage], print, sql=sql))
-
-    @task
-    def effect(command: str) -> None:
-        from roiflow.run import job
-
-        name, *arguments = command.split()
-        in_run(lambda checkout, home: job(checkout, home, name, arguments, print))
-
-    first = prepare()
+    week = choose_week()
+    first = prepare(week)  # type: ignore[arg-type]
+    served = serve_week(week)  # type: ignore[arg-type]
+    first.set_upstream(served)
     done: dict[str, Any] = {}
     for stage in read_stages(REPOSITORY / "dvc.yaml"):
         step = reproduce.override(task_id=stage.name, doc_md=f"`{stage.command}`")(stage.name)

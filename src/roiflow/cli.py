@@ -10,7 +10,8 @@ from roiflow.cli_simulate import simulate
 from roiflow.cli_status import status
 from roiflow.cli_stream import stream
 from roiflow.entry import exit_on_expected
-from roiflow.terminal import finished, here, progress
+from roiflow.progress import progress
+from roiflow.terminal import finished, here
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +26,7 @@ app = typer.Typer(
     help="""
 Raise the return on ad spend, week after week, and prove it.
 
-Run it inside the repository. A first look: `roiflow demo`, then `roiflow up`.
+Run it inside the repository. A first look: `roiflow demo`; `roiflow down` ends what it started.
 
 `params.yaml` holds every number; the environment says where things are: `ROIFLOW_HOME` (default
 `.roiflow`), `ROIFLOW_DATA_FOLDER` (files of kuairand, open_bandit, files), `ROIFLOW_SQL` (the URI
@@ -58,14 +59,15 @@ def demo(
 
     Airflow runs the DAG `weekly_training`: pull, validate, features, training, policy, evaluation,
     export, gate, registration, promotion, Bento, deployment, drift report, weekly report. In the
-    simulated world the served policy then produces further weeks itself. A second run redoes no
-    finished work.
+    simulated world the served policy then produces further weeks itself. Without a week it is the
+    newest that the source holds. The platform runs on, its pages show the runs; `roiflow down`
+    ends it. A second run redoes no finished work.
 
         roiflow demo
 
         roiflow demo --source complete_journey
     """
-    from roiflow.demo import demo as run_demo
+    from roiflow.demo.main import demo as run_demo
 
     repository, settings, console = here()
     run_demo(repository, settings, source, week, further, console)
@@ -80,14 +82,10 @@ def up() -> None:
     from roiflow import platform
 
     repository, settings, console = here()
-    with progress(console, "start") as show:
-        running = platform.up(settings, repository, show)
-    found = platform.airflow_password(settings.home)
-    notes = {"airflow-api-server": f"user {found[0]}, password {found[1]}" if found else ""}
-    for name, one in sorted(running.items()):
-        line = f"{name:<24} {one.address}  {notes.get(name, '')}"
-        console.print(line.rstrip(), soft_wrap=True, highlight=False)
-    console.print(f"{'logs':<24} {settings.logs}", soft_wrap=True, highlight=False)
+    with progress("start") as show:
+        platform.up(settings, repository, show)
+    for name, place in {**platform.addresses(settings), "logs": settings.logs}.items():
+        console.print(f"{name:<24} {place}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -139,13 +137,12 @@ def pull(
 
 @app.command()
 def report(source: Source = "simulator", week: Week = None) -> None:
-    """Write a finished week's HTML report again and say where it is."""
-    from roiflow.demo import last_week
-    from roiflow.params import load_params
+    """Write a finished week's HTML report again and say where it is; without a week, the newest."""
     from roiflow.run import checkout_of, job
+    from roiflow.weekly.choice import last_finished
 
-    repository, settings, console = here()
-    named = week or last_week(load_params(repository / "params.yaml"), source)
+    _, settings, console = here()
+    named = week or str(last_finished(settings.home, source))
     checkout = finished(checkout_of(settings.home, source, named))
     with console.status(f"report of {source} {named}"):
         job(checkout, settings.home, "report", [*REPORT_INPUTS, REPORT], lambda _: None)
@@ -194,19 +191,20 @@ def approve(
 def leaderboard(source: Source = "simulator", week: Week = None) -> None:
     """Train every ranker on one split of a week and compare their AUCs on its test week.
 
+    Without a week it is the newest that the source holds.
     Intervals are over users; the lead is the leading ranker's, with an interval of its own.
 
         roiflow leaderboard --source kuairand
     """
     from roiflow import features as feature_table
-    from roiflow.demo import last_week
+    from roiflow.demo.main import first_week
     from roiflow.evaluation.leaderboard import leaderboard as compare
     from roiflow.params import load_params
     from roiflow.run import READERS, prepare, repro
 
     repository, settings, console = here()
-    named = week or last_week(load_params(repository / "params.yaml"), source)
-    with progress(console, "prepare") as show:
+    named = str(first_week(repository, settings, source, week))
+    with progress("prepare") as show:
         checkout = prepare(repository, settings.home, source, named)
         for number, stage in enumerate((*READERS, "validate", "build_features")):
             show(0.08 * number, stage)

@@ -7,7 +7,8 @@ import typer
 from typer.core import TyperGroup
 
 from roiflow.data.weeks import MICROS_PER_WEEK
-from roiflow.terminal import finished, here, progress
+from roiflow.progress import progress
+from roiflow.terminal import finished, here
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,13 +74,12 @@ def weeks_command(
     repository, settings, console = here()
     first = IsoWeek.parse(week)
     if served:
-        from roiflow.demo import WeekDone, serve_next_week
         from roiflow.run import checkout_of
+        from roiflow.weekly.serve import serve_week
 
-        before = str(first.plus(-1))
-        checkout = finished(checkout_of(settings.home, "simulator", before))
+        finished(checkout_of(settings.home, "simulator", str(first.plus(-1))))
         with console.status(f"serve {week}") as status:
-            serve_next_week(settings, WeekDone(before, {}, checkout), status.update)
+            serve_week(settings.home, first, status.update)
         console.print(f"{week} is in {settings.lake / 'simulator'}")
         return
     if folder is None:
@@ -100,7 +100,7 @@ def _write_world(
 
     params = load_params(repository / "params.yaml").ingest.simulator
     started = time.perf_counter()
-    with progress(console, "simulate") as show:
+    with progress("simulate") as show:
         events = write_weeks(params, folder, weeks, len(os.sched_getaffinity(0)), show)
     seconds = time.perf_counter() - started
     write_planted(folder, World(params), weeks[-1])
@@ -138,7 +138,7 @@ def loop_command(
     repository, settings, console = here()
     seeds: list[int] | list[None] = seed or [None]
     loops = [open_loop(repository, settings, one) for one in seeds]
-    with progress(console, "loop") as show:
+    with progress("loop") as show:
         if len(loops) == 1:
             results = [run_loop(loops[0], weeks, show)]
         else:
@@ -178,7 +178,7 @@ def fidelity_command(
     worlds = [load_params(path).ingest.simulator for path in files]
     names = log or list(LOGS)
     sections = []
-    with progress(console, "fidelity") as show:
+    with progress("fidelity") as show:
         for number, name in enumerate(names):
             show(number / len(names), name)
             real = read_log(name, settings.data_folder)
@@ -223,7 +223,7 @@ def truth_command(
     ]  # fmt: skip
     names = ("clicks", "conversions", "revenue", "cost", "value", "roi")
     table = Table("policy", *names, title=f"{week}, {world.params.scenario}")
-    with progress(console, week) as show:
+    with progress(week) as show:
         for number, policy in enumerate(policies):
             show(number / len(policies), policy.policy_version)
             # The greedy ones decide alike in every draw, unless budgets run out by chance.
@@ -258,7 +258,7 @@ def fit_command(
     repository, _, console = here()
     params = load_params(repository / "params.yaml").ingest.simulator
     table = Table("week", "pairs", "purchases", "AUC", "log loss", "of the base rate", "PCOC")
-    with progress(console, "fit") as show:
+    with progress("fit") as show:
         population = PanelPopulation(params)
         first = population.first_week
         held = (population.last_week.start - first.start) // MICROS_PER_WEEK
@@ -301,7 +301,7 @@ def calibrate_command(
     params = repository / "params.yaml"
     world = load_params(params).ingest.simulator
     real = read_log(log, settings.data_folder)
-    with progress(console, "calibrate") as show:
+    with progress("calibrate") as show:
         done = calibrate(world, real, users, show)
     fitted = {f"ingest.simulator.{key}": value for key, value in done.values.items()}
     text = with_values(params.read_text(), {"ingest.simulator.world": "synthetic", **fitted})

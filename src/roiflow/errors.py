@@ -4,7 +4,8 @@ RoiflowError
 ├── ContractError        a table breaks the data contract
 │   └── QuarantineLimit  too many rows of a week were quarantined
 ├── SourceError          a source cannot give what was asked
-│   └── UnknownWeek      the source holds no such week
+│   ├── UnknownWeek      the source holds no such week
+│   └── NothingNew       a finished run has tested the newest week already
 ├── ParamsError          params.yaml is wrong
 ├── PropensityError      a propensity is outside (0, 1] or missing where it is needed
 ├── ParityError          two paths that must agree do not
@@ -34,6 +35,10 @@ class SourceError(RoiflowError):
 
 class UnknownWeek(SourceError):
     """The source holds no such week."""
+
+
+class NothingNew(SourceError):
+    """A finished run has tested the source's newest week; there is nothing to do, not a fault."""
 
 
 class ParamsError(RoiflowError):

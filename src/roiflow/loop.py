@@ -25,7 +25,6 @@ import yaml
 from roiflow import candidates, features
 from roiflow import columns as c
 from roiflow.data.weeks import Week
-from roiflow.demo import WeekDone, serve_next_week
 from roiflow.errors import RunError
 from roiflow.evaluation.closed_loop import SERVED, LoopResult, WeekOutcome
 from roiflow.evaluation.ranker_chooser import KnownWeek, RankerChooser
@@ -46,6 +45,7 @@ from roiflow.simulator.source import shown
 from roiflow.simulator.truth import expected_value_of
 from roiflow.simulator.truth import truth as true_value
 from roiflow.simulator.world import World
+from roiflow.weekly.serve import serve_week
 
 SOURCE = "simulator"
 RESULT = "loop.json"
@@ -243,8 +243,7 @@ def run_week(loop: Loop, week: Week, first: bool, watch: Stopwatch) -> WeekOutco
     before = None if first else loop.checkout(week.plus(-1))
     if before is not None and outcome_of(before)["champion"]:
         watch.start("serve")
-        done = WeekDone(str(week.plus(-1)), {}, before)
-        serve_next_week(loop.settings, done, lambda _: None)
+        serve_week(loop.home, week, lambda _: None)
     watch.start("prepare")
     checkout = prepare(loop.repository, loop.home, SOURCE, str(week), values=loop.values)
 

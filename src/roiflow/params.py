@@ -130,13 +130,7 @@ class WindowParams(Section):
     weeks: Count
 
 
-class PublishedParams(WindowParams):
-    """A data set that does not grow; `last_week` is what the demo takes."""
-
-    last_week: WeekName
-
-
-class CompleteJourneyParams(PublishedParams):
+class CompleteJourneyParams(WindowParams):
     """The Complete Journey panel."""
 
     history_weeks: Count
@@ -166,20 +160,11 @@ class IngestParams(Section):
     week: WeekName
     simulator: SimulatorParams
     complete_journey: CompleteJourneyParams
-    kuairand: PublishedParams
-    open_bandit: PublishedParams
+    kuairand: WindowParams
+    open_bandit: WindowParams
     files: WindowParams
     sql: SqlParams
     stream: WindowParams
-
-    @property
-    def last_weeks(self) -> dict[str, str]:
-        """The week the demo ends with, of each source that has one: the chosen source's `week`."""
-        sections = (self.complete_journey, self.kuairand, self.open_bandit)
-        names = ("complete_journey", "kuairand", "open_bandit")
-        return dict(zip(names, (section.last_week for section in sections), strict=True)) | {
-            self.source: self.week
-        }
 
     @property
     def weeks(self) -> int:

@@ -1,16 +1,24 @@
 """The whole platform on this machine: up, down, status."""
 
 import json
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
+
 from roiflow.deployment import local, placed, processes, release
-from roiflow.deployment.processes import Running
+from roiflow.deployment.airflow import Airflow
+from roiflow.deployment.processes import Running, Server
 from roiflow.deployment.start_page import write_start_page
+from roiflow.errors import ServiceError
 from roiflow.settings import Settings
 
 AIRFLOW_PORT, MLFLOW_PORT, EVIDENTLY_PORT = 8080, 5000, 8000
 """Preferred ports; a taken one gives way to a free one."""
+
+API_SERVER, SCHEDULER = "airflow-api-server", "airflow-scheduler"
 
 Progress = Callable[[float, str], None]
 
@@ -25,48 +33,40 @@ def up(
     `down` ends it.
     """
     home = settings.home.absolute()
-    progress(0.0, "Redis")
-    url = release.ensure_redis(home, settings.redis_url)
-    progress(0.1, "slate service, start page")
-    release.serve(home, placed.current(home), url)
-    progress(0.15, "stream")
-    _start_stream(settings, home, repository, url)
     there = processes.running(home)
-    progress(0.2, "MLflow, Evidently")
-    servers = [
-        local.mlflow(home, settings.registry_uri, _port(there, "mlflow", MLFLOW_PORT)),
-        local.evidently(home / "evidently", _port(there, "evidently", EVIDENTLY_PORT)),
-    ]
-    processes.start(servers, home)
-    progress(0.4, "Airflow")
-    _start_airflow(home, repository, _port(there, "airflow-api-server", AIRFLOW_PORT))
+    port = _port(there, API_SERVER, AIRFLOW_PORT)
+    environment = airflow_environment(home, repository, port)
+    airflow = local.airflow(environment, port)
+    with ThreadPoolExecutor(1) as aside:
+        new = any(server.name not in there for server in airflow)
+        migrated = aside.submit(local.migrate_airflow, environment) if new else None
+        progress(0.0, "Redis, Airflow's database")
+        url = release.ensure_redis(home, settings.redis_url)
+        progress(0.1, "slate service, start page")
+        release.serve(home, placed.current(home), url)
+        if migrated:
+            migrated.result()
+    progress(0.3, "Airflow, MLflow, Evidently, the stream")
+    mlflow = local.mlflow(home, settings.registry_uri, _port(there, "mlflow", MLFLOW_PORT))
+    pages = local.evidently(home / "evidently", _port(there, "evidently", EVIDENTLY_PORT))
+    processes.start([*airflow, mlflow, pages, *_stream(settings, home, repository, url)], home)
     write_start_page(settings)
     progress(1.0, "up")
     return status(settings)
 
 
-def _start_stream(settings: Settings, home: Path, repository: Path, redis_url: str) -> None:
+def _stream(settings: Settings, home: Path, repository: Path, redis_url: str) -> list[Server]:
     """The consumer; where a broker is named, what sends it the served log as well."""
     commands, environment = ["consume"], {"ROIFLOW_REDIS_URL": redis_url}
     if settings.kafka:
         commands, environment["ROIFLOW_KAFKA"] = ["consume", "forward"], settings.kafka
-    processes.start(
-        [local.stream(home, repository, command, environment) for command in commands], home
-    )
+    return [local.stream(home, repository, command, environment) for command in commands]
 
 
 def _port(there: dict[str, Running], name: str, preferred: int) -> int:
     if name in there:
         return int(there[name].address.rsplit(":", 1)[1])
     return processes.free_port(preferred)
-
-
-def _start_airflow(home: Path, repository: Path, port: int) -> None:
-    environment = airflow_environment(home, repository, port)
-    servers = local.airflow(environment, port)
-    if any(server.name not in processes.running(home) for server in servers):
-        local.migrate_airflow(environment)
-        processes.start(servers, home)
 
 
 def airflow_environment(home: Path, repository: Path, port: int) -> dict[str, str]:
@@ -82,6 +82,40 @@ def airflow_password(home: Path) -> tuple[str, str] | None:
         return None
     user, password = next(iter(json.loads(path.read_text()).items()))
     return str(user), str(password)
+
+
+def open_airflow(settings: Settings) -> Airflow:
+    """The running Airflow's API. Raises ServiceError where it does not run."""
+    api, login = status(settings).get(API_SERVER), airflow_password(settings.home)
+    if api is None or login is None:
+        raise ServiceError(f"{settings.home.absolute()}: no Airflow runs here: roiflow up")
+    return Airflow(api.address, *login)
+
+
+def require_same_places(settings: Settings) -> None:
+    """Raises ServiceError where a running scheduler has other places than this environment names.
+
+    Its tasks would read another database or registry. A folder is handed to each run instead.
+    """
+    scheduler = status(settings).get(SCHEDULER)
+    if scheduler is None:
+        return
+    theirs = psutil.Process(scheduler.pid).environ()
+    names = {f"ROIFLOW_{name.upper()}" for name in Settings.model_fields}
+    own = (names - {"ROIFLOW_HOME", "ROIFLOW_DATA_FOLDER"}) & os.environ.keys()
+    if other := sorted(name for name in own if os.environ[name] != theirs.get(name)):
+        raise ServiceError(
+            f"the running Airflow was started with another {other[0]} than is set now: "
+            "roiflow down, then again"
+        )
+
+
+def addresses(settings: Settings) -> dict[str, str]:
+    """Name and address of what runs, the user and password of Airflow's UI beside it."""
+    found = airflow_password(settings.home)
+    notes = {API_SERVER: f"  user {found[0]}, password {found[1]}" if found else ""}
+    running = sorted(status(settings).items())
+    return {name: f"{one.address}{notes.get(name, '')}" for name, one in running}
 
 
 def status(settings: Settings) -> dict[str, Running]:

@@ -260,16 +260,20 @@ def repro(
     show: Show,
     patience: float = 600.0,
     sql: SecretStr | None = None,
+    data_folder: Path | None = None,
 ) -> None:
     """`dvc repro` of exactly these stages; waits up to `patience` seconds for DVC's locks.
 
-    `sql` reaches the stages as ROIFLOW_SQL, in their environment alone.
+    `sql` and `data_folder` reach the stages as ROIFLOW_SQL and ROIFLOW_DATA_FOLDER, in their
+    environment alone.
     Raises RunError with the stage's own last error line.
     """
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", *stages]
     variables = environment(checkout, home)
     if sql is not None:
         variables["ROIFLOW_SQL"] = sql.get_secret_value()
+    if data_folder is not None:
+        variables["ROIFLOW_DATA_FOLDER"] = str(data_folder)
     deadline = time.monotonic() + patience
     while True:
         code, tail = _stream(command, checkout, variables, show)

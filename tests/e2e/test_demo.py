@@ -1,7 +1,8 @@
-"""The main job in small, in a fresh clone: data to served slates, twice; then a proof."""
+"""The main job in small, in a fresh clone: data to served slates, by Airflow, its API and pages."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -10,10 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from roiflow import platform
+from roiflow.data.schemas import SCHEMAS
+from roiflow.data.weeks import Week
+from roiflow.demo.weeks import DAG, fault
+from roiflow.deployment.airflow import Airflow, RunState
+from roiflow.run import checkout_of
+from roiflow.settings import Settings
+from tests.browser import open_browser, press_trigger, wait_for_end
 from tests.clones import clone_tree
 from tests.worlds import planted_content
 
@@ -27,6 +37,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "report_drift": {"sample_rows": 2000},
 }
 WORLD = {"users": 600, "ads": 40}
+WEEKS = ("2026-W04", "2026-W05")
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -48,15 +59,23 @@ class Place:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr + self.log_tail()
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
-
-    def log_tail(self) -> str:
-        logs = sorted(self.home.glob("logs/demo-*.log"), key=lambda path: path.stat().st_mtime)
-        return logs[-1].read_text()[-4000:] if logs else ""
 
     def run(self, week: str) -> Path:
         return self.home / "runs" / f"simulator-{week}"
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(home=self.home)
+
+    def outputs(self, week: str) -> dict[str, int]:
+        """When each file that a stage left was written."""
+        run = self.run(week)
+        lock = yaml.safe_load((run / "dvc.lock").read_text())["stages"]
+        places = [run / out["path"] for stage in lock.values() for out in stage["outs"]]
+        files = [file for place in places for file in (place, *place.rglob("*")) if file.is_file()]
+        return {str(file): file.stat().st_mtime_ns for file in files}
 
     def read(self, week: str, name: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((self.run(week) / name).read_text())
@@ -82,18 +101,49 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def first(place: Place) -> str:
-    return place.roiflow("demo", "--further", "1")
+    return place.roiflow("demo", "--further", "0")
 
 
 @pytest.fixture(scope="module")
-def second(place: Place, first: str) -> str:
-    return place.roiflow("demo", "--further", "1")
+def airflow(place: Place, first: str) -> Iterator[Airflow]:
+    with platform.open_airflow(place.settings) as opened:
+        yield opened
 
 
-def test_every_station_left_its_mark(place: Place, first: str) -> None:
-    for title in ("Seconds by task", "Test week by test week", "True value", "Requests to the"):
-        assert title in first
-    for week in ("2026-W04", "2026-W05"):
+@pytest.fixture(scope="module")
+def untouched(
+    place: Place, airflow: Airflow, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunState, str]:
+    """A run of the form as it stands: pressed in a browser where there is one, or else posted."""
+    before = {run["dag_run_id"] for run in airflow.runs(DAG)}
+    by = press(place, airflow, tmp_path_factory.mktemp("browser"))
+    if by.startswith("API"):
+        airflow.trigger(DAG, {})
+    (run_id,) = {run["dag_run_id"] for run in airflow.runs(DAG)} - before
+    return airflow.follow(DAG, run_id, lambda _: None), by
+
+
+def press(place: Place, airflow: Airflow, folder: Path) -> str:
+    """Who pressed Trigger, or why nobody could."""
+    login = platform.airflow_password(place.home)
+    assert login is not None
+    try:
+        with open_browser(folder) as browser:
+            press_trigger(browser, airflow, DAG, login)
+            return f"browser, which saw {wait_for_end(browser, 900.0)}"
+    except pytest.skip.Exception as why:
+        return f"API: {why}"
+
+
+@pytest.fixture(scope="module")
+def second(place: Place, untouched: tuple[RunState, str]) -> tuple[dict[str, dict[str, int]], str]:
+    """What the stages had left of both weeks before, and what a second demo over them says."""
+    before = {week: place.outputs(week) for week in WEEKS}
+    return before, place.roiflow("demo", "--further", "1")
+
+
+def test_every_station_left_its_mark(place: Place, untouched: tuple[RunState, str]) -> None:
+    for week in WEEKS:
         run = place.run(week)
         lock = yaml.safe_load((run / "dvc.lock").read_text())
         assert sorted(lock["stages"]) == sorted(STAGES)
@@ -117,7 +167,47 @@ def test_every_station_left_its_mark(place: Place, first: str) -> None:
     assert json.loads(promotions[0])["version"] == 1
 
 
-def test_the_served_policy_made_the_second_week(place: Place, first: str) -> None:
+def test_the_demo_leaves_the_platform_up_and_says_where(place: Place, first: str) -> None:
+    for title in ("Seconds by task", "Test week by test week", "True value", "Requests to the"):
+        assert title in first
+    running = platform.status(place.settings)
+    assert {"redis", "nginx", "mlflow", "evidently", "airflow-scheduler"} < running.keys()
+    login = platform.airflow_password(place.home)
+    assert login is not None
+    assert f"user {login[0]}, password {login[1]}" in first
+    for name in ("mlflow", "evidently", "airflow-api-server"):
+        assert running[name].address in first
+        page = httpx.get(running[name].address, follow_redirects=True, trust_env=False)
+        assert page.status_code == 200
+
+
+def test_airflow_shows_the_run_with_its_durations_and_how_far_it_was(
+    place: Place, airflow: Airflow, first: str
+) -> None:
+    run = airflow.runs(DAG)[-1]
+    assert (run["state"], run["conf"]) == ("success", {"source": "simulator", "week": "2026-W04"})
+    state = airflow.state(DAG, run["dag_run_id"])
+    assert {task.name for task in state.tasks} > set(STAGES)
+    assert all(task.seconds > 0 for task in state.tasks)
+    assert 0 < max(task.seconds for task in state.tasks) < state.seconds
+    logs = "".join(line for name in STAGES for line in airflow.log(DAG, run["dag_run_id"], name))
+    assert re.search(r"^\w+: .+ \(\d+ %\)$", logs, re.MULTILINE)
+
+
+def test_trigger_pressed_in_a_browser_with_the_form_untouched_is_green(
+    untouched: tuple[RunState, str],
+) -> None:
+    state, by = untouched
+    assert state.state == "success", state
+    if by.startswith("API"):
+        pytest.skip(f"the same run was posted instead of pressed: {by}")
+    assert by == "browser, which saw Success"
+
+
+def test_the_untouched_form_plays_the_next_week_by_the_champion(
+    place: Place, untouched: tuple[RunState, str]
+) -> None:
+    assert untouched[0].named("success") == [task.name for task in untouched[0].tasks]
     digest = place.read("2026-W04", "data/promoted.json")["champion"]
     path = place.run("2026-W05") / "data/raw/impressions/week=2026-W05/part-0.parquet"
     versions = set(pq.read_table(path, partitioning=None)["policy_version"].to_pylist())
@@ -125,8 +215,54 @@ def test_the_served_policy_made_the_second_week(place: Place, first: str) -> Non
     assert pq.read_table(path, partitioning=None)["propensity"].null_count == 0
 
 
+def test_a_source_whose_newest_week_is_tested_is_skipped_with_that_sentence(
+    place: Place, airflow: Airflow, tmp_path: Path
+) -> None:
+    for table in SCHEMAS:
+        for week in Week.parse("2026-W33").window(4):
+            folder = tmp_path / table / f"week={week}"
+            folder.mkdir(parents=True)
+            (folder / "part-0.parquet").touch()
+    done = checkout_of(place.home, "files", "2026-W33") / "data"
+    done.mkdir(parents=True)
+    (done / "promoted.json").touch()
+    run_id = airflow.trigger(DAG, {"source": "files", "data_folder": str(tmp_path)})
+    state = airflow.follow(DAG, run_id, lambda _: None)
+    assert set(state.named("skipped")) == {task.name for task in state.tasks}
+    assert airflow.reason(DAG, run_id, "choose_week") == (
+        "source files: its newest week is 2026-W33, and a finished run has tested 2026-W33; "
+        "name a week to run it again"
+    )
+
+
+def test_a_wrong_week_fails_at_once_in_its_own_words(airflow: Airflow) -> None:
+    run_id = airflow.trigger(DAG, {"source": "files", "week": "2026-W54"})
+    state = airflow.follow(DAG, run_id, lambda _: None)
+    assert (state.state, state.named("failed")) == ("failed", ["prepare"])
+    assert "ingest" in state.named("upstream_failed")
+    words = airflow.reason(DAG, run_id, "prepare")
+    assert words is not None
+    assert words.startswith("UnknownWeek: week '2026-W54'")
+    assert words in fault(airflow, state)
+
+
+def test_an_unset_folder_is_said_before_anything_is_started(place: Place, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "roiflow.cli", "demo", "--source", "files"],
+        cwd=place.clone,
+        env=place.environment | {"ROIFLOW_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "ROIFLOW_DATA_FOLDER" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_service_answers_and_logs(place: Place, first: str) -> None:
-    address = place.read("2026-W05", "data/deployed.json")["address"]
+    address = place.read("2026-W04", "data/deployed.json")["address"]
     body = {"request_id": "e2e-1", "user_id": "nobody", "placement": "feed", "device": "phone"}
     request = urllib.request.Request(
         f"{address}/v1/slate",
@@ -141,15 +277,16 @@ def test_the_service_answers_and_logs(place: Place, first: str) -> None:
     served = "".join(
         path.read_text() for path in (place.home / "served").rglob("*") if path.is_file()
     )
-    assert "demo-2026-W05-0" in served
+    assert "demo-2026-W04-0" in served
 
 
-def test_a_second_run_redoes_no_finished_work(place: Place, first: str, second: str) -> None:
-    for week in ("2026-W04", "2026-W05"):
-        log = (place.home / "logs" / f"demo-simulator-{week}.log").read_text()
-        for stage in STAGES:
-            assert f"Stage '{stage}' didn't change, skipping" in log
-            assert f"Running stage '{stage}'" not in log
+def test_a_second_demo_redoes_no_finished_work(
+    place: Place, second: tuple[dict[str, dict[str, int]], str]
+) -> None:
+    before, said = second
+    assert {week: place.outputs(week) for week in WEEKS} == before
+    for week in WEEKS:
+        assert f"{week}: gate" in said
     lines = (place.home / "promotions.jsonl").read_text().splitlines()
     versions = [json.loads(line)["version"] for line in lines]
     assert len(versions) == len(set(versions))

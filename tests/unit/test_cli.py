@@ -100,8 +100,8 @@ def test_a_pulled_week_is_the_source_s(repository: Path) -> None:
     [
         (["simulate", "2026-W99", "out"], UnknownWeek, "2026-W99"),
         (["simulate", "2026-W05", "--served"], RunError, "simulator-2026-W04: no finished run"),
-        (["report"], RunError, "simulator-2026-W04: no finished run"),
-        (["report", "--source", "files"], RunError, "source files: say which week"),
+        (["report"], RunError, "no finished run.*roiflow demo --source simulator"),
+        (["report", "--source", "files"], RunError, "no finished run.*demo --source files"),
     ],
 )
 def test_a_wrong_request_is_named(

@@ -1,13 +1,13 @@
 """params.yaml: complete, typed, bounded, with nothing else in it."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 
 from roiflow.errors import ParamsError
-from roiflow.params import Params, Section, SourceName, load_params
+from roiflow.params import Params, Section, load_params
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -113,10 +113,3 @@ def test_what_is_no_mapping_is_refused(text: str, words: str, file: Path) -> Non
 def test_a_missing_file_is_named(file: Path) -> None:
     with pytest.raises(ParamsError, match=r"params\.yaml: No such file"):
         load_params(file)
-
-
-def test_the_demo_knows_a_last_week_of_every_source_that_does_not_grow() -> None:
-    ingest = load_params(ROOT / "params.yaml").ingest
-    assert set(ingest.last_weeks) == set(get_args(SourceName)) - {"files", "sql", "stream"}
-    assert ingest.last_weeks["simulator"] == ingest.week
-    assert ingest.weeks == ingest.simulator.weeks

@@ -29,6 +29,7 @@ PLUMBING = {
     "roiflow.params",
     "roiflow.settings",
     "roiflow.columns",
+    "roiflow.progress",
     "roiflow.stages",
     "roiflow.stages.arguments",
     "roiflow.stages.command",

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from rich.progress import Progress as Bar
-
 from roiflow.data import served_features
 from roiflow.data.weeks import Week
 from roiflow.errors import SourceError
 from roiflow.features.snapshot import load_snapshot
 from roiflow.params import load_params
+from roiflow.progress import progress
 from roiflow.serving.chooser import ServedChooser
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
@@ -31,12 +30,8 @@ def main(package: Path, online: Path, params: Path) -> None:
     if not isinstance(source, SimulatorSource):
         raise SourceError(f"{params}: only the source simulator can be served, not {source.name}")
     week = Week.parse(config.week).plus(1)
-    with Bar(transient=True) as bar:
-        task = bar.add_task(f"simulate {week}", total=1.0)
-        simulate(
-            package, online, source, week,
-            lambda done, what: bar.update(task, completed=done, description=what),
-        )  # fmt: skip
+    with progress("simulate_week") as show:
+        simulate(package, online, source, week, show)
     write_planted(settings.lake / source.name, source.world, week)
 
 
@@ -45,7 +40,7 @@ def simulate(
     online: Path,
     source: SimulatorSource,
     week: Week,
-    progress: Progress | None = None,
+    show: Progress | None = None,
 ) -> int:
     """Serve `week` with the package in this process; the number of impressions.
 
@@ -57,7 +52,7 @@ def simulate(
     store = recommender.memory_store()
     load_snapshot(store, online)
     chooser = ServedChooser(recommender, store, source.world)
-    tables = source.serve_week(week, chooser, progress)
+    tables = source.serve_week(week, chooser, show)
     served_features.write(source.lake, source.name, week, chooser.served)
     return int(tables["impressions"].num_rows)
 

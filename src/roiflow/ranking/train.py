@@ -208,7 +208,8 @@ def optimise(
         held_out_loss, click_auc = validate(average, features, params, held_out)
         history.append(Epoch(epoch, total / count, held_out_loss, click_auc))
         if progress:
-            progress(epoch / params.epochs, f"epoch {epoch}: {history[-1].validation_loss:.5f}")
+            told = f"epoch {epoch} of {params.epochs}, loss {history[-1].validation_loss:.5f}"
+            progress(epoch / params.epochs, told)
         best_epoch = min(history, key=lambda line: line.validation_loss).epoch
         if best_epoch == epoch:
             best = {key: value.clone() for key, value in averaged.state_dict().items()}

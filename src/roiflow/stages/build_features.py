@@ -1,16 +1,14 @@
 """Validated weeks -> indexed, as-known features, the vocabulary and the online snapshot."""
 
 import os
-import sys
 from pathlib import Path
-
-from rich.progress import Progress
 
 from roiflow.features.build import build
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.files import write_directory
 from roiflow.params import load_params
+from roiflow.progress import progress
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
@@ -19,17 +17,15 @@ def main(raw: Path, validated: Path, features: Written, params: Path) -> None:
     """`raw` gives the vocabulary published before; `features` is replaced as a whole."""
     config = load_params(params).build_features
     published = Vocabulary.read(raw / "vocabulary.parquet")
-    with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
-        task = bar.add_task("features", total=1.0)
-        with write_directory(features) as folder:
-            build(
-                Window(validated),
-                published,
-                config,
-                folder,
-                threads=len(os.sched_getaffinity(0)),
-                progress=lambda done, what: bar.update(task, completed=done, description=what),
-            )
+    with progress("build_features") as show, write_directory(features) as folder:
+        build(
+            Window(validated),
+            published,
+            config,
+            folder,
+            threads=len(os.sched_getaffinity(0)),
+            progress=show,
+        )
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-
 from roiflow import candidates as preselection
 from roiflow import features as feature_store
 from roiflow import policy as slate_policy
@@ -14,6 +12,7 @@ from roiflow.evaluation.weekly import Evaluation, evaluate_week
 from roiflow.features.engine import open_engine
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
+from roiflow.progress import progress
 from roiflow.ranking.value import CostShares
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -34,8 +33,7 @@ def main(
 ) -> None:
     """features, candidates, ranker, policy -> report, metrics, calibration and ROI plots."""
     config = load_params(params).evaluate
-    with Progress() as bar:
-        task = bar.add_task("evaluate", total=1.0)
+    with progress("evaluate") as show:
         result = evaluate_week(
             feature_store.read(features),
             open_engine(features),
@@ -45,7 +43,7 @@ def main(
             slate_policy.load(policy),
             CostShares(**json.loads((ranker / "cost_shares.json").read_text())),
             config,
-            progress=lambda done, text: bar.update(task, completed=done, description=text),
+            progress=show,
         )
     with write_directory(evaluation) as folder:
         (folder / REPORT).write_text(_json(result.report))

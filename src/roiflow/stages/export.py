@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from rich.progress import Progress
 
 from roiflow import candidates as preselection
 from roiflow import features as feature_store
@@ -21,6 +20,7 @@ from roiflow.files import write_file
 from roiflow.params import Params, load_params
 from roiflow.policy import SlatePolicy
 from roiflow.policy.candidate_sets import first_rows, top_requests
+from roiflow.progress import progress
 from roiflow.ranking.onnx import export as to_onnx
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.value import load_cost_shares
@@ -50,8 +50,8 @@ def main(
     config = load_params(params)
     table = feature_store.read(features)
     model, slates = ranking.load(ranker), slate_policy.load(policy)
-    with Progress() as bar, TemporaryDirectory() as aside:
-        task = bar.add_task("export to ONNX", total=3)
+    with progress("export") as show, TemporaryDirectory() as aside:
+        show(0.0, "to ONNX")
         encoder, scorer = to_onnx(model)
         files = {
             packages.USER_ENCODER: encoder,
@@ -62,7 +62,7 @@ def main(
         }
         about = describe(config, table, model, slates, ranker)
         draft = Package.write(Path(aside) / "package", about, files)
-        bar.update(task, advance=1, description="compare with torch")
+        show(0.4, "compare with torch")
         models = Models(draft)
         requests = sample(features, candidates, table, slates.top_k, config.export.parity_rows)
         differences = compare(
@@ -72,9 +72,8 @@ def main(
             config.export.parity_rows,
             config.export.parity_tolerance,
         )
-        bar.update(task, advance=1, description="measure latency")
+        show(0.8, "measure latency")
         latency = latency_ms(models, table, requests)
-        bar.update(task, advance=1)
     with write_file(metrics) as path:
         content = {
             "parity_rows": differences.rows,

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from rich.progress import Progress
 
 from roiflow import candidates as preselection
 from roiflow import features as feature_store
@@ -21,6 +20,7 @@ from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
 from roiflow.policy.candidate_sets import first_rows, score_requests
 from roiflow.policy.finetune import Finetuned, Point, finetune, forget
+from roiflow.progress import progress
 from roiflow.ranking.value import load_cost_shares
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -40,8 +40,7 @@ def main(
     table = feature_store.read(features)
     rows = training_slates(table, config.finetune_policy.requests, config.finetune_policy.seed)
     checkpoints = policy.parent / "checkpoints" / "finetune_policy"
-    with Progress() as bar:
-        task = bar.add_task("score candidates", total=1.0)
+    with progress("finetune_policy") as show:
         sets = score_requests(
             table,
             open_engine(features),
@@ -50,14 +49,14 @@ def main(
             load_cost_shares(ranker),
             rows=rows,
             k=config.train_candidates.top_k,
-            progress=lambda done, text: bar.update(task, completed=done, description=text),
+            progress=show,
         )
         done = finetune(
             sets,
             config.finetune_policy,
             top_k=config.train_candidates.top_k,
             checkpoints=checkpoints,
-            progress=lambda done, text: bar.update(task, completed=done, description=text),
+            progress=show,
         )
     write(done, policy, metrics, plots)
     forget(checkpoints)

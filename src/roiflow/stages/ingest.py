@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import pyarrow as pa
-from rich.console import Console
-from rich.progress import track
 
 from roiflow.data import lake
 from roiflow.data.pulled import Pulled, write_pulled
@@ -13,6 +11,7 @@ from roiflow.data.weeks import Week
 from roiflow.errors import SourceError
 from roiflow.files import write_directory
 from roiflow.params import IngestParams, load_params
+from roiflow.progress import progress
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -27,8 +26,9 @@ def main(raw: Written, params: Path) -> None:
     weeks = Week.parse(config.week).window(config.weeks)
     as_of = weeks[-1].end
     source = open_source(config, settings)
-    with write_directory(raw) as aside:
-        for week in track(weeks, f"Pulling {config.source}", console=Console(stderr=True)):
+    with progress("ingest") as show, write_directory(raw) as aside:
+        for number, week in enumerate(weeks):
+            show(number / len(weeks), f"{config.source} {week}")
             for table, rows in source.pull(week, as_of).items():
                 lake.write(aside, table, week, rows)
         published = vocabulary_before(settings, config.source, weeks[-1])

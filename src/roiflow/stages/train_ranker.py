@@ -4,12 +4,11 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.progress import Progress
-
 from roiflow import features as feature_store
 from roiflow.data.split import TRAIN
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
+from roiflow.progress import progress
 from roiflow.ranking.report import metrics as measure
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.train import Epoch, fit
@@ -22,14 +21,8 @@ def main(features: Path, ranker: Written, metrics: Written, plots: Written, para
     """features -> ranker, its AUCs and its loss by epoch."""
     config = load_params(params).train_ranker
     table = feature_store.read(features)
-    with Progress() as bar:
-        task = bar.add_task("train ranker", total=1.0)
-        trained, epochs = fit(
-            RosaRanker,
-            table,
-            config,
-            lambda done, text: bar.update(task, completed=done, description=text),
-        )
+    with progress("train_ranker") as show:
+        trained, epochs = fit(RosaRanker, table, config, show)
     shares = fit_cost_shares(table, table.rows(TRAIN))
     with write_directory(ranker) as folder:
         trained.write(folder)

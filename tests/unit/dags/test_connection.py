@@ -18,8 +18,9 @@ import weekly_training
 from airflow.sdk.exceptions import AirflowException
 
 def asked(source, connection):
+    form = {"source": source, "sql_connection": connection, "data_folder": None}
     try:
-        found = weekly_training.settings_of({"source": source, "sql_connection": connection}).sql
+        found = weekly_training.settings_of(form).sql
     except AirflowException as error:
         return [type(error).__name__, "hunter2" in str(error)]
     return [found and found.get_secret_value(), repr(found)]
@@ -29,7 +30,9 @@ print(json.dumps(answers))
 """
 
 
-def ask(folder: Path, questions: list[tuple[str, str]], **variables: str) -> list[list[object]]:
+def ask(
+    folder: Path, questions: list[tuple[str, str | None]], **variables: str
+) -> list[list[object]]:
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "ROI"))
     }
@@ -56,11 +59,11 @@ CONNECTIONS = {
 
 
 def test_the_connection_is_asked_for_where_the_source_is_sql(tmp_path: Path) -> None:
-    questions = [("sql", "roiflow_sql"), ("sql", "other"), ("files", "absent")]
-    first, other, files = ask(tmp_path, questions, **CONNECTIONS)
+    questions = [("sql", "roiflow_sql"), ("sql", "other"), ("files", "absent"), ("sql", None)]
+    first, other, files, unnamed = ask(tmp_path, questions, **CONNECTIONS)
     assert first == ["postgres://me:hunter2@db:5432/ads?sslmode=require", "SecretStr('**********')"]
     assert other[0] == "mysql://me:p%40ss%2Fw@shop/ads"
-    assert files == [None, "None"]
+    assert files == unnamed == [None, "None"]
 
 
 def test_the_environments_own_uri_comes_first(tmp_path: Path) -> None:

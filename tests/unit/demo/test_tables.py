@@ -12,22 +12,11 @@ from rich.table import Table
 
 from roiflow.data.schemas import TIME
 from roiflow.data.weeks import Week
-from roiflow.demo import (
-    WeekDone,
-    headline,
-    interval,
-    last_week,
-    parity,
-    request_bodies,
-    results,
-    seconds_table,
-    served_by,
-    truth_table,
-)
-from roiflow.errors import RunError
-from roiflow.params import load_params
+from roiflow.demo.requests import request_bodies
+from roiflow.demo.tables import headline, interval, parity, results, seconds_table
+from roiflow.demo.truth import truth_table
+from roiflow.demo.weeks import WeekDone
 
-ROOT = Path(__file__).parents[2]
 WEEK = Week.parse("2026-W05")
 
 
@@ -52,20 +41,10 @@ def write(path: Path, times: list[int], versions: list[str]) -> None:
     pq.write_table(table, path)
 
 
-def test_a_week_is_served_by_the_policy_of_its_own_impressions(tmp_path: Path) -> None:
-    """The last hour of the week before becomes known in this one, and is another policy's."""
-    assert served_by(tmp_path, WEEK) is None
-    path = tmp_path / "simulator" / "impressions" / f"week={WEEK}" / "part-0.parquet"
-    write(path, [WEEK.start - 1, WEEK.start, WEEK.end - 2], ["logging", "model", "model"])
-    late = tmp_path / "simulator" / "pending" / "impressions" / f"week={WEEK}" / "part-0.parquet"
-    write(late, [WEEK.end - 1], ["model"])
-    assert served_by(tmp_path, WEEK) == "model"
-
-
 def test_requests_are_dated_after_the_week(tmp_path: Path) -> None:
     path = tmp_path / "data/validated/impressions" / f"week={WEEK}" / "part-0.parquet"
     write(path, [WEEK.start] * 10, ["model"] * 10)
-    bodies = list(request_bodies(WeekDone(str(WEEK), {}, tmp_path), 3))
+    bodies = list(request_bodies(WeekDone(str(WEEK), {}, 0.0, tmp_path), 3))
     assert [body["user_id"] for body in bodies] == ["u0", "u3", "u6"]
     assert bodies[0] == {
         "request_id": "demo-2026-W05-0",
@@ -74,7 +53,7 @@ def test_requests_are_dated_after_the_week(tmp_path: Path) -> None:
         "device": "phone",
         "event_time": WEEK.end + 1_000_000,
     }
-    assert len(list(request_bodies(WeekDone(str(WEEK), {}, tmp_path), 99))) == 10
+    assert len(list(request_bodies(WeekDone(str(WEEK), {}, 0.0, tmp_path), 99))) == 10
 
 
 @pytest.mark.parametrize(
@@ -89,31 +68,24 @@ def test_intervals(values: dict[str, float], text: str) -> None:
     assert interval(values, "auc") == text
 
 
-def test_the_last_week_is_params_yaml_s() -> None:
-    params = load_params(ROOT / "params.yaml")
-    assert last_week(params, "kuairand") == params.ingest.kuairand.last_week
-    with pytest.raises(RunError, match="source files: say which week to end with"):
-        last_week(params, "files")
-
-
 def test_the_headline_says_what_was_decided(tmp_path: Path) -> None:
     (tmp_path / "data" / "gate").mkdir(parents=True)
     decision = {"verdict": "inconclusive", "reason": "no logged propensities"}
     (tmp_path / "data/gate/decision.json").write_text(json.dumps(decision))
     promoted = {"version": 1, "promoted": True, "rule": "first model"}
     (tmp_path / "data/promoted.json").write_text(json.dumps(promoted))
-    done = WeekDone("2026-W05", {"ingest": 1.5, "export": 2.0}, tmp_path)
+    done = WeekDone("2026-W05", {"ingest": 1.5, "export": 2.0}, 3.7, tmp_path)
     assert headline(done) == (
         "2026-W05: gate inconclusive: no logged propensities; version 1 is champion "
         "(rule: first model); 4 s"
     )
-    table = shown(seconds_table([done, WeekDone("2026-W06", {"ingest": 1.0}, tmp_path)]))
-    assert "3.5" in table
+    table = shown(seconds_table([done, WeekDone("2026-W06", {"ingest": 1.0}, 1.2, tmp_path)]))
+    assert "3.7" in table
     assert "2026-W06" in table
 
 
 def test_parity_is_told_with_the_slates_that_were_compared(tmp_path: Path) -> None:
-    done = WeekDone("2026-W05", {}, tmp_path)
+    done = WeekDone("2026-W05", {}, 0.0, tmp_path)
     assert parity(done) == "not checked"
     path = tmp_path / "data/parity/report.json"
     path.parent.mkdir(parents=True)
@@ -152,4 +124,4 @@ def test_the_roi_line_names_its_estimator(
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps(content))
-    assert results(WeekDone("2026-W05", {}, tmp_path))["ROI of the policy"] == expected
+    assert results(WeekDone("2026-W05", {}, 0.0, tmp_path))["ROI of the policy"] == expected

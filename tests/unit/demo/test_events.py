@@ -3,9 +3,9 @@
 from collections import Counter
 from typing import Any
 
-from roiflow.demo_stream import EventsDone, events_table, outcomes
+from roiflow.demo.events import EventsDone, events_table, outcomes
 from roiflow.stream.events import Behaviour, Click, Conversion
-from tests.unit.test_demo import shown
+from tests.unit.demo.test_tables import shown
 
 
 def slate(number: int) -> dict[str, Any]:

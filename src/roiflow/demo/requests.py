@@ -1,0 +1,91 @@
+"""Requests to the deployed service, of users of the week that was trained on."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.table import Table
+
+from roiflow import columns as c
+from roiflow.data.weeks import Week
+from roiflow.demo.weeks import WeekDone
+from roiflow.errors import ServiceError
+
+
+@dataclass(frozen=True)
+class RequestsDone:
+    """Requests answered by the deployed service."""
+
+    address: str
+    answered: int
+    degraded: int
+    p50_ms: float
+    p99_ms: float
+    policy_version: str
+    slates: list[dict[str, Any]]
+    """Requests with their answers."""
+
+
+def send_requests(done: WeekDone, count: int) -> RequestsDone:
+    """Ask the deployed service for slates for users of the week; raises ServiceError on a refusal.
+
+    The requests are dated just after the week, so the answers use its online features.
+    """
+    import httpx
+
+    address = str(done.json("data/deployed.json")["address"])
+    bodies = [
+        body | {"request_id": f"{body['request_id']}-{time.time_ns():x}"}
+        for body in request_bodies(done, count)
+    ]
+    latencies, degraded, version, slates = [], 0, "", []
+    with httpx.Client(base_url=address, timeout=10.0, trust_env=False) as client:
+        for body in bodies:
+            started = time.perf_counter()
+            answer = client.post("/v1/slate", json=body)
+            latencies.append(time.perf_counter() - started)
+            if answer.status_code != 200:
+                raise ServiceError(
+                    f"{address}/v1/slate: request {body['request_id']}: "
+                    f"{answer.status_code} {answer.text}"
+                )
+            content = answer.json()
+            degraded += content["degraded"]
+            version = content["policy_version"]
+            slates.append({"request": body, "answer": content})
+    p50, p99 = 1e3 * np.percentile(latencies, [50, 99])
+    return RequestsDone(address, len(bodies), degraded, float(p50), float(p99), version, slates)
+
+
+def request_bodies(done: WeekDone, count: int) -> Iterator[dict[str, Any]]:
+    """Requests of the week's users with their placement and device."""
+    week = Week.parse(done.week)
+    path = done.checkout / "data/validated/impressions" / f"week={week}" / "part-0.parquet"
+    rows = pq.read_table(path, partitioning=None, columns=[c.USER, c.PLACEMENT, c.DEVICE])
+    step = max(1, rows.num_rows // count)
+    for number, row in enumerate(
+        rows.take(list(range(0, rows.num_rows, step))[:count]).to_pylist()
+    ):
+        yield {
+            "request_id": f"demo-{week}-{number}",
+            **row,
+            "event_time": week.end + 1_000_000 * (number + 1),
+        }
+
+
+def requests_table(answered: RequestsDone) -> Table:
+    """What the service answered."""
+    table = Table(title="Requests to the served model")
+    for name in ("answered", "without online features", "p50 ms", "p99 ms", "policy"):
+        table.add_column(name, justify="right")
+    table.add_row(
+        str(answered.answered),
+        str(answered.degraded),
+        f"{answered.p50_ms:.2f}",
+        f"{answered.p99_ms:.2f}",
+        answered.policy_version,
+    )
+    return table

@@ -1,0 +1,76 @@
+"""One run of the DAG, triggered and followed by Airflow's API, and what it left."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from roiflow import platform
+from roiflow.deployment.airflow import Airflow, RunState
+from roiflow.errors import RunError, ServiceError
+from roiflow.run import checkout_of
+from roiflow.settings import Settings
+
+DAG = "weekly_training"
+
+Show = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class WeekDone:
+    """One run of the DAG and what it left in its checkout."""
+
+    week: str
+    seconds: dict[str, float]
+    """By task."""
+    all_seconds: float
+    """From the run's start to its end: tasks run side by side, and Airflow hands them on."""
+    checkout: Path
+    page: str = ""
+    """Where Airflow shows the run."""
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A result file of the run."""
+        content: dict[str, Any] = json.loads((self.checkout / name).read_text())
+        return content
+
+
+def run_week(airflow: Airflow, settings: Settings, conf: dict[str, str], show: Show) -> WeekDone:
+    """Trigger the DAG for `conf`'s source and week, and follow it to its end.
+
+    Raises RunError with the failed task's own words, ServiceError where Airflow ends meanwhile.
+    """
+    source, week = conf["source"], conf["week"]
+    run_id = airflow.trigger(DAG, conf)
+
+    def told(run: RunState) -> None:
+        if platform.SCHEDULER not in platform.status(settings):
+            log = settings.logs / f"{platform.SCHEDULER}.log"
+            raise ServiceError(f"{platform.SCHEDULER}: ended while {week} ran; see {log}")
+        show(f"{week}: {doing(run)}")
+
+    run = airflow.follow(DAG, run_id, told)
+    page = airflow.page(DAG, run_id)
+    if run.state != "success":
+        raise RunError(f"{DAG} {week}: {fault(airflow, run)}")
+    seconds = {task.name: task.seconds for task in run.tasks}
+    return WeekDone(week, seconds, run.seconds, checkout_of(settings.home, source, week), page)
+
+
+def doing(run: RunState) -> str:
+    """What a run does now, and how much of it is done."""
+    if run.state == "queued":
+        return "waits for the run before it"
+    done = len(run.named("success"))
+    now = ", ".join(run.named("running")) or "between two tasks"
+    return f"{now} ({done} of {len(run.tasks)} tasks done)"
+
+
+def fault(airflow: Airflow, run: RunState) -> str:
+    """Which task failed, in its own words, and where its log is."""
+    failed = run.named("failed")
+    if not failed:
+        return f"the run failed: {airflow.page(DAG, run.run_id)}"
+    words = airflow.reason(DAG, run.run_id, failed[0]) or "it did not say why"
+    return f"task {failed[0]}: {words} (log: {airflow.page(DAG, run.run_id, failed[0])})"
