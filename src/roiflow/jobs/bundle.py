@@ -7,6 +7,8 @@ from pathlib import Path
 from roiflow.bundle import build_bento
 from roiflow.errors import RegistryError
 from roiflow.files import write_file
+from roiflow.jobs.refusal import nothing_to_serve
+from roiflow.jobs.register import read_decision
 from roiflow.registry import CHAMPION, Registered, Registry
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
@@ -17,14 +19,19 @@ def main(registered: Path, service: Path, bento: Written) -> None:
     """Build it unless it is there; write tag, folder, model and version to `bento`.
 
     `service` is the folder of the Bento's source. Raises RegistryError where the model of
-    `registered` has no champion.
+    `registered` has no champion: it says which of the gate's checks refused the version, and what
+    to do.
     """
     settings = Settings()
     registry = Registry(settings.registry_uri, settings.home)
-    name = Registered(**json.loads(registered.read_text())).name
+    version = Registered(**json.loads(registered.read_text()))
+    name = version.name
     champion = registry.by_alias(name, CHAMPION)
     if champion is None:
-        raise RegistryError(f"{name}: no version has the alias {CHAMPION!r}, nothing to serve")
+        decision = read_decision(registered.with_name("gate") / "decision.json")
+        raise RegistryError(
+            nothing_to_serve(name, version.version, version.tags["source"], decision)
+        )
     labels = {"model": name, "source": champion.tags["source"], "week": champion.tags["week"]}
     built = build_bento(
         registry.package(champion), str(champion.version), service, settings.home, labels

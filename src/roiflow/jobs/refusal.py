@@ -1,0 +1,48 @@
+"""Why the gate did not promote a version, and what to do about it, in words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_REMEDIES = {
+    "test_full_click_auc": (
+        "gate.min_click_auc",
+        "the ranker does not tell clicks apart yet: bring more weeks or more clicks a week",
+    ),
+    "test_full_click_ece": (
+        "gate.max_ece",
+        "its probabilities are off, in a small week by noise alone: bring more weeks or more "
+        "impressions a week, or allow more",
+    ),
+    "suspected_leak": ("evaluate.suspicious_auc", "look for a feature that knows the outcome"),
+    "feature_parity": (
+        "check_parity.max_different_fraction",
+        "what was served did not have the features of training: roiflow features replay says where",
+    ),
+}
+"""By check: the limit in params.yaml, and what helps."""
+
+_LIFT = (
+    "gate.min_roi_lift and gate.max_roi_loss",
+    "bring more slates with propensities, or a policy that differs less from the logging one",
+)
+
+
+def faults(decision: Mapping[str, Any]) -> list[str]:
+    """Each check that is as bad as the verdict: value, limit, remedy."""
+    checks = [one for one in decision.get("checks", []) if one["verdict"] == decision["verdict"]]
+    return [_fault(check) for check in checks if check["verdict"] != "pass"]
+
+
+def _fault(check: Mapping[str, Any]) -> str:
+    limit, remedy = _REMEDIES.get(check["name"], _LIFT)
+    return f"{check['name']} {check['reason']} ({limit} of params.yaml): {remedy}"
+
+
+def nothing_to_serve(name: str, version: int, source: str, decision: Mapping[str, Any]) -> str:
+    """One line for a model without a champion whose version was not promoted."""
+    why = "; ".join(faults(decision)) or decision["reason"]
+    return (
+        f"{name}: version {version} was not promoted and there is no champion to serve: the gate "
+        f"says {decision['verdict']}: {why}; or answer for it: roiflow approve {version} "
+        f'--source {source} --by "YOUR NAME" --why "REASON", and run the week again'
+    )

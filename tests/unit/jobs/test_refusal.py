@@ -1,0 +1,49 @@
+from typing import Any
+
+from roiflow.evaluation.gate import decide
+from roiflow.jobs.refusal import faults, nothing_to_serve
+from tests.unit.evaluation.weeks import PARAMS
+
+
+def decision(**metrics: float) -> dict[str, Any]:
+    """A first model's, without propensities, whose click metrics are these."""
+    values = {f"test_full_click_{name}": value for name, value in metrics.items()}
+    report = {
+        "propensities_logged": False,
+        "ranker": "rosa",
+        "models": {"rosa": values},
+        "suspected_leak": {"predictions": []},
+    }
+    parity = {"verdict": "not served", "different": None, "max_different_fraction": 0.0}
+    return decide(
+        report,
+        PARAMS.gate,
+        challenger="a",
+        champion=None,
+        comparison=None,
+        parity=parity,
+        override=None,
+    ).to_dict()
+
+
+GOOD = {"auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}
+
+
+def test_the_failed_check_its_value_and_its_limit_are_named_and_what_to_do() -> None:
+    text = nothing_to_serve("ad_ranker_files", 3, "files", decision(**GOOD, ece=0.0712))
+    assert "\n" not in text
+    for part in (
+        "version 3 was not promoted and there is no champion to serve: the gate says fail",
+        "test_full_click_ece 0.0712 is over 0.05 (gate.max_ece of params.yaml)",
+        "bring more weeks",
+        'roiflow approve 3 --source files --by "YOUR NAME" --why "REASON"',
+    ):
+        assert part in text
+    assert "roi_lift" not in text
+
+
+def test_every_check_that_failed_is_there_and_none_that_passed() -> None:
+    found = faults(decision(auc=0.5, auc_low=0.45, auc_high=0.54, ece=0.2))
+    assert [fault.split()[0] for fault in found] == ["test_full_click_auc", "test_full_click_ece"]
+    (lift,) = faults(decision(**GOOD, ece=0.01))
+    assert lift.startswith("roi_lift_over_logged_dr no logged propensities (gate.min_roi_lift")
