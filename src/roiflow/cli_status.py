@@ -23,8 +23,7 @@ def status() -> None:
     """
     import time
 
-    from roiflow.deployment.state import platform_state
-    from roiflow.platform import airflow_password
+    from roiflow.deployment.state import airflow_password, platform_state
 
     _, settings, console = here()
     state = platform_state(settings, time.time())
@@ -45,7 +44,7 @@ def lines(state: "State", login: tuple[str, str] | None, logs: Path) -> "Iterato
     yield f"{'logs':<{WIDTH}} {logs}"
     yield from _block("champion", [_champion(one) for one in state.champions] or ["none yet"])
     yield from _block("serves", [_served(one) for one in state.served] or ["nothing is deployed"])
-    yield from _block("last week", _week(state.runs[0]) if state.runs else ["no run yet"])
+    yield from _block("last week", _week(state.last) if state.last else ["none has finished yet"])
     yield f"{'events':<{WIDTH}} {_events(state)}"
 
 
@@ -67,8 +66,6 @@ def _served(one: "Served") -> str:
 
 
 def _week(run: "Run") -> list[str]:
-    if not run.finished:
-        return [f"{run.source} {run.week}: not finished", str(run.folder)]
     reason = f": {run.reason}" if run.reason else ""
     promoted = f"; promoted by rule: {run.rule}" if run.rule != "none" else "; not promoted"
     page = [f"report {run.report}"] if "report" in run.pages else []
@@ -76,8 +73,8 @@ def _week(run: "Run") -> list[str]:
 
 
 def _events(state: "State") -> str:
-    from roiflow.deployment.state import ago
+    from roiflow.deployment.state import moment
 
     if state.stream is None:
         return "none was taken yet"
-    return f"{state.stream.taken:,}, the newest {ago(state.stream.seconds)} ago"
+    return f"{state.stream.taken:,}, known up to {moment(state.stream.known, state.now)}"

@@ -1,6 +1,5 @@
 """The whole platform on this machine: up, down, status."""
 
-import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from roiflow.deployment import local, placed, processes, release
 from roiflow.deployment.airflow import Airflow
 from roiflow.deployment.processes import Running, Server
 from roiflow.deployment.start_page import write_start_page
+from roiflow.deployment.state import airflow_password
 from roiflow.errors import ServiceError
 from roiflow.settings import Settings
 
@@ -44,6 +44,7 @@ def up(
         url = release.ensure_redis(home, settings.redis_url)
         progress(0.1, "slate service, start page")
         release.serve(home, placed.current(home), url)
+        write_start_page(settings)
         if migrated:
             migrated.result()
     progress(0.3, "Airflow, MLflow, Evidently, the stream")
@@ -73,15 +74,6 @@ def airflow_environment(home: Path, repository: Path, port: int) -> dict[str, st
     """The platform's Airflow: its own home under `home`, the repository's DAGs."""
     places = {"ROIFLOW_HOME": str(home.absolute())}
     return local.airflow_environment(home / "airflow", repository / "dags", port) | places
-
-
-def airflow_password(home: Path) -> tuple[str, str] | None:
-    """User and generated password of the Airflow UI, once it has started."""
-    path = home.absolute() / "airflow" / "simple_auth_manager_passwords.json.generated"
-    if not path.exists():
-        return None
-    user, password = next(iter(json.loads(path.read_text()).items()))
-    return str(user), str(password)
 
 
 def open_airflow(settings: Settings) -> Airflow:

@@ -21,6 +21,7 @@ from roiflow.data.schemas import SCHEMAS
 from roiflow.data.weeks import Week
 from roiflow.demo.weeks import DAG, fault
 from roiflow.deployment.airflow import Airflow, RunState
+from roiflow.deployment.state import airflow_password
 from roiflow.run import checkout_of
 from roiflow.settings import Settings
 from tests.browser import open_browser, press_trigger, wait_for_end
@@ -125,7 +126,7 @@ def untouched(
 
 def press(place: Place, airflow: Airflow, folder: Path) -> str:
     """Who pressed Trigger, or why nobody could."""
-    login = platform.airflow_password(place.home)
+    login = airflow_password(place.home)
     assert login is not None
     try:
         with open_browser(folder) as browser:
@@ -172,7 +173,7 @@ def test_the_demo_leaves_the_platform_up_and_says_where(place: Place, first: str
         assert title in first
     running = platform.status(place.settings)
     assert {"redis", "nginx", "mlflow", "evidently", "airflow-scheduler"} < running.keys()
-    login = platform.airflow_password(place.home)
+    login = airflow_password(place.home)
     assert login is not None
     assert f"user {login[0]}, password {login[1]}" in first
     for name in ("mlflow", "evidently", "airflow-api-server"):

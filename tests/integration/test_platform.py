@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 
 from roiflow import platform
+from roiflow.deployment.state import airflow_password
 from roiflow.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def test_up_twice_then_down(tmp_path: Path) -> None:
         for name in ("mlflow", "evidently", "airflow-api-server"):
             assert f'href="{first[name].address}/' in page
         assert httpx.post(f"{first['nginx'].address}/v1/slate").status_code == 503
-        login = platform.airflow_password(tmp_path)
+        login = airflow_password(tmp_path)
         assert login
         token = httpx.post(
             f"{first['airflow-api-server'].address}/auth/token",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from roiflow.deployment.edge import Pages
-from roiflow.deployment.state import State, ago, platform_state
+from roiflow.deployment.state import State, moment, platform_state
 from roiflow.files import write_file
 from roiflow.settings import Settings
 
@@ -44,5 +44,5 @@ def render(state: State) -> str:
         state=state,
         runs=state.runs[:RUNS],
         when=datetime.fromtimestamp(state.now, UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        ago=ago,
+        moment=moment,
     )

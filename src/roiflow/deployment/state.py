@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -106,10 +107,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Stream:
-    """What the consumer has taken since the beginning, and how old the newest of it is."""
+    """What the consumer has taken since the beginning, and up to when it knows the world."""
 
     taken: int
-    seconds: float
+    known: float
+    """Seconds since the epoch; in a simulated world its own time."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,11 @@ class State:
     stream: Stream | None
 
     @property
+    def last(self) -> Run | None:
+        """The newest run that got to a decision."""
+        return next((run for run in self.runs if run.finished), None)
+
+    @property
     def hints(self) -> tuple[Hint, ...]:
         """What to look at first; none where all is well."""
         return tuple(_hints(self))
@@ -153,7 +160,7 @@ def platform_state(settings: Settings, now: float) -> State:
         champions=tuple(_champions(settings, runs, mlflow.address if mlflow else "")),
         served=tuple(_served(home, runs)),
         runs=tuple(runs),
-        stream=_stream(settings.stream / "journal", now),
+        stream=_stream(settings.stream / "journal"),
     )
 
 
@@ -260,7 +267,7 @@ def _served(home: Path, runs: list[Run]) -> Iterator[Served]:
         yield Served(arm.arm, arm.percent, arm.tag, versions.get(arm.tag))
 
 
-def _stream(journal: Path, now: float) -> Stream | None:
+def _stream(journal: Path) -> Stream | None:
     if not journal.is_dir():
         return None
     from roiflow.stream.journal import last_state
@@ -268,7 +275,7 @@ def _stream(journal: Path, now: float) -> Stream | None:
     state = last_state(journal)
     if not state.stamp:
         return None
-    return Stream(sum(state.counts.values()), max(0.0, now - state.stamp / 1e6))
+    return Stream(sum(state.counts.values()), state.stamp / 1e6)
 
 
 def _hints(state: State) -> Iterator[Hint]:
@@ -281,27 +288,37 @@ def _hints(state: State) -> Iterator[Hint]:
     if not state.runs:
         yield Hint("there is no run yet", "make demo, or trigger weekly_training in Airflow")
         return
-    yield from _hints_of(state.runs[0])
-    if not state.champions and state.runs[0].finished:
+    newest, last = state.runs[0], state.last
+    if not newest.finished:
+        what = f"the run of {newest.source} {newest.week} has not finished"
+        yield Hint(what, "its tasks and their logs: Airflow")
+    if last and last.verdict in ("fail", "inconclusive"):
+        yield _doubt(last)
+    if last and not state.champions:
         yield Hint("no version is champion, so nothing is served", "see the gate's reason")
 
 
-def _hints_of(run: Run) -> Iterator[Hint]:
-    where = f"{run.source} {run.week}"
-    if not run.finished:
-        yield Hint(f"the run of {where} has not finished", "its tasks and their logs: Airflow")
-    elif run.verdict in ("fail", "inconclusive"):
-        outcome = f", promoted by rule: {run.rule}" if run.rule != "none" else ""
-        what = f"gate {run.verdict} on {where}: {run.reason}{outcome}"
-        if "report" in run.pages:
-            yield Hint(what, f"report: {run.report}", run.page("report"))
-        else:
-            yield Hint(what, f"its checkout: {run.folder}")
+def _doubt(run: Run) -> Hint:
+    outcome = f", promoted by rule: {run.rule}" if run.rule != "none" else ""
+    what = f"gate {run.verdict} on {run.source} {run.week}: {run.reason}{outcome}"
+    if "report" not in run.pages:
+        return Hint(what, f"its checkout: {run.folder}")
+    return Hint(what, f"report: {run.report}", run.page("report"))
 
 
-def ago(seconds: float) -> str:
-    """A time span in words: 40 s, 5 min, 3 h, 12 days."""
-    for unit, name in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{seconds:.0f} s"
+def airflow_password(home: Path) -> tuple[str, str] | None:
+    """User and generated password of the Airflow UI, once it has started."""
+    path = home.absolute() / "airflow" / "simple_auth_manager_passwords.json.generated"
+    if not path.exists():
+        return None
+    user, password = next(iter(json.loads(path.read_text()).items()))
+    return str(user), str(password)
+
+
+def moment(seconds: float, now: float) -> str:
+    """A time of the past: 2017-05-22 00:05 UTC, and how long before `now` where that is near."""
+    said = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    for unit, name in ((3_600.0, "h"), (60.0, "min"), (1.0, "s")):
+        if 2 * unit <= now - seconds < 48 * 3_600.0:
+            return f"{said}, {(now - seconds) / unit:.0f} {name} ago"
+    return said

@@ -16,7 +16,7 @@ def state_of(home: Path) -> State:
 
 
 def test_it_links_reports_and_names_champion_verdict_and_hints(tmp_path: Path) -> None:
-    html = render(replace(state_of(tmp_path), stream=Stream(1534, 95.0)))
+    html = render(replace(state_of(tmp_path), stream=Stream(1534, 86_305.0)))
     for said in (
         "as of 1970-01-02 00:00 UTC",
         "ad_ranker_simulator",
@@ -26,7 +26,7 @@ def test_it_links_reports_and_names_champion_verdict_and_hints(tmp_path: Path) -
         "promoted by rule: first model",
         'href="/runs/simulator-2026-W05/report/report.html"',
         'href="/runs/simulator-2026-W04/drift/drift.html"',
-        "1,534 events",
+        "1,534 events and knows the world up to 1970-01-01 23:58 UTC, 95 s ago",
         "roiflow check",
     ):
         assert said in html, said

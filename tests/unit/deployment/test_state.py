@@ -2,6 +2,8 @@
 
 import http.server
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +11,21 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from roiflow.data.events import EVENTS
 from roiflow.deployment import processes
 from roiflow.deployment.processes import Server
-from roiflow.deployment.state import Champion, Served, ago, platform_state, read
+from roiflow.deployment.state import (
+    Champion,
+    Served,
+    Stream,
+    airflow_password,
+    moment,
+    platform_state,
+    read,
+)
 from roiflow.settings import Settings
-from tests.unit.deployment.homes import BENTO, DIGESTS, MODEL, write_home, write_run
+from roiflow.stream.journal import Journal, State
+from tests.unit.deployment.homes import BENTO, DIGESTS, MODEL, write, write_home, write_run
 
 
 @pytest.fixture
@@ -131,10 +143,14 @@ def test_an_unfinished_run_and_a_dead_server_are_named(settings: Settings) -> No
     start(settings.home, "evidently", "http://127.0.0.1:8000")
     record = settings.home / "servers" / "evidently.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"born": "another boot"}))
-    ended, unfinished = platform_state(settings, 0.0).hints
+    state = platform_state(settings, 0.0)
+    ended, unfinished, doubt = state.hints
     assert ended.what == "Evidently has ended by itself"
     assert str(settings.logs / "evidently.log") in ended.then
     assert unfinished.what == "the run of simulator 2026-W06 has not finished"
+    assert state.last is not None
+    assert state.last.week == "2026-W05"
+    assert doubt.what.startswith("gate inconclusive on simulator 2026-W05")
 
 
 def test_servers_of_others_are_shown_without_their_passwords(tmp_path: Path) -> None:
@@ -149,8 +165,35 @@ def test_a_file_that_is_no_json_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.4, "0 s"), (119.0, "119 s"), (300.0, "5 min"), (7200.0, "2 h"), (864_000.0, "10 days")],
+    ("before", "said"),
+    [
+        (1.0, ""),
+        (119.0, ", 119 s ago"),
+        (300.0, ", 5 min ago"),
+        (7200.0, ", 2 h ago"),
+        (172_800.0, ""),
+        (-5.0, ""),
+    ],
 )
-def test_ago(seconds: float, said: str) -> None:
-    assert ago(seconds) == said
+def test_a_moment_says_how_long_ago_where_it_is_near(before: float, said: str) -> None:
+    assert moment(1000.0, 1000.0 + before) == f"1970-01-01 00:16 UTC{said}"
+
+
+def test_the_stream_is_as_far_as_its_journal(settings: Settings) -> None:
+    journal = Journal(settings.stream / "journal")
+    journal.open(0)
+    journal.append(EVENTS.empty_table(), State(5_000_000, {}, {"slate": 2, "click": 1}))
+    journal.close()
+    assert platform_state(settings, 0.0).stream == Stream(3, 5.0)
+
+
+def test_airflows_login_is_the_generated_one(tmp_path: Path) -> None:
+    assert airflow_password(tmp_path) is None
+    write(tmp_path / "airflow/simple_auth_manager_passwords.json.generated", {"admin": "p"})
+    assert airflow_password(tmp_path) == ("admin", "p")
+
+
+def test_a_state_is_read_without_the_feature_engine() -> None:
+    code = "import sys, roiflow.deployment.state; print({'numba', 'mlflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
