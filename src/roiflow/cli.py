@@ -208,7 +208,7 @@ def leaderboard(source: Source = "simulator", week: Week = None) -> None:
         checkout = prepare(repository, settings.home, source, named)
         for number, stage in enumerate((*READERS, "validate", "build_features")):
             show(0.08 * number, stage)
-            repro(checkout, settings.home, [stage], lambda _: None)
+            repro(checkout, settings.home, [stage], lambda _: None, sql=settings.sql)
         table = feature_table.read(checkout / "data" / "features")
         params = load_params(checkout / "params.yaml")
         lines = compare(table, params, lambda done, what: show(0.3 + 0.7 * done, what))

@@ -1,9 +1,10 @@
 """One checkout per weekly run: a git worktree over one shared DVC cache.
 
 A DVC workspace locks while it works, so runs never share one. A run starts from the tree as it is
-now (uncommitted and untracked files included) and ends in a commit of `params.yaml` and `dvc.lock`,
-which is the run's lineage key. Equal trees give equal commits, so a second attempt resumes the
-first and a third changes nothing.
+now (tracked files with their uncommitted edits, and code that is not tracked yet, but no other
+file: a key or a .env would stay in git's objects) and ends in a commit of `params.yaml` and
+`dvc.lock`, which is the run's lineage key. Equal trees give equal commits, so a second attempt
+resumes the first and a third changes nothing.
 
 Code runs from a copy named by its git tree id, not from the checkout: runs of equal code share
 compiled files, and files compiled from other code are never taken.
@@ -21,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -29,9 +31,19 @@ from roiflow.data.weeks import Week
 from roiflow.errors import ParamsError, RunError
 from roiflow.files import write_directory, write_file
 from roiflow.params import parse_params
+from roiflow.settings import without_secrets
 
 PARAMS = Path("params.yaml")
-BUSY_EXIT = 255
+NEW_CODE = (
+    "src/**/*.py", "src/**/*.j2", "dags/**/*.py", "bentos/**/*.py", "monitoring/**/*.yaml"
+)  # fmt: skip
+"""Files that a run takes along before git tracks them."""
+_BUSY = re.compile(
+    r"^ERROR: (?:failed to reproduce .*?: )?"
+    r"(?:'.+' is busy, it is being blocked by:"
+    r"|Unable to acquire lock\. Most likely another DVC process is running)"
+)
+"""DVC's two errors on a lock that another process holds (dvc/rwlock.py and dvc/lock.py)."""
 _ERROR = re.compile(r"^(?:[\w.]+\.)?([A-Z]\w+: .+)$")
 _REFS = "refs/roiflow"
 READERS = ("look", "ingest")
@@ -129,14 +141,21 @@ def main_checkout(checkout: Path) -> Path:
 
 
 def snapshot(repository: Path) -> str:
-    """A commit of the working tree, untracked files included; HEAD itself where it is clean."""
+    """A commit of the working tree; HEAD itself where it is clean.
+
+    What git does not track stays out, but for the code that stages run (NEW_CODE).
+    """
     head = _git(repository, "rev-parse", "--verify", "HEAD^{commit}").strip()
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
         own = Path(_git(repository, "rev-parse", "--path-format=absolute", "--git-dir").strip())
         if (own / "index").exists():
             shutil.copy2(own / "index", index)
-        _git(repository, "add", "--all", GIT_INDEX_FILE=str(index))
+        _git(repository, "add", "--update", GIT_INDEX_FILE=str(index))
+        others = ("ls-files", "--others", "--exclude-standard", "-z", "--", *NEW_CODE)
+        if new := _git(repository, *others, GIT_GLOB_PATHSPECS="1").split("\0")[:-1]:
+            literal = {"GIT_INDEX_FILE": str(index), "GIT_LITERAL_PATHSPECS": "1"}
+            _git(repository, "add", "--", *new, **literal)
         tree = _git(repository, "write-tree", GIT_INDEX_FILE=str(index)).strip()
     if tree == _git(repository, "rev-parse", f"{head}^{{tree}}").strip():
         return head
@@ -239,8 +258,11 @@ def code_of(checkout: Path, home: Path) -> Path:
 
 
 def environment(checkout: Path, home: Path) -> dict[str, str]:
-    """What stages and jobs of a run need to know: its code, its places, its programs."""
-    variables = dict(os.environ)
+    """What stages and jobs of a run need to know: its code, its places, its programs.
+
+    No secret of this process is in it.
+    """
+    variables = without_secrets(os.environ)
     variables["PYTHONPATH"] = str(code_of(checkout, home))
     # Every stage is a process of its own: without compiled files each would pay seconds of imports.
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -264,33 +286,49 @@ def repro(
 ) -> None:
     """`dvc repro` of exactly these stages; waits up to `patience` seconds for DVC's locks.
 
-    `sql` and `data_folder` reach the stages as ROIFLOW_SQL and ROIFLOW_DATA_FOLDER, in their
-    environment alone.
+    `sql` and `data_folder` reach those that read the source (READERS) as ROIFLOW_SQL and
+    ROIFLOW_DATA_FOLDER, in their environment alone.
     Raises RunError with the stage's own last error line.
     """
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *stages]
     variables = environment(checkout, home)
-    if sql is not None:
-        variables["ROIFLOW_SQL"] = sql.get_secret_value()
-    if data_folder is not None:
-        variables["ROIFLOW_DATA_FOLDER"] = str(data_folder)
-    deadline = time.monotonic() + patience
-    while True:
-        code, tail = _stream(command, checkout, variables, show)
-        if code == 0:
-            return
-        busy = code == BUSY_EXIT and any("busy" in line or "lock" in line for line in tail)
-        if not busy or time.monotonic() > deadline:
-            raise RunError(f"stage {' '.join(stages)} of {checkout.name}: {reason(tail, code)}")
-        time.sleep(2.0)
+    source = {} if sql is None else {"ROIFLOW_SQL": sql.get_secret_value()}
+    source |= {} if data_folder is None else {"ROIFLOW_DATA_FOLDER": str(data_folder)}
+    for reads, some in groupby(stages, key=lambda stage: bool(source) and stage in READERS):
+        names = list(some)
+        command = ["repro", "--single-item", *names]
+        told = variables | source if reads else variables
+        _dvc(command, f"stage {' '.join(names)}", checkout, told, show, patience)
 
 
 def fetch(checkout: Path, home: Path, outs: Sequence[str], show: Show) -> None:
     """Put outputs named by the checkout's dvc.lock in place, from the shared cache."""
-    command = [sys.executable, "-m", "dvc", "checkout", "--force", *outs]
-    code, tail = _stream(command, checkout, environment(checkout, home), show)
-    if code != 0:
-        raise RunError(f"data of {checkout.name}: {reason(tail, code)}")
+    command = ["checkout", "--force", *outs]
+    _dvc(command, "data", checkout, environment(checkout, home), show)
+
+
+def _dvc(
+    arguments: Sequence[str],
+    what: str,
+    checkout: Path,
+    variables: dict[str, str],
+    show: Show,
+    patience: float = 600.0,
+) -> None:
+    """A DVC command, begun again while another holds its locks; any other failure is RunError."""
+    deadline = time.monotonic() + patience
+    while True:
+        code, tail = _stream([sys.executable, "-m", "dvc", *arguments], checkout, variables, show)
+        if code == 0:
+            return
+        if not busy(tail) or time.monotonic() > deadline:
+            raise RunError(f"{what} of {checkout.name}: {reason(tail, code)}")
+        time.sleep(2.0)
+
+
+def busy(tail: Sequence[str]) -> bool:
+    """Whether DVC ended because another DVC process holds a lock."""
+    last = next((line for line in reversed(tail) if line.startswith("ERROR: ")), "")
+    return _BUSY.match(last) is not None
 
 
 def job(checkout: Path, home: Path, name: str, arguments: Sequence[str], show: Show) -> None:
@@ -323,6 +361,9 @@ def _stream(
 
 def reason(tail: Sequence[str], code: int) -> str:
     """The last line of the form `SomeError: text`, or else the last line there is."""
+    if busy(tail):  # a stage before it may have ended well, and said anything
+        start = max(place for place, line in enumerate(tail) if line.startswith("ERROR: "))
+        return " ".join(line.strip() for line in tail[start : start + 2])
     named = [match[1] for line in tail if (match := _ERROR.match(line))]
     own = [line for line in named if not line.startswith(("ERROR", "WARNING"))]
     last = next((line for line in reversed(tail) if line.startswith("ERROR: ")), None)
@@ -332,7 +373,7 @@ def reason(tail: Sequence[str], code: int) -> str:
 
 
 def _git(folder: Path, *arguments: str, **variables: str) -> str:
-    """Raises RunError with git's own message."""
+    """Raises RunError with git's own message: its reason, and the remedy it names."""
     done = subprocess.run(
         ["git", *arguments],
         cwd=folder,
@@ -342,6 +383,12 @@ def _git(folder: Path, *arguments: str, **variables: str) -> str:
         check=False,
     )
     if done.returncode != 0:
-        message = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise RunError(f"{folder}: git {arguments[0]}: {message[-1]}")
+        raise RunError(f"{folder}: git {arguments[0]}: {_said(done.stderr, done.returncode)}")
     return done.stdout
+
+
+def _said(stderr: str, code: int) -> str:
+    """Git's words in one line, from its first error on: what comes before is progress and hints."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    starts = [n for n, line in enumerate(lines) if line.startswith(("fatal:", "error:"))]
+    return " ".join(lines[starts[0] if starts else 0 :]) or f"exit code {code}"

@@ -1,5 +1,7 @@
 """Where things are, from the environment (prefix ROIFLOW_): places, never numbers."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -61,3 +63,12 @@ class Settings(BaseSettings):
     def registry_uri(self) -> str:
         """MLflow's store."""
         return self.mlflow_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
+
+
+_SECRET = re.compile(r"ROIFLOW_SQL$|_?AIRFLOW_", re.IGNORECASE)
+"""Names of variables with a database's password, and with Airflow's connections and keys."""
+
+
+def without_secrets(variables: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a process that needs neither the source's database nor Airflow's keys."""
+    return {name: value for name, value in variables.items() if not _SECRET.match(name)}

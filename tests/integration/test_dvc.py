@@ -1,5 +1,6 @@
 """One checkout per run over one DVC cache: real git, real DVC, a tiny pipeline."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from roiflow import run
 from roiflow.data import lake
@@ -43,8 +45,9 @@ stages:
     params: [export.parity_rows]
     outs: [data/package]
 """
+STAGES = ("ingest", "evaluate", "export")
 STAGE = """
-    import sys, time
+    import os, sys, time
     from pathlib import Path
 
     import yaml
@@ -58,6 +61,11 @@ STAGE = """
     if Path("slow").exists() and stage == "evaluate":
         Path("slow").write_text("started")
         time.sleep(60)
+    if Path("environ").exists():
+        print(dict(os.environ))
+        (out / "environ").write_bytes(Path("/proc/self/environ").read_bytes())
+    if params["ingest"]["week"] == "2026-W08" and stage == "evaluate":
+        sys.exit("RunError: dvc.lock blocks the table 'clicks': it is busy, try the lock later")
     if params["ingest"]["week"] == "2026-W09" and stage == "evaluate":
         sys.exit("GateError: week 2026-W09: nothing to evaluate")
     (out / "half").unlink()
@@ -103,7 +111,7 @@ def ran(checkout: Path) -> list[str]:
 
 def everything(checkout: Path, home: Path) -> list[str]:
     lines: list[str] = []
-    run.repro(checkout, home, ["ingest", "evaluate", "export"], lines.append)
+    run.repro(checkout, home, STAGES, lines.append)
     return lines
 
 
@@ -248,6 +256,136 @@ def test_an_unknown_key_stops_the_run_and_keeps_the_earlier_checkout(
     with pytest.raises(ParamsError, match=r"params\.yaml: export\.paraty_rows: .*value 3"):
         run.prepare(repository, home, "simulator", "2026-W05")
     assert (checkout / "params.yaml").read_bytes() == before
+
+
+NO_LOCK = (
+    "ERROR: failed to reproduce 'evaluate': failed to run: python -m tiny, exited with 1",
+    "RunError: dvc.lock blocks the table 'clicks': it is busy, try the lock later",
+    "'data/raw' is busy, it is being blocked by:",
+    "ERROR: Unable to acquire lock. Most likely another DVC process is running or was terminated",
+    "Blocks: 4",
+)
+LOCKS = (
+    "ERROR: Unable to acquire lock. Most likely another DVC process is running or was terminated "
+    "abruptly. Check the page <https://dvc.org/doc/user-guide/troubleshooting#lock-issue> for "
+    "other possible reasons and to learn how to resolve this.",
+    "ERROR: failed to reproduce 'slow': Unable to acquire lock. Most likely another DVC process is "
+    "running or was terminated abruptly.",
+    "ERROR: failed to reproduce 'next': '/runs/a/data' is busy, it is being blocked by:",
+)
+
+
+class TestLocks:
+    """A run waits where another DVC process works, and only there."""
+
+    @pytest.mark.parametrize("line", LOCKS)
+    def test_dvcs_own_words(self, line: str) -> None:
+        after = ["  (PID 20747): dvc repro -s slow", "", "If there are no processes, remove rwlock"]
+        assert run.busy(["Running stage 'slow':", line, *after])
+        assert not run.busy([line, "ERROR: failed to reproduce 'slow': exited with 1"])
+
+    def test_a_stages_words(self) -> None:
+        assert not run.busy([*NO_LOCK[1:], NO_LOCK[0]])
+        assert not run.busy(NO_LOCK[1:3])
+        assert not run.busy([])
+
+    def test_a_failure_that_speaks_of_locks_happens_once(
+        self, repository: Path, home: Path
+    ) -> None:
+        checkout = run.prepare(repository, home, "simulator", "2026-W08")
+        with pytest.raises(RunError, match=r"RunError: dvc\.lock blocks the table 'clicks'"):
+            everything(checkout, home)
+        assert ran(checkout) == ["ingest", "evaluate"]
+
+    @pytest.mark.parametrize("lock", ["lock", "rwlock.lock"])
+    def test_a_held_lock_is_waited_for(self, repository: Path, home: Path, lock: str) -> None:
+        checkout = run.prepare(repository, home, "simulator", "2026-W05")
+        run.repro(checkout, home, ["ingest"], print)
+        lines: list[str] = []
+        held = (checkout / ".dvc" / "tmp" / lock).open("w")
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        def show(line: str) -> None:
+            lines.append(line)
+            if "Unable to acquire lock" in line:
+                held.close()
+
+        run.repro(checkout, home, ["evaluate"], show)
+        assert any("Unable to acquire lock" in line for line in lines)
+        assert ran(checkout) == ["ingest", "evaluate"]
+
+    def test_patience_ends_with_who_holds_it(self, repository: Path, home: Path) -> None:
+        checkout = run.prepare(repository, home, "simulator", "2026-W05")
+        run.repro(checkout, home, ["ingest"], print)
+        holder = {"pid": os.getpid(), "cmd": "dvc repro by somebody"}
+        (checkout / ".dvc/tmp/rwlock").write_text(
+            json.dumps({"write": {str(checkout / "data" / "score"): holder}})
+        )
+        words = rf"is busy, it is being blocked by: \(PID {os.getpid()}\): dvc repro by somebody"
+        with pytest.raises(RunError, match=words):
+            run.repro(checkout, home, ["evaluate"], print, patience=0.0)
+
+
+PASSWORD = "pa55-of-the-shop"
+
+
+class TestSecrets:
+    def test_only_stages_that_read_the_source_know_the_password(
+        self, repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        uri = f"postgresql://shop:{PASSWORD}@127.0.0.1/shop"
+        for name in ("ROIFLOW_SQL", "AIRFLOW_CONN_ROIFLOW_SQL", "AIRFLOW__DATABASE__SQL_ALCHEMY"):
+            monkeypatch.setenv(name, uri)
+        checkout = run.prepare(repository, home, "simulator", "2026-W05")
+        (checkout / "environ").touch()
+        lines: list[str] = []
+        run.repro(checkout, home, STAGES, lambda _: None, sql=SecretStr(uri))
+        knows = {
+            stage: PASSWORD.encode() in (checkout / out / "environ").read_bytes()
+            for stage, out in zip(STAGES, ("data/raw", "data/score", "data/package"), strict=True)
+        }
+        assert knows == {"ingest": True, "evaluate": False, "export": False}
+        run.prepare(repository, home, "simulator", "2026-W05", values={"evaluate.seed": 1})
+        run.repro(checkout, home, STAGES, lines.append)
+        assert ran(checkout)[3:] == ["evaluate", "export"]
+        with pytest.raises(RunError):
+            run.job(checkout, home, "nothing", [], lines.append)
+        assert PASSWORD not in "\n".join(lines)
+        assert PASSWORD.encode() not in everything_in_git(repository)
+
+    def test_a_file_that_git_does_not_track_is_in_no_object(
+        self, repository: Path, home: Path
+    ) -> None:
+        for name in (".env", "key.pem", "src/.env", "src/credentials.json", "notes.py"):
+            (repository / name).write_text(PASSWORD)
+        for name in ("src/new/__init__.py", "monitoring/more.yaml", "src/page.html.j2"):
+            (repository / name).parent.mkdir(exist_ok=True)
+            (repository / name).write_text(f"# {name}\n")
+        (repository / "src" / "tiny.py").write_text("# edited\n")
+        checkout = run.prepare(repository, home, "simulator", "2026-W05")
+        assert PASSWORD.encode() not in everything_in_git(repository)
+        assert not (checkout / ".env").exists()
+        for name in ("src/new/__init__.py", "monitoring/more.yaml", "src/page.html.j2"):
+            assert (checkout / name).read_text() == f"# {name}\n"
+        assert (checkout / "src" / "tiny.py").read_text() == "# edited\n"
+        assert "?? .env" in git(repository, "status", "--porcelain")
+
+
+def everything_in_git(repository: Path) -> bytes:
+    """Every object, reachable or not."""
+    command = ["git", "cat-file", "--batch-all-objects", "--batch", "--unordered"]
+    return subprocess.run(command, cwd=repository, check=True, capture_output=True).stdout
+
+
+def test_another_owner_of_the_checkout_is_named_with_the_remedy(
+    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    words = rf"dubious ownership.* git config --global --add safe\.directory {repository}$"
+    with pytest.raises(RunError, match=words) as caught:
+        run.prepare(repository, home, "simulator", "2026-W05")
+    assert "\n" not in str(caught.value)
 
 
 def test_outside_a_repository(tmp_path: Path, home: Path) -> None:
