@@ -1,8 +1,8 @@
 """How far a long piece of work is: a bar on a terminal, elsewhere a line now and then."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import IO
 
 SECONDS = 3.0
@@ -19,7 +19,8 @@ def progress(what: str) -> Iterator[Progress]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Lines(what, console.file, SECONDS, time.monotonic)
+        with every(SECONDS, lines := Lines(what, console.file)):
+            yield lines.tell
         return
     from rich.progress import Progress as Bar
 
@@ -29,15 +30,35 @@ def progress(what: str) -> Iterator[Progress]:
 
 
 class Lines:
-    """`train_ranker: epoch 2 of 4 (50 %)`, at most every `seconds` of `clock`."""
+    """`train_ranker: epoch 2 of 4 (50 %)`: what was told last, once."""
 
-    def __init__(self, what: str, out: IO[str], seconds: float, clock: Callable[[], float]) -> None:
-        self._what, self._out, self._seconds, self._clock = what, out, seconds, clock
-        self._due = clock() + seconds
+    def __init__(self, what: str, out: IO[str]) -> None:
+        self._what, self._out, self._line = what, out, ""
 
-    def __call__(self, done: float, text: str) -> None:
-        """Print where a line is due."""
-        if (now := self._clock()) < self._due:
-            return
-        self._due = now + self._seconds
-        print(f"{self._what}: {text} ({100 * done:.0f} %)", file=self._out, flush=True)
+    def tell(self, done: float, text: str) -> None:
+        """What the next line says."""
+        self._line = f"{self._what}: {text} ({100 * done:.0f} %)"
+
+    def __call__(self) -> None:
+        """Print it, where there is something new."""
+        line, self._line = self._line, ""
+        if line:
+            print(line, file=self._out, flush=True)
+
+
+@contextmanager
+def every(seconds: float, work: Callable[[], None]) -> Iterator[None]:
+    """Do it again and again beside the block: one long step of the work tells nothing itself."""
+    ended = Event()
+
+    def again() -> None:
+        while not ended.wait(seconds):
+            work()
+
+    thread = Thread(target=again, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

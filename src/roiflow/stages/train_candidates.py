@@ -7,6 +7,7 @@ from roiflow import candidates as preselection
 from roiflow import features as feature_store
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
+from roiflow.progress import progress
 from roiflow.ranking.report import metrics as measure
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -16,7 +17,11 @@ def main(features: Path, candidates: Written, metrics: Written, params: Path) ->
     """features -> both selectors, the choice between them and their AUCs."""
     config = load_params(params).train_candidates
     table = feature_store.read(features)
-    selectors = {kind: preselection.fit(table, config, kind) for kind in preselection.KINDS}
+    selectors = {}
+    with progress("train_candidates") as show:
+        for number, kind in enumerate(preselection.KINDS):
+            show(number / len(preselection.KINDS), kind)
+            selectors[kind] = preselection.fit(table, config, kind)
     with write_directory(candidates) as folder:
         for kind, selector in selectors.items():
             selector.save(folder / kind)

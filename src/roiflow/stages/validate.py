@@ -10,6 +10,7 @@ from roiflow.data.pulled import read_pulled
 from roiflow.data.validate import TABLES, Checked, RawWindow, validate
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
+from roiflow.progress import progress
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
@@ -21,8 +22,15 @@ def main(
     bounds = load_params(params).validate_
     pulled = read_pulled(raw)
     summary = Summary()
-    with write_directory(validated) as clean, write_directory(quarantine) as bad:
-        for checked in validate(RawWindow(raw), pulled.weeks, pulled.as_of, bounds):
+    parts = len(pulled.weeks) * len(TABLES)
+    with (
+        progress("validate") as show,
+        write_directory(validated) as clean,
+        write_directory(quarantine) as bad,
+    ):
+        checks = validate(RawWindow(raw), pulled.weeks, pulled.as_of, bounds)
+        for number, checked in enumerate(checks, start=1):
+            show(number / parts, f"{checked.table} {checked.week}")
             lake.write(clean, checked.table, checked.week, checked.clean)
             lake.write(bad, checked.table, checked.week, checked.quarantined)
             summary.add(checked)
