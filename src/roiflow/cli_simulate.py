@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from roiflow.data.weeks import Week as IsoWeek
+    from roiflow.settings import Settings
     from roiflow.simulator.fidelity_report import Section
 
 
@@ -181,7 +182,7 @@ def fidelity_command(
     with progress("fidelity") as show:
         for number, name in enumerate(names):
             show(number / len(names), name)
-            real = read_log(name, settings.data_folder)
+            real = read_log(name, _data_folder(settings))
             logs = [simulated_log(world, real.days, real.positions) for world in worlds]
             before, *rest = [compare(simulated, real) for simulated in logs]
             sections.append(Section(before, rest[0] if rest else None))
@@ -300,7 +301,7 @@ def calibrate_command(
     repository, settings, console = here()
     params = repository / "params.yaml"
     world = load_params(params).ingest.simulator
-    real = read_log(log, settings.data_folder)
+    real = read_log(log, _data_folder(settings))
     with progress("calibrate") as show:
         done = calibrate(world, real, users, show)
     fitted = {f"ingest.simulator.{key}": value for key, value in done.values.items()}
@@ -332,3 +333,9 @@ def _distances(section: "Section") -> "Table":
     table.add_section()
     table.add_row("overall", *(f"{each.overall:.3f}" for each in both))
     return table
+
+
+def _data_folder(settings: "Settings") -> Path | None:
+    from roiflow.data.sources.places import local_folder
+
+    return local_folder(settings.data_folder) if settings.data_folder else None

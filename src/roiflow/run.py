@@ -31,7 +31,7 @@ from roiflow.data.weeks import Week
 from roiflow.errors import ParamsError, RunError
 from roiflow.files import write_directory, write_file
 from roiflow.params import parse_params
-from roiflow.settings import without_secrets
+from roiflow.settings import absolute, without_secrets
 
 PARAMS = Path("params.yaml")
 NEW_CODE = (
@@ -268,7 +268,7 @@ def environment(checkout: Path, home: Path) -> dict[str, str]:
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     variables["ROIFLOW_HOME"] = str(home.absolute())
     if folder := variables.get("ROIFLOW_DATA_FOLDER"):
-        variables["ROIFLOW_DATA_FOLDER"] = str(Path(folder).absolute())
+        variables["ROIFLOW_DATA_FOLDER"] = absolute(folder)
     variables["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), variables.get("PATH", os.defpath)]
     )
@@ -282,7 +282,7 @@ def repro(
     show: Show,
     patience: float = 600.0,
     sql: SecretStr | None = None,
-    data_folder: Path | None = None,
+    data_folder: str | None = None,
 ) -> None:
     """`dvc repro` of exactly these stages; waits up to `patience` seconds for DVC's locks.
 
@@ -292,7 +292,7 @@ def repro(
     """
     variables = environment(checkout, home)
     source = {} if sql is None else {"ROIFLOW_SQL": sql.get_secret_value()}
-    source |= {} if data_folder is None else {"ROIFLOW_DATA_FOLDER": str(data_folder)}
+    source |= {} if data_folder is None else {"ROIFLOW_DATA_FOLDER": absolute(data_folder)}
     for reads, some in groupby(stages, key=lambda stage: bool(source) and stage in READERS):
         names = list(some)
         command = ["repro", "--single-item", *names]

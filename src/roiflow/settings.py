@@ -16,8 +16,8 @@ class Settings(BaseSettings):
     home: Path = Path(".roiflow")
     """Folder of everything that outlives one run: lake, registry database, run checkouts, logs."""
 
-    data_folder: Path | None = None
-    """Folder of a source's own files (kuairand, open_bandit, files, stream)."""
+    data_folder: str | None = None
+    """Path or URL of the folder of a source's own files (kuairand, open_bandit, files, stream)."""
 
     sql: SecretStr | None = None
     """URI of the source sql's database, password included."""
@@ -72,3 +72,13 @@ _SECRET = re.compile(r"ROIFLOW_SQL$|_?AIRFLOW_", re.IGNORECASE)
 def without_secrets(variables: Mapping[str, str]) -> dict[str, str]:
     """An environment for a process that needs neither the source's database nor Airflow's keys."""
     return {name: value for name, value in variables.items() if not _SECRET.match(name)}
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is a URL, such as s3://bucket/prefix, and no path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place) is not None
+
+
+def absolute(place: str) -> str:
+    """A path from the root on; a URL as it is."""
+    return place if is_url(place) else str(Path(place).absolute())

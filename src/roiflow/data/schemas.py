@@ -89,3 +89,6 @@ SCHEMAS: dict[str, pa.Schema] = {
     "ads": ADS,
     "users": USERS,
 }
+
+SNAPSHOTS = ("ads", "users")
+"""Tables of which a week has all there is, not what is new."""

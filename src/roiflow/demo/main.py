@@ -18,7 +18,7 @@ from roiflow.demo.truth import truth_by_week, truth_table
 from roiflow.demo.weeks import DAG, Show, WeekDone, run_week
 from roiflow.params import load_params
 from roiflow.run import PARAMS
-from roiflow.settings import Settings
+from roiflow.settings import Settings, absolute
 from roiflow.stages.ingest import open_source
 from roiflow.weekly.choice import SIMULATOR, ingest_of, newest_week
 
@@ -71,7 +71,7 @@ def run_weeks(
     """One run of the DAG after the other; a line is printed as each ends."""
     conf = {"source": source}
     if settings.data_folder is not None:
-        conf["data_folder"] = str(settings.data_folder.absolute())
+        conf["data_folder"] = absolute(settings.data_folder)
     done: list[WeekDone] = []
     with platform.open_airflow(settings) as airflow:
         show("Airflow reads the DAG")

@@ -1,11 +1,13 @@
 """Pull the window's weeks from the source into the run's own folder."""
 
+import time
 from pathlib import Path
 
 import pyarrow as pa
 
 from roiflow.data import lake
 from roiflow.data.pulled import Pulled, write_pulled
+from roiflow.data.sources.places import local_folder
 from roiflow.data.sources.protocol import Source
 from roiflow.data.weeks import Week
 from roiflow.errors import SourceError
@@ -54,15 +56,15 @@ def open_source(config: IngestParams, settings: Settings) -> Source:
         case "kuairand":
             from roiflow.data.sources.kuairand import KuaiRand
 
-            return KuaiRand(_folder(config, settings))
+            return KuaiRand(_local(config, settings))
         case "open_bandit":
             from roiflow.data.sources.open_bandit import OpenBandit
 
-            return OpenBandit(_folder(config, settings))
+            return OpenBandit(_local(config, settings))
         case "files":
             from roiflow.data.sources.files import Files
 
-            return Files(str(_named_folder(config, settings)))
+            return Files(_named(config, settings), now=time.time_ns() // 1_000)
         case "sql":
             from roiflow.data.sources.sql import Sql
 
@@ -70,11 +72,11 @@ def open_source(config: IngestParams, settings: Settings) -> Source:
         case "stream":
             from roiflow.data.sources.stream import Stream
 
-            return Stream(settings.lake, str(_named_folder(config, settings)))
+            return Stream(settings.lake, _named(config, settings))
 
 
-def _named_folder(config: IngestParams, settings: Settings) -> Path:
-    if settings.data_folder is None:
+def _named(config: IngestParams, settings: Settings) -> str:
+    if not settings.data_folder:
         raise SourceError(
             f"source {config.source}: set the environment variable ROIFLOW_DATA_FOLDER to the "
             "folder that holds its files"
@@ -82,14 +84,8 @@ def _named_folder(config: IngestParams, settings: Settings) -> Path:
     return settings.data_folder
 
 
-def _folder(config: IngestParams, settings: Settings) -> Path:
-    folder = _named_folder(config, settings)
-    if not folder.is_dir():
-        raise SourceError(
-            f"source {config.source}: {folder} (environment variable ROIFLOW_DATA_FOLDER) is not "
-            "a folder"
-        )
-    return folder
+def _local(config: IngestParams, settings: Settings) -> Path:
+    return local_folder(_named(config, settings))
 
 
 def vocabulary_before(settings: Settings, source: str, week: Week) -> Path | None:

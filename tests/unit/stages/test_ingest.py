@@ -72,8 +72,8 @@ def test_a_failed_pull_leaves_the_earlier_one(tmp_path: Path, params: Path) -> N
     raw = tmp_path / "raw"
     main(raw, params)
     before = contents(raw)
-    lake.partition(tmp_path / "source", "users", SECOND).unlink()
-    with pytest.raises(UnknownWeek, match=r"users/week=2026-W04"):
+    lake.partition(tmp_path / "source", "behaviours", SECOND).unlink()
+    with pytest.raises(UnknownWeek, match=r"behaviours/week=2026-W04"):
         main(raw, params)
     assert contents(raw) == before
     assert sorted(path.name for path in tmp_path.iterdir() if ".part" in path.name) == []
@@ -101,13 +101,13 @@ def test_a_database_that_is_not_named_tells_which_variable_to_set() -> None:
 @pytest.mark.parametrize("source", ["kuairand", "open_bandit"])
 def test_a_folder_that_is_not_there_is_named(source: str, tmp_path: Path) -> None:
     config = load_params(SHIPPED).ingest.model_copy(update={"source": source})
-    with pytest.raises(SourceError, match=f"{tmp_path}/absent .*ROIFLOW_DATA_FOLDER"):
-        open_source(config, Settings(data_folder=tmp_path / "absent"))
+    with pytest.raises(SourceError, match=f"{tmp_path}/absent: no such folder.*ROIFLOW_DATA_FOLD"):
+        open_source(config, Settings(data_folder=str(tmp_path / "absent")))
 
 
 def test_every_source_of_the_parameters_opens(tmp_path: Path) -> None:
     shipped = load_params(SHIPPED).ingest
-    settings = Settings(data_folder=tmp_path, sql=SecretStr("postgresql://nowhere/none"))
+    settings = Settings(data_folder=str(tmp_path), sql=SecretStr("postgresql://nowhere/none"))
     for name in get_args(SourceName):
         config = shipped.model_copy(update={"source": name})
         assert open_source(config, settings).name == name

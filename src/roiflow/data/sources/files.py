@@ -1,45 +1,78 @@
-"""Parquet in the lake's layout, on disk or in an object store, through fsspec."""
+"""Parquet or CSV in the lake's layout, on disk or in an object store.
 
-import json
+`<folder>/<table>/week=YYYY-Www/part-*.parquet` (or `.csv`) for every table of the data contract.
+A week of `impressions`, `behaviours` and `conversions` is what became known in it. `ads` and
+`users` are whole snapshots, not changes: a week has its own, or else the newest one before it, so
+a catalogue that never changes is written once.
+
+The folder's own names may have any characters: folders are listed, and nothing is a pattern.
+"""
+
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from roiflow import columns as c
-from roiflow.data.lake import PARTS, in_order
-from roiflow.data.schemas import SCHEMAS
-from roiflow.data.sources import fingerprint
+from roiflow.data.lake import in_order
+from roiflow.data.schemas import SCHEMAS, SNAPSHOTS
+from roiflow.data.sources.file_parts import read_part
+from roiflow.data.sources.places import open_folder
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import Week
 from roiflow.errors import SourceError, UnknownWeek
 
+_PART = re.compile(r"[^/]+/week=([^/]+)/part-[^/]*\.(?:parquet|csv)")
+
 
 class Files:
-    """`<folder>/<table>/week=YYYY-Www/part-*.parquet` for every table of the data contract.
-
-    `folder` is a path or a URL that fsspec knows, such as s3://bucket/lake.
-    """
+    """A Source over a folder, which is a path or a URL such as s3://bucket/prefix."""
 
     name = "files"
 
-    def __init__(self, folder: str) -> None:
-        # A URL that passed through pathlib has lost one of its two slashes.
-        url = re.sub(r"^([a-z0-9+]{2,}):/(?!/)", r"\1://", folder)
-        self._files, self._root = fsspec.core.url_to_fs(url)
+    def __init__(self, folder: str, now: int | None = None) -> None:
+        """A week that ends after `now` (microseconds, UTC) may still grow."""
+        self.folder, self._now = open_folder(folder), now
 
     def pull(self, week: Week, as_of: int) -> Tables:
-        """See Source.pull; the rows are not changed, only those known after `as_of` left out."""
+        """See Source.pull: rows known after `as_of` are left out."""
         return {table: self.read(table, week, as_of) for table in SCHEMAS}
 
+    def read(self, table: str, week: Week, as_of: int) -> pa.Table:
+        """One table's rows of `pull`."""
+        parts = [_known_before(rows, as_of) for _, rows in self.parts(table, week)]
+        return pa.concat_tables(parts, promote_options="default")
+
+    def parts(self, table: str, week: Week) -> list[tuple[str, pa.Table]]:
+        """Each file of a week, by what errors call it, with all its rows in the contract's types.
+
+        Raises UnknownWeek, naming the weeks there are, where there is none, and SourceError,
+        naming file and column, where one cannot be read.
+        """
+        held = self._held(table)
+        paths = held.get(_newest(table, held, week) or week)
+        if not paths:
+            raise UnknownWeek(self._absent(table, week, held))
+        if len({path.rpartition(".")[2] for path in paths}) > 1:
+            place = self.folder.name(paths[0].rpartition("/")[0])
+            raise SourceError(f"{place}: both Parquet and CSV: leave one of the two")
+        return [(self.folder.name(path), read_part(self.folder, path, table)) for path in paths]
+
     def weeks(self) -> list[Week]:
-        """See Source.weeks: those of which every table is there."""
-        return sorted(set.intersection(*(set(self.held(table)) for table in SCHEMAS)))
+        """See Source.weeks: those that have ended and of which every table is there."""
+        held = {table: self._held(table) for table in SCHEMAS}
+        return [
+            week
+            for week in held["impressions"]
+            if all(_newest(table, weeks, week) for table, weeks in held.items())
+            and (self._now is None or week.end <= self._now)
+        ]
+
+    def described(self, weeks: Sequence[Week]) -> list[Week]:
+        """Those of the weeks for which there are ads and users."""
+        held = {table: self._held(table) for table in SNAPSHOTS}
+        return [week for week in weeks if all(_newest(t, held[t], week) for t in SNAPSHOTS)]
 
     def state(self, weeks: Sequence[Week]) -> str:
         """See Source.state."""
@@ -47,42 +80,61 @@ class Files:
 
     def state_of(self, tables: Iterable[str], weeks: Sequence[Week]) -> str:
         """`state` of some of the tables."""
-        places = [f"{table}/week={week}/{PARTS}" for table in tables for week in weeks]
-        paths = [path for place in places for path in self._files.glob(f"{self._root}/{place}")]
-        if isinstance(self._files, LocalFileSystem):
-            return fingerprint.of_files(Path(self._root), map(Path, paths))
-        return json.dumps([(path, self._files.ukey(path)) for path in sorted(paths)])
+        read = set[str]()
+        for table in tables:
+            held = self._held(table)
+            newest = (_newest(table, held, week) for week in weeks)
+            read.update(path for week in newest if week for path in held[week])
+        return self.folder.fingerprint(read)
 
-    def read(self, table: str, week: Week, as_of: int) -> pa.Table:
-        """One table's rows of `pull`."""
-        pattern = f"{self._root}/{table}/week={week}/{PARTS}"
-        paths = in_order(self._files.glob(pattern))
-        if not paths:
-            held = ", ".join(map(str, self.held(table))) or "none"
-            raise UnknownWeek(f"{pattern}: no such file; weeks held: {held}")
-        parts = [_known_before(self._part(path), as_of) for path in paths]
-        return pa.concat_tables(parts, promote_options="default")
+    def _held(self, table: str) -> dict[Week, list[str]]:
+        """The files of each week of a table, weeks and files in order."""
+        found: dict[Week, list[str]] = {}
+        for path in self.folder.all_files(table):
+            if (match := _PART.fullmatch(path)) and (week := _week(match[1])):
+                found.setdefault(week, []).append(path)
+        return {week: in_order(found[week]) for week in sorted(found)}
 
-    def _part(self, path: str) -> pa.Table:
-        try:
-            with self._files.open(path) as stream, pq.ParquetFile(stream) as file:
-                return file.read()
-        except (OSError, pa.ArrowException) as error:
-            raise SourceError(f"{path}: not readable as Parquet: {error}") from None
+    def _absent(self, table: str, week: Week, held: dict[Week, list[str]]) -> str:
+        self.folder.require()
+        there = ", ".join(map(str, held)) or "none"
+        wanted = self.folder.name(f"{table}/week={week}/part-0.parquet")
+        remedy = (
+            f"{table} are a whole snapshot, not changes: write the one that holds for the week "
+            "there (or in an earlier week: it holds until there is a newer one)"
+            if table in SNAPSHOTS
+            else "write there what became known in the week; a table without rows is a table, too"
+        )
+        return f"{wanted} (or .csv): no such file; weeks held: {there}: {remedy}{self._odd(table)}"
 
-    def held(self, table: str) -> list[Week]:
-        """The weeks of a table, oldest first."""
-        found = self._files.glob(f"{self._root}/{table}/week=*/{PARTS}")
-        names = {name.split("/")[-2].removeprefix("week=") for name in found}
-        return sorted(Week.parse(name) for name in names)
+    def _odd(self, table: str) -> str:
+        """The first file of a table that lies or is called otherwise."""
+        odd = [
+            path
+            for path in self.folder.all_files(table)
+            if not ((match := _PART.fullmatch(path)) and _week(match[1]))
+            and not path.rpartition("/")[2].startswith((".", "_"))
+        ]
+        if not odd:
+            return ""
+        return f"; {self.folder.name(odd[0])} is not read: its name is not of this form"
+
+
+def _newest(table: str, held: Iterable[Week], week: Week) -> Week | None:
+    """The week itself or, of a snapshot, the newest one at or before it."""
+    if table not in SNAPSHOTS:
+        return week if week in held else None
+    return max((one for one in held if one <= week), default=None)
+
+
+def _week(text: str) -> Week | None:
+    try:
+        return Week.parse(text)
+    except UnknownWeek:
+        return None
 
 
 def _known_before(rows: pa.Table, as_of: int) -> pa.Table:
     """Without the rows known at or after `as_of`; what has no time is left to validation."""
-    if c.KNOWN_TIME not in rows.column_names:
-        return rows
-    type_ = rows.schema.field(c.KNOWN_TIME).type
-    if not pa.types.is_timestamp(type_):
-        return rows
-    limit = pa.scalar(as_of, pa.timestamp("us")).cast(pa.timestamp(type_.unit, type_.tz))
+    limit = pa.scalar(as_of, rows.schema.field(c.KNOWN_TIME).type)
     return rows.filter(pc.fill_null(pc.less(rows[c.KNOWN_TIME], limit), True))

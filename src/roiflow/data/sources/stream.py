@@ -34,7 +34,7 @@ OUTCOME = (KIND, c.IMPRESSION, c.KNOWN_TIME)
 
 
 class Stream:
-    """<lake>/stream/events, and `<folder>/{ads,users}/week=YYYY-Www/part-*.parquet`."""
+    """<lake>/stream/events, and the tables `ads` and `users` of `folder` as Files reads them."""
 
     name = "stream"
 
@@ -65,14 +65,12 @@ class Stream:
     def weeks(self) -> list[Week]:
         """See Source.weeks: the complete ones that have their ads and users."""
         found = {part.week for part in event_lake.parts(self._lake)}
-        described = set(self._files.held("ads")) & set(self._files.held("users"))
-        complete = span(min(found), max(found).plus(-1)) if found else []
-        return [week for week in complete if week in described]
+        return self._files.described(span(min(found), max(found).plus(-1)) if found else [])
 
     def state(self, weeks: Sequence[Week]) -> str:
         """See Source.state: what was taken until then and in the week before, and the folder."""
         events = fingerprint.of_partitions(self._lake / event_lake.SOURCE, weeks, 1)
-        return f"{events} {self._files.state_of(('ads', 'users'), weeks)}"
+        return f"{events} {self._files.state_of(schemas.SNAPSHOTS, weeks)}"
 
     def _require(self, week: Week, parts: Sequence[Part]) -> None:
         weeks = sorted({part.week for part in parts})
