@@ -21,6 +21,7 @@ from roiflow.data.schemas import SCHEMAS
 from roiflow.data.weeks import Week
 from roiflow.demo.weeks import DAG, fault
 from roiflow.deployment.airflow import Airflow, RunState
+from roiflow.deployment.processes import Running
 from roiflow.deployment.state import airflow_password
 from roiflow.run import checkout_of
 from roiflow.settings import Settings
@@ -38,9 +39,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "report_drift": {"sample_rows": 2000},
 }
 WORLD = {"users": 600, "ads": 40}
+PAGES = ("nginx", "mlflow", "evidently", "airflow-api-server")
 WEEKS = ("2026-W04", "2026-W05")
 
 pytestmark = pytest.mark.timeout(1800)
+
+
+def get(address: str) -> httpx.Response:
+    return httpx.get(address, follow_redirects=True, trust_env=False)
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def first(place: Place) -> str:
+def up(place: Place) -> dict[str, Running]:
+    place.roiflow("up")
+    return platform.status(place.settings)
+
+
+@pytest.fixture(scope="module")
+def first(place: Place, up: dict[str, Running]) -> str:
     return place.roiflow("demo", "--further", "0")
 
 
@@ -143,6 +155,21 @@ def second(place: Place, untouched: tuple[RunState, str]) -> tuple[dict[str, dic
     return before, place.roiflow("demo", "--further", "1")
 
 
+def test_up_starts_every_server_once(place: Place, up: dict[str, Running]) -> None:
+    assert platform.up(place.settings, place.clone) == up
+    parts = {"api-server", "scheduler", "dag-processor", "triggerer"}
+    others = {"redis", "nginx", "mlflow", "evidently", "stream-consume"}
+    assert up.keys() == others | {f"airflow-{part}" for part in parts}
+    edge = up["nginx"].address
+    for name in PAGES:
+        assert get(up[name].address).status_code == 200
+    health = get(f"{up['airflow-scheduler'].address}/api/v2/monitor/health").json()
+    assert {part["status"] for part in health.values()} == {"healthy"}
+    for name in ("mlflow", "evidently", "airflow-api-server"):
+        assert f'href="{up[name].address}/' in get(edge).text
+    assert httpx.post(f"{edge}/v1/slate", trust_env=False).status_code == 503
+
+
 def test_every_station_left_its_mark(place: Place, untouched: tuple[RunState, str]) -> None:
     for week in WEEKS:
         run = place.run(week)
@@ -176,10 +203,9 @@ def test_the_demo_leaves_the_platform_up_and_says_where(place: Place, first: str
     login = airflow_password(place.home)
     assert login is not None
     assert f"user {login[0]}, password {login[1]}" in first
-    for name in ("mlflow", "evidently", "airflow-api-server"):
+    for name in PAGES:
         assert running[name].address in first
-        page = httpx.get(running[name].address, follow_redirects=True, trust_env=False)
-        assert page.status_code == 200
+        assert get(running[name].address).status_code == 200
 
 
 def test_airflow_shows_the_run_with_its_durations_and_how_far_it_was(
@@ -297,3 +323,11 @@ def test_the_first_decision_can_be_proven(place: Place, first: str) -> None:
     digest = place.read("2026-W04", "data/gate/decision.json")["digest"]
     assert f"proven: decision {digest}" in " ".join(place.roiflow("prove", "1").split())
     assert not list((place.home / "proofs").iterdir())
+
+
+def test_down_ends_exactly_what_ran(place: Place, first: str) -> None:
+    running = platform.status(place.settings)
+    said = place.roiflow("down")
+    assert sorted(said.removeprefix("ended:").replace(",", " ").split()) == sorted(running)
+    assert platform.status(place.settings) == {}
+    assert "nothing was running" in place.roiflow("down")

@@ -188,14 +188,16 @@ def airflow(environment: dict[str, str], port: int) -> list[Server]:
         "triggerer": ["--skip-serve-logs"],
     }
     health = f"{address}/api/v2/monitor/health"
+    settings = {name: text for name, text in os.environ.items() if name.startswith("AIRFLOW_")}
     return [
         Server(
             name=f"airflow-{part}",
             command=(_tool("airflow"), part, *options),
             address=address,
             ready=http_ready(health, _all_healthy),
-            environment=environment,
+            environment=settings | environment,
             seconds=240.0,
+            secrets=part == "scheduler",  # its tasks read the source's database
         )
         for part, options in parts.items()
     ]

@@ -21,6 +21,7 @@ import psutil  # type: ignore[import-untyped]
 
 from roiflow.errors import ServiceError
 from roiflow.files import write_file
+from roiflow.settings import without_secrets
 
 TAIL_LINES = 30
 ORPHAN_SECONDS = 5.0
@@ -39,6 +40,8 @@ class Server:
     folder: Path | None = None
     seconds: float = 60.0
     """Longest wait for `ready`."""
+    secrets: bool = False
+    """Whether it is given the secrets of this environment, too."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,7 @@ def start(servers: Sequence[Server], home: Path) -> list[Running]:
 def _launch(server: Server, home: Path, folder: Path) -> Running:
     log = home / "logs" / f"{server.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    inherited = dict(os.environ) if server.secrets else without_secrets(os.environ)
     with log.open("wb") as output:
         try:
             child = subprocess.Popen(
@@ -202,7 +206,7 @@ def _launch(server: Server, home: Path, folder: Path) -> Running:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=os.environ | server.environment,
+                env=inherited | server.environment,
                 cwd=server.folder,
                 start_new_session=True,
             )

@@ -156,3 +156,17 @@ def test_a_taken_port_gives_way_to_a_free_one() -> None:
         port = taken.getsockname()[1]
         assert processes.free_port(port) != port
     assert processes.free_port(port) == port
+
+
+def test_only_a_server_that_needs_them_is_given_secrets(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROIFLOW_SQL", "postgresql://me:hunter2@db/ads")
+    monkeypatch.setenv("ROIFLOW_KAFKA", "127.0.0.1:9092")
+    plain = server("plain", "import time; time.sleep(600)")
+    trusted = replace(plain, name="trusted", secrets=True)
+    pids = [record.pid for record in start([plain, trusted], home)]
+    ours, theirs = (psutil.Process(pid).environ() for pid in pids)
+    assert "ROIFLOW_SQL" not in ours
+    assert theirs["ROIFLOW_SQL"] == "postgresql://me:hunter2@db/ads"
+    assert ours["ROIFLOW_KAFKA"] == theirs["ROIFLOW_KAFKA"] == "127.0.0.1:9092"
