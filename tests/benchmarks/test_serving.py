@@ -116,17 +116,18 @@ def test_the_model_path_one_request_and_in_batches(tmp_path: Path, record: Recor
     store = recommender.memory_store()
     load_snapshot(store, world.features / "online")
     names = world.built.vocabulary.ids("user").to_pylist()
-    rng = np.random.default_rng(0)
     seconds = {}
     for size in (1, 512):
         users = [names[at % len(names)] for at in range(size)]
         times = np.full(size, world.built.as_of + 1_000_000)
-        batch = RequestContexts(users, times, ["home_top"] * size, ["phone"] * size)
-        recommender.recommend(batch, store, rng)
+        batch = RequestContexts(
+            [f"r{at}" for at in range(size)], users, times, ["home_top"] * size, ["phone"] * size
+        )
+        recommender.recommend(batch, store)
         laps = []
         for _ in range(2000 // size + 5):
             started = time.perf_counter()
-            recommender.recommend(batch, store, rng)
+            recommender.recommend(batch, store)
             laps.append((time.perf_counter() - started) / size)
         seconds[size] = statistics.median(laps)
     record("slate of 12 ads, one request", f"{seconds[1] * 1e3:.2f} ms")

@@ -152,8 +152,8 @@ def test_the_package_serves(checkout: Checkout, package: Package) -> None:
     store = recommender.memory_store()
     assert load_snapshot(store, checkout.world.features / "online")
     now = np.full(2, Week.parse(package.description.week).end)
-    batch = RequestContexts(["user-1", "nobody"], now, ["top"] * 2, ["web"] * 2)
-    slates, degraded = recommender.recommend(batch, store, np.random.default_rng(0))
+    batch = RequestContexts(["r1", "r2"], ["user-1", "nobody"], now, ["top"] * 2, ["web"] * 2)
+    slates, degraded = recommender.recommend(batch, store)
     assert not degraded
     assert slates.ad_ids.shape == (2, package.description.slate_size)
     assert set(slates.ad_ids.ravel()) <= set(package.ads.ad_id)

@@ -138,6 +138,17 @@ def test_a_known_user_is_known(place: Place, address: str) -> None:
     assert len(unknown) <= 12
 
 
+def test_a_retry_gets_the_slate_that_it_missed(place: Place, address: str) -> None:
+    with httpx.Client(base_url=address) as client:
+        known = {"event_time": time.time_ns() // 1000}
+        bodies = [body(1100 + number, f"u{number:02d}") | known for number in range(20)]
+        first, again = (
+            [client.post("/v1/slate", json=one).json() for one in bodies] for _ in range(2)
+        )
+    assert first == again
+    assert len({tuple(ad["ad_id"] for ad in one["ads"]) for one in first}) > 5
+
+
 def test_a_reported_behaviour_reaches_the_deployed_store(
     place: Place, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from roiflow.features.replay import (
     stored,
     taken,
 )
+from roiflow.features.spec import FINE_HOURS
 from roiflow.features.table import Events, Longs, Singles
 
 CLOCK_HOURS = [sign * hours for hours in range(1, 15) for sign in (1, -1)]
@@ -83,7 +84,7 @@ def _at_clock(
     user, as_of = int(slate.user[0]), int(slate.as_of[0])
     start, end = log.offsets[user : user + 2]
     mine = slice(start, start + np.searchsorted(log.known_time[start:end], as_of, "right"))
-    known = np.minimum(log.known_time[mine], time[0] - 1)
+    known = np.minimum(_as_kept(log.known_time[mine]), time[0] - 1)
     one = UserLog(
         frozen(np.array([0, known.size])),
         frozen(known),
@@ -105,3 +106,16 @@ def _at_clock(
         bid=setting.bid[shown],
         until=time,
     )
+
+
+def _as_kept(known_time: Longs) -> Longs:
+    """Sorted times (n,) of a user's rows as its buckets had them when the newest was put there.
+
+    What no window can tell by the hour any more is kept by the day: a clock that is behind asks for
+    an hour that is gone (layout.py).
+    """
+    if not known_time.size:
+        return known_time
+    hour = known_time // MICROS_PER_HOUR
+    first = min(hour[-1] - FINE_HOURS, hour[-1] // 24 * 24)
+    return np.where(hour < first, hour // 24 * 24 * MICROS_PER_HOUR, known_time)

@@ -74,7 +74,12 @@ def sample(logits: Floats, slots: int, rng: np.random.Generator) -> tuple[Longs,
 
     Raises PropensityError where a logit is NaN or +inf.
     """
-    return _best(logits, logits + rng.gumbel(size=logits.shape), slots)
+    return choose(logits, slots, rng.gumbel(size=logits.shape))
+
+
+def choose(logits: Floats, slots: int, noise: Floats) -> tuple[Longs, Floats]:
+    """As `sample`, by standard Gumbel noise (B, K) that was drawn elsewhere."""
+    return _best(logits, logits + noise, slots)
 
 
 def greedy(logits: Floats, slots: int) -> tuple[Longs, Floats]:

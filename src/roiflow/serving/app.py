@@ -241,7 +241,11 @@ class SlateApp:
         at = now if request.event_time is None else request.event_time
         slates, degraded = self._maker(
             RequestContexts(
-                (request.user_id,), np.array([at]), (request.placement,), (request.device,)
+                (request.request_id,),
+                (request.user_id,),
+                np.array([at]),
+                (request.placement,),
+                (request.device,),
             )
         )
         ads = _ads(request.request_id, slates)
@@ -316,7 +320,13 @@ class SlateApp:
         """
         for number in range(WARM_UP_SLATES):
             self._maker(
-                RequestContexts((f"warm-up-{number}",), np.array([self._now()]), ("",), ("",))
+                RequestContexts(
+                    (f"warm-up-{number}",),
+                    (f"warm-up-{number}",),
+                    np.array([self._now()]),
+                    ("",),
+                    ("",),
+                )
             )
         gc.collect()
         gc.freeze()

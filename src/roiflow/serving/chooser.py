@@ -37,21 +37,23 @@ class ServedChooser:
     ) -> tuple[Ints, Floats]:
         """Rows of the world's catalogue (B, S) and propensities (B, S).
 
+        What the package draws hangs on the requests' ids, as behind the door, and not on `rng`.
         Ads that are newer than the package wait for the next one.
         """
+        del rng
         if not requests.number.size:
             slots = self._world.slate_size
             return np.zeros((0, slots), np.int32), np.zeros((0, slots))
-        world_row = self._world.ad_rows(Week.of(int(requests.event_time[0])), self._ads)
+        week = Week.of(int(requests.event_time[0]))
+        world_row = self._world.ad_rows(week, self._ads)
         contexts = RequestContexts(
+            request_ids(week, requests.number, 1).to_pylist(),
             self._world.user_ids[requests.user_index].tolist(),
             requests.event_time,
             requests.placement.tolist(),
             requests.device.tolist(),
         )
-        slates, degraded = self._recommender.recommend(
-            contexts, self._store, rng, eligible[world_row]
-        )
+        slates, degraded = self._recommender.recommend(contexts, self._store, eligible[world_row])
         if degraded:
             raise ContractError(f"{self.policy_version}: the online store could not be read")
         if (slates.row < 0).any():
@@ -60,19 +62,16 @@ class ServedChooser:
                 f"request {requests.number[row]}: only {eligible[world_row].sum()} ads of the "
                 f"package can be shown, fewer than {slates.row.shape[1]} slots"
             )
-        self._served.append(self._evidence(requests, contexts, slates))
+        self._served.append(self._evidence(contexts, slates))
         return world_row[slates.row], slates.propensity
 
-    def _evidence(
-        self, requests: WorldRequests, contexts: RequestContexts, slates: Slates
-    ) -> pa.Table:
-        week = Week.of(int(requests.event_time[0]))
-        names: list[str] = request_ids(week, requests.number, 1).to_pylist()
+    def _evidence(self, contexts: RequestContexts, slates: Slates) -> pa.Table:
+        names = contexts.request_ids
         whole = [parity.sampled(name, self._recommender.feature_sample) for name in names]
         rows = {
             c.REQUEST: names,
             c.USER: contexts.user_ids,
-            c.EVENT_TIME: pa.array(requests.event_time).cast(TIME),
+            c.EVENT_TIME: pa.array(contexts.event_time).cast(TIME),
             c.PLACEMENT: contexts.placement,
             c.DEVICE: contexts.device,
             c.POLICY_VERSION: [self.policy_version] * len(names),

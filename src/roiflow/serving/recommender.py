@@ -27,6 +27,7 @@ from roiflow.ranking import serving_form
 from roiflow.ranking.protocol import Predictions
 from roiflow.ranking.serving_form import Histories
 from roiflow.ranking.value import expected_cost
+from roiflow.serving import draws
 from roiflow.serving.package import CANDIDATES, PLAN, VOCABULARY, Package
 from roiflow.serving.slates import RequestContexts, Slates
 
@@ -149,6 +150,7 @@ class Recommender:
     def __init__(self, package: Package) -> None:
         """Raises PackageError where parts of the package do not fit each other."""
         self.models = Models(package)
+        self._digest = package.digest
         self.policy_version = package.digest[:12]
         self.slate_size = package.description.slate_size
         self._names = np.array([*package.ads.ad_id, ""], dtype=object)
@@ -168,11 +170,12 @@ class Recommender:
         self,
         batch: RequestContexts,
         store: OnlineStore,
-        rng: np.random.Generator,
         eligible: Flags | None = None,
     ) -> tuple[Slates, bool]:
         """Slates of B requests, and whether they were made without online features.
 
+        The same request to the same package gets the same slate, as long as its features are the
+        same (draws.py).
         Ads of the catalogue (A,) that are not `eligible` (ended, out of budget) are not shown.
         Requests of different hours are read apart, since item counters stand still in an hour.
         """
@@ -180,15 +183,15 @@ class Recommender:
         if hours.size and (hours != hours[0]).any():
             order = np.argsort(hours, kind="stable")
             by_hour = np.split(order, np.flatnonzero(np.diff(hours[order])) + 1)
-            parts = [self.recommend(_take(batch, rows), store, rng, eligible) for rows in by_hour]
+            parts = [self.recommend(_take(batch, rows), store, eligible) for rows in by_hour]
             back = np.argsort(order, kind="stable")
             return _stack([slates for slates, _ in parts], back), any(bad for _, bad in parts)
         chunk = max(1, CHUNK_PAIRS // max(1, self.models.ads.ad.size))
         if hours.size <= chunk:
-            return self._recommend(batch, store, rng, eligible)
+            return self._recommend(batch, store, eligible)
         every = np.arange(hours.size)
         parts = [
-            self._recommend(_take(batch, every[at : at + chunk]), store, rng, eligible)
+            self._recommend(_take(batch, every[at : at + chunk]), store, eligible)
             for at in range(0, hours.size, chunk)
         ]
         return _stack([slates for slates, _ in parts], every), any(bad for _, bad in parts)
@@ -197,7 +200,6 @@ class Recommender:
         self,
         batch: RequestContexts,
         store: OnlineStore,
-        rng: np.random.Generator,
         eligible: Flags | None,
     ) -> tuple[Slates, bool]:
         """Requests of one hour, few enough to be worked on at once."""
@@ -208,7 +210,8 @@ class Recommender:
         items = store.ad_states(as_of)
         columns, requests, sets = self._expect(batch, users, items, eligible)
         logits = self.models.logits(sets)
-        choices, propensity = plackett_luce.sample(logits, self.slate_size, rng)
+        noise = draws.gumbel(draws.seeds(self._digest, batch.request_ids), columns)
+        choices, propensity = plackett_luce.choose(logits, self.slate_size, noise)
         slates = self._slates(columns, sets, choices, propensity, users, requests)
         return slates, users.degraded or items.degraded
 
@@ -367,6 +370,7 @@ def vector_shape(package: Package) -> parity.Shape:
 
 def _take(batch: RequestContexts, rows: Longs) -> RequestContexts:
     return RequestContexts(
+        [batch.request_ids[row] for row in rows],
         [batch.user_ids[row] for row in rows],
         batch.event_time[rows],
         [batch.placement[row] for row in rows],

@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from roiflow.errors import ServiceError
 from roiflow.features.online import FeatureStore, OnlineStore, Value, Values, Writes
 from roiflow.features.redis_store import RedisValues
@@ -55,16 +53,14 @@ class Breaker:
 
 
 class OnlineSlates:
-    """A recommender with its store and its randomness: the app's SlateMaker."""
+    """A recommender with its store: the app's SlateMaker."""
 
-    def __init__(
-        self, recommender: Recommender, store: OnlineStore, rng: np.random.Generator
-    ) -> None:
-        self._recommender, self._store, self._rng = recommender, store, rng
+    def __init__(self, recommender: Recommender, store: OnlineStore) -> None:
+        self._recommender, self._store = recommender, store
 
     def __call__(self, contexts: RequestContexts) -> tuple[Slates, bool]:
         """See app.SlateMaker."""
-        return self._recommender.recommend(contexts, self._store, self._rng)
+        return self._recommender.recommend(contexts, self._store)
 
 
 def namespace(digest: str) -> str:
@@ -85,7 +81,7 @@ def build_app(package_folder: Path, redis_url: str | None, served: Path) -> Slat
     store = FeatureStore(models.plan, models.vocabulary, recommender.history, values)
     about = package.description
     return SlateApp(
-        OnlineSlates(recommender, store, np.random.default_rng()),
+        OnlineSlates(recommender, store),
         EventLog(served),
         Version(recommender.policy_version, package.digest, about.week, len(package.ads.ad_id)),
         about.cost_shares,

@@ -14,6 +14,7 @@ from roiflow.features.table import Floats, Longs
 class RequestContexts:
     """B requests, as the platform sees them."""
 
+    request_ids: Sequence[str]  # (B,) what is drawn for a request hangs on its id
     user_ids: Sequence[str]  # (B,)
     event_time: Longs  # (B,) microseconds since the epoch, UTC
     placement: Sequence[str]  # (B,)

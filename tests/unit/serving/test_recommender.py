@@ -26,30 +26,50 @@ def users(world: TinyWorld, count: int) -> list[str]:
     return names[:count]
 
 
+def requests(count: int, name: str = "r") -> list[str]:
+    return [f"{name}{number}" for number in range(count)]
+
+
 def batch(world: TinyWorld, count: int, hours: int = 1) -> RequestContexts:
     """Requests of known users, spread over the hours after the snapshot."""
     late = np.arange(count) % hours * MICROS_PER_HOUR + np.arange(count) * 1_000_003 + MINUTE
     placements = [("home_top", "search", "nowhere")[number % 3] for number in range(count)]
     names = users(world, count)
-    return RequestContexts(names, world.built.as_of + late, placements, ["phone"] * count)
+    return RequestContexts(
+        requests(count), names, world.built.as_of + late, placements, ["phone"] * count
+    )
 
 
-def recommend(
-    recommender: Recommender, store: MemoryStore, contexts: RequestContexts, seed: int = 0
-) -> Slates:
-    slates, degraded = recommender.recommend(contexts, store, np.random.default_rng(seed))
+def recommend(recommender: Recommender, store: MemoryStore, contexts: RequestContexts) -> Slates:
+    slates, degraded = recommender.recommend(contexts, store)
     assert not degraded
     return slates
 
 
-def test_equal_seeds_give_equal_slates(
+def test_a_retry_gets_the_slate_that_it_missed(
     recommender: Recommender, store: MemoryStore, world: TinyWorld
 ) -> None:
+    """Alone or in another batch; another request of the same user gets one of its own."""
+    contexts = batch(world, 20, hours=3)
+    first, again = (recommend(recommender, store, contexts) for _ in range(2))
+    other = recommend(recommender, store, replace(contexts, request_ids=requests(20, "other")))
+    for name, values in vars(first).items():
+        np.testing.assert_array_equal(values, getattr(again, name))
+    assert (first.row != other.row).any(axis=1).mean() > 0.7
+    for at in range(20):
+        alone = recommend(recommender, store, some(contexts, [at]))
+        np.testing.assert_array_equal(alone.row[0], first.row[at])
+        np.testing.assert_allclose(alone.propensity[0], first.propensity[at], rtol=1e-6)
+
+
+def test_another_package_draws_another_slate(
+    recommender: Recommender, store: MemoryStore, package: Package, world: TinyWorld
+) -> None:
+    """Same models, another digest: only the draws differ."""
     contexts = batch(world, 20)
-    one, same, other = (recommend(recommender, store, contexts, seed) for seed in (1, 1, 2))
-    for name, values in vars(one).items():
-        np.testing.assert_array_equal(values, getattr(same, name))
-    assert (one.row != other.row).any()
+    other = Recommender(Package(package.folder, "ab" * 32, package.description))
+    found = [recommend(one, store, contexts) for one in (recommender, other)]
+    assert (found[0].row != found[1].row).any(axis=1).mean() > 0.7
 
 
 def test_slates_hold_different_ads_of_the_catalogue(
@@ -91,7 +111,9 @@ def test_propensities_multiply_to_the_probability_of_the_slate(
     """Over all slates of one request's candidates the products add to 1, and the drawn slates'
     frequencies follow them."""
     contexts = batch(world, 1)
-    slates = recommend(recommender, store, some(contexts, [0] * 4000))
+    slates = recommend(
+        recommender, store, replace(some(contexts, [0] * 4000), request_ids=requests(4000))
+    )
     product = slates.propensity.prod(axis=1)
     seen: dict[tuple[int, ...], float] = {}
     counts: dict[tuple[int, ...], int] = {}
@@ -143,6 +165,7 @@ def test_permuting_requests_permutes_their_logits(
 
 def some(contexts: RequestContexts, rows: list[int]) -> RequestContexts:
     return RequestContexts(
+        [contexts.request_ids[row] for row in rows],
         [contexts.user_ids[row] for row in rows],
         contexts.event_time[rows],
         [contexts.placement[row] for row in rows],
@@ -167,7 +190,9 @@ def test_hours_are_read_apart_and_put_back_in_order(
 def test_an_unknown_user_and_placement_get_a_slate(
     recommender: Recommender, store: MemoryStore, world: TinyWorld
 ) -> None:
-    contexts = RequestContexts(["nobody"], np.array([world.built.as_of]), ["mars"], ["toaster"])
+    contexts = RequestContexts(
+        ["r"], ["nobody"], np.array([world.built.as_of]), ["mars"], ["toaster"]
+    )
     slates = recommend(recommender, store, contexts)
     assert (slates.row >= 0).all()
 
@@ -178,12 +203,12 @@ def test_an_ineligible_ad_is_never_shown(
     """Barring the ads that were shown most leaves the others their propensity law."""
     contexts = batch(world, 40, hours=3)
     ads = recommender.models.ads.ad.size
-    every, _ = recommender.recommend(contexts, store, np.random.default_rng(0), np.ones(ads, bool))
+    every, _ = recommender.recommend(contexts, store, np.ones(ads, bool))
     np.testing.assert_array_equal(every.row, recommend(recommender, store, contexts).row)
     favourites = np.argsort(-np.bincount(every.row.ravel(), minlength=ads))[: ads // 2]
     eligible = np.ones(ads, bool)
     eligible[favourites] = False
-    slates, degraded = recommender.recommend(contexts, store, np.random.default_rng(0), eligible)
+    slates, degraded = recommender.recommend(contexts, store, eligible)
     assert not degraded
     assert eligible[slates.row].all()
     assert (np.diff(np.sort(slates.row, axis=1), axis=1) > 0).all()
@@ -195,8 +220,7 @@ def test_a_slate_of_the_last_eligible_ads_is_certain_but_for_its_order(
 ) -> None:
     eligible = np.zeros(recommender.models.ads.ad.size, bool)
     eligible[[1, 4, 7]] = True
-    rng = np.random.default_rng(0)
-    slates, _ = recommender.recommend(batch(world, 20), store, rng, eligible)
+    slates, _ = recommender.recommend(batch(world, 20), store, eligible)
     np.testing.assert_array_equal(np.sort(slates.row, axis=1), np.tile([1, 4, 7], (20, 1)))
     np.testing.assert_allclose(slates.propensity[:, -1], 1.0, rtol=1e-9)
 
@@ -206,13 +230,12 @@ def test_slots_that_no_eligible_ad_can_fill_stay_empty(
 ) -> None:
     eligible = np.zeros(recommender.models.ads.ad.size, bool)
     eligible[[2, 5]] = True
-    rng = np.random.default_rng(0)
-    slates, _ = recommender.recommend(batch(world, 5), store, rng, eligible)
+    slates, _ = recommender.recommend(batch(world, 5), store, eligible)
     np.testing.assert_array_equal(np.sort(slates.row, axis=1), np.tile([-1, 2, 5], (5, 1)))
 
 
 def test_no_request_gives_no_slate(recommender: Recommender, store: MemoryStore) -> None:
-    slates = recommend(recommender, store, RequestContexts([], np.array([], np.int64), [], []))
+    slates = recommend(recommender, store, RequestContexts([], [], np.array([], np.int64), [], []))
     assert slates.row.shape == (0, SLATE)
 
 
@@ -230,7 +253,7 @@ def test_states_of_a_newer_vocabulary_are_read_as_unknown(
             return store.ad_states(as_of)
 
     contexts = batch(world, 5)
-    slates, _ = recommender.recommend(contexts, Newer(), np.random.default_rng(0))  # type: ignore[arg-type]
+    slates, _ = recommender.recommend(contexts, Newer())  # type: ignore[arg-type]
     assert (slates.row >= 0).all()
     assert np.isfinite(slates.value).all()
 
@@ -266,8 +289,9 @@ from roiflow.serving.slates import RequestContexts
 recommender = Recommender(Package.load(Path(sys.argv[1])))
 store = recommender.memory_store()
 load_snapshot(store, Path(sys.argv[2]))
-contexts = RequestContexts(["u00"], np.array([1_768_176_000_000_000]), ["search"], ["phone"])
-slates, degraded = recommender.recommend(contexts, store, np.random.default_rng(0))
+time = np.array([1_768_176_000_000_000])
+contexts = RequestContexts(["r1"], ["u00"], time, ["search"], ["phone"])
+slates, degraded = recommender.recommend(contexts, store)
 print(len(slates.ad_ids[0]), degraded)
 """
 

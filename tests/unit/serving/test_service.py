@@ -55,10 +55,10 @@ def test_slates_without_the_store_are_degraded_and_keep_the_item_counters(
     values, models = Failing(), recommender.models
     store = FeatureStore(models.plan, models.vocabulary, recommender.history, values)
     load_snapshot(store, world.features / "online")
-    maker = OnlineSlates(recommender, store, np.random.default_rng(0))
+    maker = OnlineSlates(recommender, store)
     user = world.built.vocabulary.ids("user").to_pylist()[0]
     time = np.array([world.built.as_of + 1_000])
-    contexts = RequestContexts([user], time, ["home_top"], ["phone"])
+    contexts = RequestContexts(["r1"], [user], time, ["home_top"], ["phone"])
     _, degraded = maker(contexts)
     assert not degraded
     before = store.ad_states(int(time[0])).counts
