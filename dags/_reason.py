@@ -11,8 +11,8 @@ REASON = "reason"
 def in_one_line() -> Iterator[None]:
     """An error of roiflow's own ends the task at once: it would fail again.
 
-    What a disk or a server of others did is retried; a bug is, too, with its traceback. Nothing to
-    do ends the task as skipped, and with it every one behind it.
+    What a disk or a server did, and a program that was killed, is retried; a bug is, too, with its
+    traceback. Nothing to do ends the task as skipped, and with it every one behind it.
     """
     from airflow.sdk import get_current_context
     from airflow.sdk.exceptions import (
@@ -22,7 +22,7 @@ def in_one_line() -> Iterator[None]:
     )
 
     from roiflow.entry import expected, line_of
-    from roiflow.errors import NothingNew, RoiflowError, ServiceError
+    from roiflow.errors import NothingNew, RoiflowError, ServiceError, StoppedError
 
     task = get_current_context()["ti"]
     try:
@@ -33,5 +33,6 @@ def in_one_line() -> Iterator[None]:
     except expected() as error:
         line = line_of(error)
         task.xcom_push(REASON, line)
-        final = isinstance(error, RoiflowError) and not isinstance(error, ServiceError)
+        passing = ServiceError, StoppedError
+        final = isinstance(error, RoiflowError) and not isinstance(error, passing)
         raise (AirflowFailException if final else AirflowException)(line) from None

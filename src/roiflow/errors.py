@@ -11,6 +11,7 @@ RoiflowError
 ├── ParityError          two paths that must agree do not
 ├── PackageError         a model package is incomplete, altered or of another format
 ├── RunError             a weekly run's checkout, stage or job failed
+│   └── StoppedError     a stage or a job was stopped by what may pass
 ├── RegistryError        the model registry refuses or lacks something
 ├── ServiceError         a local server cannot be started, reached or stopped
 └── GateError            a decision cannot be taken at all
@@ -59,6 +60,10 @@ class PackageError(RoiflowError):
 
 class RunError(RoiflowError):
     """A weekly run's checkout, stage or job failed."""
+
+
+class StoppedError(RunError):
+    """A stage or a job was killed, or ended in an error that is none of ours: again may help."""
 
 
 class RegistryError(RoiflowError):

@@ -28,7 +28,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from roiflow.data.weeks import Week
-from roiflow.errors import ParamsError, RunError
+from roiflow.errors import ParamsError, RoiflowError, RunError, StoppedError
 from roiflow.files import write_directory, write_file
 from roiflow.params import parse_params
 from roiflow.settings import absolute, without_secrets
@@ -321,7 +321,7 @@ def _dvc(
         if code == 0:
             return
         if not busy(tail) or time.monotonic() > deadline:
-            raise RunError(f"{what} of {checkout.name}: {reason(tail, code)}")
+            raise failure(f"{what} of {checkout.name}", tail, code)
         time.sleep(2.0)
 
 
@@ -336,7 +336,7 @@ def job(checkout: Path, home: Path, name: str, arguments: Sequence[str], show: S
     command = [sys.executable, "-m", f"roiflow.jobs.{name}", *arguments]
     code, tail = _stream(command, checkout, environment(checkout, home), show)
     if code != 0:
-        raise RunError(f"job {name} of {checkout.name}: {reason(tail, code)}")
+        raise failure(f"job {name} of {checkout.name}", tail, code)
 
 
 def _stream(
@@ -357,6 +357,21 @@ def _stream(
             tail.append(line.rstrip())
             show(line.rstrip())
     return process.returncode, list(tail)
+
+
+def failure(what: str, tail: Sequence[str], code: int) -> RunError:
+    """What a program's end means: StoppedError where the reason is none of roiflow's own.
+
+    A server that is away may be back, too; every other error of roiflow's would come again.
+    """
+    why = reason(tail, code)
+    lasting = {one.__name__ for one in _kinds(RoiflowError)} - {"ServiceError", "StoppedError"}
+    kind = RunError if why.partition(":")[0] in lasting else StoppedError
+    return kind(f"{what}: {why}")
+
+
+def _kinds(error: type[RoiflowError]) -> list[type[RoiflowError]]:
+    return [error, *(kind for one in error.__subclasses__() for kind in _kinds(one))]
 
 
 def reason(tail: Sequence[str], code: int) -> str:

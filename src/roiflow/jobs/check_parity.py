@@ -38,6 +38,7 @@ from roiflow.features.rows import Window, micros
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.files import write_file
 from roiflow.params import CheckParityParams, IngestParams, load_params
+from roiflow.progress import Progress, progress
 from roiflow.registry import Registry, model_name, package_folder, read_digest
 from roiflow.run import checkout_of
 from roiflow.serving.package import Package
@@ -56,13 +57,18 @@ def main(
 ) -> None:
     """Write `report`; the same inputs give the same report."""
     config = load_params(params)
-    content = check(validated, config.ingest, config.check_parity, Settings())
+    with progress("check_parity") as show:
+        content = check(validated, config.ingest, config.check_parity, Settings(), show)
     with write_file(report) as path:
         path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def check(
-    validated: Path, ingest: IngestParams, limits: CheckParityParams, settings: Settings
+    validated: Path,
+    ingest: IngestParams,
+    limits: CheckParityParams,
+    settings: Settings,
+    show: Progress = lambda _, __: None,
 ) -> dict[str, Any]:
     """The report on the test week: verdict, reason, and what was found for each package."""
     week = Week.parse(ingest.week)
@@ -70,7 +76,8 @@ def check(
     versions = sorted(pc.unique(shown[c.POLICY_VERSION]).to_pylist())
     served = served_features.read(settings.lake, ingest.source, week)
     found = []
-    for version in versions:
+    for number, version in enumerate(versions):
+        show(number / len(versions), f"slates served by {version}")
         slates = _of(served, version)
         package = _package(settings, ingest.source, version)
         if package is None and not slates.num_rows:

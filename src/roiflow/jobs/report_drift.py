@@ -15,6 +15,7 @@ from roiflow.monitoring.drift import (
     week_end,
 )
 from roiflow.params import Params, load_params
+from roiflow.progress import progress
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -30,13 +31,16 @@ def main(features: Path, watched: Path, drift: Written, params: Path) -> None:
     known = drift / "drift.json"
     if known.exists() and json.loads(known.read_text()).get("inputs") == inputs:
         return
-    table = feature_table.read(features)
-    when = week_end(Week.parse(config.ingest.week).end)
-    snapshot = compare(table, config.report_drift, load_watched(watched), when)
-    found = summary(snapshot, table, config.report_drift, inputs)
-    workspace = Settings().home.absolute() / "evidently"
-    publish(snapshot, workspace, config.ingest.source, f"Week {config.ingest.week}", found)
-    save(snapshot, found, drift)
+    with progress("report_drift") as show:
+        show(0.0, "compare the week with the training reference")
+        table = feature_table.read(features)
+        when = week_end(Week.parse(config.ingest.week).end)
+        snapshot = compare(table, config.report_drift, load_watched(watched), when)
+        show(0.7, "write the report")
+        found = summary(snapshot, table, config.report_drift, inputs)
+        workspace = Settings().home.absolute() / "evidently"
+        publish(snapshot, workspace, config.ingest.source, f"Week {config.ingest.week}", found)
+        save(snapshot, found, drift)
 
 
 def inputs_of(features: Path, watched: Path, params: Params) -> str:
