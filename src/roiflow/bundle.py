@@ -20,8 +20,8 @@ from roiflow.serving.package import MANIFEST, Package
 
 NAME = "ad_ranker"
 CODE = (
-    "__init__.py", "columns.py", "entry.py", "errors.py", "files.py", "params.py", "settings.py",
-    "data", "features", "candidates", "ranking", "policy", "serving", "stream",
+    "__init__.py", "columns.py", "compiled.py", "entry.py", "errors.py", "files.py", "params.py",
+    "settings.py", "data", "features", "candidates", "ranking", "policy", "serving", "stream",
 )  # fmt: skip
 """Parts of roiflow that serving imports, and the layers they are in."""
 

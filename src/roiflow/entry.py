@@ -5,12 +5,13 @@ does: it names the place and what to do. Everything else is a bug and keeps its 
 """
 
 import errno
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from roiflow.errors import RoiflowError
+from roiflow.files import no_room
 
 VENDORS = {
     "pyarrow": ("ArrowException",),
@@ -43,8 +44,6 @@ REMEDIES = {
 SERVER = "check that the server runs and its address is right (`roiflow status`), then try again"
 FILE = "check this file or value at the source, then try again"
 _FILES = ("pyarrow",)
-_FULL = 65_536
-"""Bytes: a disk with less left is full, whatever a library made of it."""
 
 
 @contextmanager
@@ -85,19 +84,11 @@ def _place(error: OSError) -> str:
 
 def _reason(error: OSError) -> str:
     number = error.errno
-    if number is None and is_full(error.filename or "."):
+    if number is None and no_room(Path.cwd()):
         number = errno.ENOSPC
     said = error.strerror if error.filename is not None else None
     remedy = REMEDIES.get(number or 0) or (SERVER if isinstance(error, ConnectionError) else FILE)
     return f"{said or _flat(error)}: {remedy}"
-
-
-def is_full(place: str) -> bool:
-    """Whether the disk of a path has no room left."""
-    try:
-        return shutil.disk_usage(place).free < _FULL
-    except OSError:
-        return False
 
 
 def _flat(error: BaseException) -> str:

@@ -1,6 +1,11 @@
-"""Atomic writes: a reader sees the old output or the new one, never half of either."""
+"""Atomic writes: a reader sees the old output or the new one, never half of either.
+
+What is written lies beside its target under a name of its own, which its writer holds by a lock
+that ends with the process. The next writer of the target removes what nobody holds.
+"""
 
 import errno
+import fcntl
 import os
 import shutil
 import uuid
@@ -42,28 +47,96 @@ def _sync(path: Path) -> None:
 
 
 def _aside(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
+@contextmanager
+def _held(path: Path, folder: bool) -> Iterator[Path]:
+    """A new name beside `path`, made as file or folder and held until the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path)
+    descriptor, aside = _make(path, folder)
+    try:
+        with _named(path):
+            yield aside
+    finally:
+        _remove(aside)
+        os.close(descriptor)
+
+
+def _make(path: Path, folder: bool) -> tuple[int, Path]:
+    while True:
+        aside = _aside(path)
+        aside.mkdir() if folder else aside.touch(exist_ok=False)
+        if (descriptor := _hold(aside)) is not None:
+            return descriptor, aside
+
+
+def _hold(path: Path) -> int | None:
+    """Lock a file or folder; None where another process holds or removed it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
+
+
+def sweep(path: Path) -> None:
+    """Remove what writers of `path` left beside it when they were killed."""
+    for aside in path.parent.glob(f".{_literal(path.name)}.*.part"):
+        if (descriptor := _hold(aside)) is not None:
+            _remove(aside)
+            os.close(descriptor)
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """A full disk with the name of what was written, which libraries that write leave out."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno == errno.ENOSPC or (error.errno is None and no_room(path.parent))
+        if not full or error.filename is not None:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
+def no_room(folder: Path) -> bool:
+    """Whether the disk of a folder is full: a library may report a short write and no reason."""
+    return shutil.disk_usage(folder).free < 65_536
 
 
 @contextmanager
 def write_file(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; rename it to `path` if the block succeeds."""
-    aside = _aside(path)
-    try:
+    with _held(path, folder=False) as aside:
         yield aside
         _sync(aside)
         aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @contextmanager
 def write_directory(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; put it in the place of `path` if the block succeeds."""
-    aside = _aside(path)
-    aside.mkdir()
-    try:
+    with _held(path, folder=True) as aside:
         yield aside
         if path.exists():
             old = _aside(path)
@@ -72,5 +145,3 @@ def write_directory(path: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             aside.replace(path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -1,10 +1,25 @@
 """Atomic writes."""
 
+import errno
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from roiflow.files import write_directory, write_file
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from roiflow.files import {kind}
+with {kind}(Path(sys.argv[1])) as aside:
+    (aside / "half" if aside.is_dir() else aside).write_text("half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
 
 
 def only(folder: Path) -> list[str]:
@@ -58,3 +73,70 @@ def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> 
         fail()
     assert only(path) == ["old"]
     assert only(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize("kind", ["write_file", "write_directory"])
+class TestKilledWriters:
+    """What a killed writer leaves goes with the next write; what a living one writes stays."""
+
+    def started(self, kind: str, path: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", WRITER.format(kind=kind), str(path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout
+        assert process.stdout.readline() == "writing\n"
+        return process
+
+    def ended(self, process: subprocess.Popen[str]) -> None:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+    def write(self, kind: str, path: Path) -> None:
+        if kind == "write_file":
+            with write_file(path) as aside:
+                aside.write_text("whole")
+        else:
+            with write_directory(path) as aside:
+                (aside / "whole").touch()
+
+    def test_leftovers_go_and_living_writers_stay(self, kind: str, tmp_path: Path) -> None:
+        path = tmp_path / "week=2026-W04 [new]"
+        beside = tmp_path / ".week=2026-W04 n.12345678.part"
+        beside.touch()
+        living = self.started(kind, path)
+        try:
+            kept = only(tmp_path)
+            killed = self.started(kind, path)
+            self.ended(killed)
+            assert len(only(tmp_path)) == 3
+            self.write(kind, path)
+            assert only(tmp_path) == sorted([*kept, path.name])
+        finally:
+            self.ended(living)
+        self.write(kind, path)
+        assert only(tmp_path) == sorted([beside.name, path.name])
+
+    def test_writers_at_once_take_nothing_from_each_other(self, kind: str, tmp_path: Path) -> None:
+        path = tmp_path / "data"
+        code = (
+            "import sys\nfrom pathlib import Path\nfrom roiflow.files import write_file\n"
+            "for n in range(200):\n"
+            "    with write_file(Path(sys.argv[1])) as aside:\n"
+            "        aside.write_text(str(n))\n"
+        )
+        writers = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(3)]
+        assert [writer.wait() for writer in writers] == [0, 0, 0]
+        assert path.read_text() == "199"
+        assert only(tmp_path) == ["data"]
+
+
+def test_a_full_disk_names_what_was_written(tmp_path: Path) -> None:
+    def fill(error: OSError) -> None:
+        with write_file(tmp_path / "part-0.parquet"):
+            raise error
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*part-0\.parquet'") as caught:
+        fill(OSError(errno.ENOSPC, "Error writing bytes to file"))
+    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(OSError, match="Input/output"):
+        fill(OSError(errno.EIO, os.strerror(errno.EIO)))
+    assert only(tmp_path) == []

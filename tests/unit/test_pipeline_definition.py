@@ -23,6 +23,7 @@ HELD = "data/held.json"
 
 PLUMBING = {
     "roiflow",
+    "roiflow.compiled",
     "roiflow.entry",
     "roiflow.errors",
     "roiflow.files",

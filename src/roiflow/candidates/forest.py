@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.errors import PackageError
-from roiflow.features.kernels import compiled
+from roiflow.features.kernels import kernel
 from roiflow.features.table import Flags, Ints, Singles
 
 OBJECTIVE = "binary:logistic"
 
 
-@compiled
+@kernel
 def _margins(
     data: Singles,
     starts: Ints,

@@ -2,15 +2,15 @@
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from numpy.typing import NDArray
 
+from roiflow.compiled import compiled
 from roiflow.features.table import Flags, Ints, Longs
 
 Hashes = NDArray[np.uint64]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _fnv1a(offsets: Ints, content: NDArray[np.uint8]) -> Hashes:
     """Fowler-Noll-Vo hash, 64 bits, with a final mix."""
     hashes = np.empty(offsets.size - 1, np.uint64)
@@ -33,7 +33,7 @@ def hash_ids(column: pa.Array | pa.ChunkedArray) -> Longs:
     return np.concatenate(parts).view(np.int64)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _fill(hashes: Hashes, slots: Ints) -> int:
     """Put row numbers into open-addressing slots; rows that have an earlier row's hash."""
     mask, twice = np.uint64(slots.size - 1), 0
@@ -49,7 +49,7 @@ def _fill(hashes: Hashes, slots: Ints) -> int:
     return twice
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _find(hashes: Hashes, slots: Ints, wanted: Hashes) -> Ints:
     found, mask = np.full(wanted.size, -1, np.int32), np.uint64(slots.size - 1)
     for row in range(wanted.size):
@@ -85,7 +85,7 @@ class HashIndex:
         return found
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _seat(hashes: Hashes, used: int, slots: Ints) -> None:
     """Put the first `used` hashes, all different, into empty slots."""
     mask = np.uint64(slots.size - 1)
@@ -96,7 +96,7 @@ def _seat(hashes: Hashes, used: int, slots: Ints) -> None:
         slots[at] = row
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _count(
     wanted: Hashes,
     valid: Flags,

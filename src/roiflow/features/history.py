@@ -4,13 +4,13 @@ Data arrives in time order, so most users' rows are in order already and cost on
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from roiflow.compiled import compiled
 from roiflow.features.table import Ints, Longs
 
 
-@njit(cache=True)
+@compiled()
 def _less(keys: NDArray[np.int64], one: int, other: int) -> bool:
     for level in range(keys.shape[0]):
         if keys[level, one] != keys[level, other]:
@@ -18,7 +18,7 @@ def _less(keys: NDArray[np.int64], one: int, other: int) -> bool:
     return False
 
 
-@njit(cache=True)
+@compiled()
 def _merge_sort(order: Longs, spare: Longs, start: int, end: int, keys: NDArray[np.int64]) -> None:
     width = 1
     while width < end - start:
@@ -36,7 +36,7 @@ def _merge_sort(order: Longs, spare: Longs, start: int, end: int, keys: NDArray[
         width *= 2
 
 
-@njit(cache=True)
+@compiled()
 def _sort(group: Ints, groups: int, keys: NDArray[np.int64]) -> tuple[Longs, Longs]:
     offsets = np.zeros(groups + 1, np.int64)
     for row in range(group.size):
@@ -66,7 +66,7 @@ def sort_rows(group: Ints, groups: int, *keys: Longs | Ints) -> tuple[Longs, Lon
     return _sort(group, groups, np.stack([np.asarray(key, np.int64) for key in keys]))
 
 
-@njit(cache=True)
+@compiled()
 def _slices(
     user: Ints, time: Longs, offsets: Longs, known_time: Longs, length: int
 ) -> tuple[Longs, Longs]:

@@ -9,13 +9,12 @@ feature's value everywhere, so offline and online agree to the bit.
 # ruff: noqa: C901 - compiled passes take arrays, many of them, by position.
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from roiflow.compiled import compiled
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.features.spec import FINE_HOURS
 from roiflow.features.table import Ints, Longs, Singles
@@ -46,8 +45,6 @@ LOGS: Singles = np.array([math.log1p(count) for count in range(_LOGS)], np.float
 
 Kinds = NDArray[np.uint8]
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 class Cells(NamedTuple):
     """Entities in windows, ordered by window, and the features that read them."""
@@ -62,12 +59,10 @@ class Cells(NamedTuple):
     aggregate: Longs  # (features,) code
 
 
-def compiled(function: F) -> F:
-    """Compile at the first call; keep the machine code beside the source."""
-    return njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[return-value]
+kernel = compiled(nogil=True, error_model="numpy")
 
 
-@compiled
+@kernel
 def low_hour(hour: int, hours: int) -> int:
     """First hour (since the epoch) of a window of so many hours at a time in `hour`."""
     if hours <= _FINE:
@@ -75,7 +70,7 @@ def low_hour(hour: int, hours: int) -> int:
     return hour // 24 * 24 - hours
 
 
-@compiled
+@kernel
 def _money(counts: Any) -> float:
     """Micros, of a row of sums or of rolling sums."""
     if counts.size == ITEM_COUNTS:
@@ -85,7 +80,7 @@ def _money(counts: Any) -> float:
     return float(min(max(money, float(-LARGEST_SUM)), float(LARGEST_SUM)))
 
 
-@compiled
+@kernel
 def _roll(counts: Longs, key: int, rows: Longs, row: Any, sign: int) -> None:
     """Let a row of the log enter or leave a key's sums.
 
@@ -99,18 +94,18 @@ def _roll(counts: Longs, key: int, rows: Longs, row: Any, sign: int) -> None:
     counts[key, 4] += sign * (money >> 32)
 
 
-@compiled
+@kernel
 def _sum(left: int, right: int) -> int:
     """Of a sum of money and an amount."""
     return _within(left + _within(right))
 
 
-@compiled
+@kernel
 def _within(money: int) -> int:
     return min(max(money, -LARGEST_SUM), LARGEST_SUM)
 
 
-@compiled
+@kernel
 def _value(counts: Any, aggregate: int, rates: NDArray[np.float64], logs: Singles) -> np.float32:
     """`rates` are prior strength, global ctr, cvr and value."""
     strength = rates[0]
@@ -127,7 +122,7 @@ def _value(counts: Any, aggregate: int, rates: NDArray[np.float64], logs: Single
     return np.float32(math.log1p(count))
 
 
-@compiled
+@kernel
 def _add(counts: Any, row: int, kind: int, sign: int) -> None:
     if kind <= CLICKED_IMPRESSION:
         counts[row, 0] += sign
@@ -141,7 +136,7 @@ def _add(counts: Any, row: int, kind: int, sign: int) -> None:
         counts[row, 4] += sign * (kind == INTENT)
 
 
-@compiled
+@kernel
 def _user_keys(ad: int, category: int, attributes: Ints, keys: Longs) -> None:
     """Keys of spec.USER_ENTITIES."""
     keys[0] = 0
@@ -151,7 +146,7 @@ def _user_keys(ad: int, category: int, attributes: Ints, keys: Longs) -> None:
     keys[4] = ad
 
 
-@compiled
+@kernel
 def _enter_user(counts: Any, live: Ints, cells: Cells, keys: Longs, kind: int) -> None:
     entity, base = cells.entity, cells.base
     for c in range(entity.size):
@@ -160,7 +155,7 @@ def _enter_user(counts: Any, live: Ints, cells: Cells, keys: Longs, kind: int) -
         live[cells.keys[e] + keys[e]] += 1
 
 
-@compiled
+@kernel
 def _leave_user(counts: Any, live: Ints, cells: Cells, window: int, keys: Longs, kind: int) -> None:
     entity, base = cells.entity, cells.base
     for c in range(cells.of_window[window], cells.of_window[window + 1]):
@@ -170,7 +165,7 @@ def _leave_user(counts: Any, live: Ints, cells: Cells, window: int, keys: Longs,
             live[cells.keys[e] + keys[e]] -= 1
 
 
-@compiled
+@kernel
 def _clear_user(counts: Any, live: Ints, cells: Cells, keys: Longs) -> None:
     entity, base = cells.entity, cells.base
     for c in range(entity.size):
@@ -180,7 +175,7 @@ def _clear_user(counts: Any, live: Ints, cells: Cells, keys: Longs) -> None:
         live[cells.keys[e] + keys[e]] = 0
 
 
-@compiled
+@kernel
 def _fill_user(
     row: int,
     ad: Ints,
@@ -221,7 +216,7 @@ def _fill_user(
             out[row, k, column[f]] = value
 
 
-@compiled
+@kernel
 def _unseen(cells: Cells, rates: NDArray[np.float64], logs: Singles) -> Singles:
     values, none = np.empty(cells.column.size, np.float32), np.zeros(USER_COUNTS, np.int32)
     for f in range(cells.column.size):
@@ -229,7 +224,7 @@ def _unseen(cells: Cells, rates: NDArray[np.float64], logs: Singles) -> Singles:
     return values
 
 
-@compiled
+@kernel
 def user_pass(
     order: Longs,
     user: Ints,
@@ -283,7 +278,7 @@ def user_pass(
         _fill_user(row, ad, counts, live, attributes, cells, rates, logs, unseen, own, keys, out)
 
 
-@compiled
+@kernel
 def user_states_pass(
     time: Longs,
     ad: Ints,
@@ -332,7 +327,7 @@ def user_states_pass(
                 )
 
 
-@compiled
+@kernel
 def _item_keys(ad: int, placement: int, attributes: Ints, keys: Longs) -> None:
     """Keys of spec.ITEM_ENTITIES."""
     keys[0] = ad
@@ -342,7 +337,7 @@ def _item_keys(ad: int, placement: int, attributes: Ints, keys: Longs) -> None:
     keys[4] = placement
 
 
-@compiled
+@kernel
 def _fill_item(
     row: int,
     ad: Ints,
@@ -383,7 +378,7 @@ def _fill_item(
                     out[row, k, cells.column[f]] = value
 
 
-@compiled
+@kernel
 def item_pass(
     order: Longs,
     hour: Ints,
@@ -431,7 +426,7 @@ def item_pass(
         )  # fmt: skip
 
 
-@compiled
+@kernel
 def _slot(code: int, codes: Longs, slots: Ints) -> int:
     """Where a code is, or the empty slot where it belongs."""
     mask = np.uint64(slots.size - 1)
@@ -442,7 +437,7 @@ def _slot(code: int, codes: Longs, slots: Ints) -> int:
     return at  # type: ignore[return-value]
 
 
-@compiled
+@kernel
 def item_upsert(
     code: Longs, kind: Kinds, revenue: Longs, slots: Ints, codes: Longs, counts: Longs, used: int
 ) -> int:
@@ -462,21 +457,21 @@ def item_upsert(
     return used
 
 
-@compiled
+@kernel
 def item_seat(codes: Longs, used: int, slots: Ints) -> None:
     """Put the first `used` codes into empty slots."""
     for row in range(used):
         slots[_slot(codes[row], codes, slots)] = row
 
 
-@compiled
+@kernel
 def _add_item(counts: Longs, row: int, kind: int) -> None:
     counts[row, 0] += kind <= CLICKED_IMPRESSION
     counts[row, 1] += kind == CLICKED_IMPRESSION or kind == CLICK  # noqa: PLR1714
     counts[row, 2] += kind == CONVERSION
 
 
-@compiled
+@kernel
 def item_gather(
     hour: Ints,
     ad: Ints,
@@ -514,7 +509,7 @@ def item_gather(
             out[row, cells.column[f]] = placement_values[at, f]
 
 
-@compiled
+@kernel
 def item_states_pass(
     ad: Ints,
     placement: Ints,
@@ -535,7 +530,7 @@ def item_states_pass(
         )  # fmt: skip
 
 
-@compiled
+@kernel
 def item_counts(
     counts: Longs, windows: NDArray[np.bool_], rows: Longs, attributes: Ints, cells: Cells
 ) -> None:
@@ -552,12 +547,12 @@ def item_counts(
                     counts[key, 3] = _sum(counts[key, 3], rows[row, 5])
 
 
-@compiled
+@kernel
 def _log1p(value: float) -> np.float32:
     return np.float32(math.log1p(value))
 
 
-@compiled
+@kernel
 def value_pass(
     time: Longs,
     last_time: Longs,

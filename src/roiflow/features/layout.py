@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from roiflow.features.kernels import USER_COUNTS, Kinds, compiled
+from roiflow.features.kernels import USER_COUNTS, Kinds, kernel
 from roiflow.features.spec import CROSS_HOURS, FINE_HOURS
 from roiflow.features.table import Ints, Longs
 
@@ -68,7 +68,7 @@ class NewRows:
     counted_kind: Kinds  # (m,)
 
 
-@compiled
+@kernel
 def _unpack(
     words: Ints,
     starts: Longs,
@@ -120,13 +120,13 @@ def _unpack(
     offsets[user.size] = at
 
 
-@compiled
+@kernel
 def _count(words: Ints, bucket: int, column: int) -> int:
     shifted = np.int64(words[bucket + 3 + column // 2]) >> (16 * (column % 2))
     return shifted & MAX_COUNT  # type: ignore[return-value]
 
 
-@compiled
+@kernel
 def _raise(words: Ints, bucket: int, column: int, by: int) -> None:
     word = bucket + 3 + column // 2
     count = min(_count(words, bucket, column) + by, MAX_COUNT)
@@ -135,7 +135,7 @@ def _raise(words: Ints, bucket: int, column: int, by: int) -> None:
     words[word] = np.int32(bits - (1 << 32) if bits >= (1 << 31) else bits)
 
 
-@compiled
+@kernel
 def _add_kind(words: Ints, bucket: int, kind: int) -> None:
     if kind <= 1:  # an impression, clicked or not
         _raise(words, bucket, 0, 1)
@@ -151,7 +151,7 @@ def _add_kind(words: Ints, bucket: int, kind: int) -> None:
             _raise(words, bucket, 4, 1)
 
 
-@compiled
+@kernel
 def _bucket(
     out: Ints, start: int, at: int, hour: int, ad: int, category: int, now: int
 ) -> tuple[int, int]:
@@ -170,7 +170,7 @@ def _bucket(
     return at, at + BUCKET_WORDS
 
 
-@compiled
+@kernel
 def _merge(
     words: Ints,
     starts: Longs,

@@ -9,8 +9,9 @@ from enum import IntEnum
 from functools import cache, lru_cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from roiflow.compiled import compiled
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -56,7 +57,7 @@ def key(seed: int, stream: Stream, *address: int) -> np.uint64:
     return np.random.SeedSequence([seed, stream, *address]).generate_state(1, np.uint64)[0]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def mixed(z: np.uint64) -> np.uint64:
     """SplitMix64's output function."""
     z = (z ^ (z >> _A)) * _FIRST
@@ -64,13 +65,13 @@ def mixed(z: np.uint64) -> np.uint64:
     return z ^ (z >> _C)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def uniform(bits: np.uint64) -> float:
     """64 random bits as a number in (0, 1)."""
     return (np.float64(bits >> _D) + 0.5) * 1.1102230246251565e-16
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def bits_of(family: np.uint64, number: int) -> np.uint64:
     """The bits of one draw of a family."""
     return mixed((np.uint64(number) + np.uint64(1)) * GOLDEN + family)
@@ -108,7 +109,7 @@ def coarse_normals(family: np.uint64, first: int, count: int, width: int) -> Sin
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _fill_normals(family: np.uint64, first: int, table: Singles, out: Singles) -> None:
     count, width = out.shape
     words = (width + 3) // 4

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from roiflow.compiled import compiled
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -279,7 +280,7 @@ def logistic(values: Floats, label: Flags, weight: Floats, l2: float) -> tuple[f
     return float(beta[0]), beta[1:]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _pass(
     values: Floats, label: Flags, weight: Floats, ridge: Floats, beta: Floats
 ) -> tuple[float, Floats, Floats]:

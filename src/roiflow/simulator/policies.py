@@ -1,8 +1,8 @@
 """Who fills slates in the ad world: chance, the logging policy, greedy ones, the oracle."""
 
 import numpy as np
-from numba import njit
 
+from roiflow.compiled import compiled
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_DAY, Week
 from roiflow.simulator.noise import (
@@ -179,7 +179,7 @@ def top(scores: Floats, slots: int) -> Longs:
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _draw(
     family: np.uint64, numbers: Longs, weight: Floats, cumulated: Floats, slots: int
 ) -> tuple[Ints, Floats]:
@@ -214,7 +214,7 @@ def _draw(
     return slates, propensity
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _left(weight: Floats, out: Ints) -> float:
     """The weights without those of the ads `out`, summed afresh."""
     left = 0.0
@@ -227,7 +227,7 @@ def _left(weight: Floats, out: Ints) -> float:
     return left
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _scan(weight: Floats, out: Ints, height: float) -> int:
     """The ad at a height of the cumulated weights without the ads `out`."""
     last = -1

@@ -9,8 +9,8 @@ conversions is returned in full.
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from roiflow.compiled import compiled
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
 from roiflow.params import ExaminationParams, SimulatorParams
 from roiflow.simulator import auction
@@ -114,7 +114,7 @@ def _delay(params: SimulatorParams, mean: Floats, uniform: Floats) -> Longs:
     return (hours * MICROS_PER_HOUR).astype(np.int64) + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _respond(
     look_family: np.uint64,
     click_family: np.uint64,

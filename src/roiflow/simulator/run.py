@@ -7,9 +7,9 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
 from roiflow import columns as c
+from roiflow.compiled import compiled
 from roiflow.data.schemas import BEHAVIOURS, CONVERSIONS, IMPRESSIONS
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
@@ -168,7 +168,7 @@ def _check(
 NOT_A_SLATE, NOT_ELIGIBLE, NO_PROPENSITY = 1, 2, 3
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _first_fault(slates: Ints, propensity: Floats, eligible: Flags) -> tuple[int, int]:
     """The first row that is no slate, and what is wrong with it; (-1, 0) where all are right."""
     for row in range(slates.shape[0]):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from numba import njit
 
+from roiflow.compiled import compiled
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_WEEK, Week
 from roiflow.params import SimulatorParams
 from roiflow.simulator import auction
@@ -519,7 +519,7 @@ def _alias_by_category(ads: Ads, at: int, categories: int) -> tuple[Longs, Ints,
     return first, order, chance, other
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _alias(first: Longs, weight: Floats) -> tuple[Singles, Ints]:
     chance = np.ones(weight.size, np.float32)
     other = np.arange(weight.size).astype(np.int32)
@@ -551,7 +551,7 @@ def _alias(first: Longs, weight: Floats) -> tuple[Singles, Ints]:
     return chance, other
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _decide(
     order: Longs,
     user: Ints,
@@ -600,7 +600,7 @@ def _decide(
     return out_user, out_ad, out_action, out_time, out_dwell
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _contexts(bits: Words, user: Ints, usual: Ints) -> tuple[Ints, Ints]:
     placement, device = np.empty(user.size, np.int32), np.empty(user.size, np.int32)
     for row in range(user.size):
@@ -618,14 +618,14 @@ PLACED = (people.PLACEMENT_SHARES[0], people.PLACEMENT_SHARES[0] + people.PLACEM
 USED = (people.DEVICE_SHARES[0], people.DEVICE_SHARES[0] + people.DEVICE_SHARES[1])
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _count(user: Ints, offsets: Longs) -> None:
     """Add how often each user occurs, one place on."""
     for who in user:
         offsets[who + 1] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _place(
     user: Ints,
     time: Longs,
@@ -649,7 +649,7 @@ def _place(
         out_grown[place] = weight_of[action[row]] * np.exp(rate * (time[row] - origin))
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _odds(
     user: Ints,
     at: Longs,

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from numpy.typing import NDArray
 
 from roiflow import columns as c
+from roiflow.compiled import compiled
 from roiflow.data.schemas import ADS, BEHAVIOURS, CONVERSIONS, IMPRESSIONS, TIME, USERS
 from roiflow.data.weeks import Week
 from roiflow.simulator import population as people
@@ -223,7 +223,7 @@ def _ids(week: Week, numbers: Longs, cells: Longs, slots: int, *, position: bool
     return pa.Array.from_buffers(pa.string(), count, buffers)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _write_ids(
     head: Bytes, numbers: Longs, cells: Longs, slots: int, digits: int, tail: int
 ) -> Bytes:

@@ -8,9 +8,9 @@ by both, so days and ranges of users can be drawn alone. Visits after midnight a
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from roiflow.compiled import compiled
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_SECOND
 from roiflow.simulator.noise import GOLDEN, Floats, Longs, Singles, bits_of, mixed, uniform
 
@@ -62,7 +62,7 @@ def draw_visits(
     return Visits(user[:count], time[:count], bits[:count], session[:count], order)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _draw(  # noqa: C901
     family: np.uint64,
     first: int,
@@ -128,7 +128,7 @@ def _draw(  # noqa: C901
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def time_order(time: Longs, day_start: int) -> Longs:
     """Stable order of one day's times (n,): buckets of seconds, insertion inside a bucket."""
     first = np.zeros(BUCKETS + 1, np.int64)

@@ -7,10 +7,10 @@ by the hour of their event, for as long as an event of that hour is still taken.
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 from numpy.typing import NDArray
 
 from roiflow import columns as c
+from roiflow.compiled import compiled
 from roiflow.data.events import EVENT, KIND, KINDS
 from roiflow.data.weeks import MICROS_PER_HOUR
 
@@ -20,7 +20,7 @@ Hours = NDArray[np.int32]
 _SMALLEST = 1 << 16
 
 
-@njit(cache=True)
+@compiled()
 def _hash(offsets: NDArray[np.int32], content: NDArray[np.uint8], seed: Keys) -> Keys:
     """Fowler-Noll-Vo hash from a seed for each row, then murmur3's final mix; never 0."""
     keys = np.empty(seed.size, np.uint64)
@@ -35,7 +35,7 @@ def _hash(offsets: NDArray[np.int32], content: NDArray[np.uint8], seed: Keys) ->
     return keys
 
 
-@njit(cache=True)
+@compiled()
 def _find(table: Keys, keys: Keys) -> NDArray[np.bool_]:
     mask = np.uint64(table.size - 1)
     there = np.zeros(keys.size, np.bool_)
@@ -47,7 +47,7 @@ def _find(table: Keys, keys: Keys) -> NDArray[np.bool_]:
     return there
 
 
-@njit(cache=True)
+@compiled()
 def _insert(table: Keys, table_hours: Hours, keys: Keys, hours: Hours) -> int:
     mask = np.uint64(table.size - 1)
     added = 0
