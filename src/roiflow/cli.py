@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from roiflow.cli_check import check
 from roiflow.cli_features import features
 from roiflow.cli_simulate import simulate
 from roiflow.cli_status import status
@@ -99,6 +100,7 @@ def down() -> None:
 
 
 app.command()(status)
+app.command()(check)
 app.add_typer(simulate)
 app.add_typer(features)
 app.add_typer(stream)

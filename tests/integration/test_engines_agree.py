@@ -56,7 +56,7 @@ def sampled(source: Source, weeks: Sequence[Week], users: int, folder: Path) -> 
         tables["conversions"] = converted.filter(of_them)
         for name, rows in tables.items():
             lake.write(raw, name, week, rows)
-    for checked in validate(RawWindow(raw), weeks, weeks[-1].end, bounds(0.1)):
+    for checked in validate(RawWindow(raw, "files"), weeks, weeks[-1].end, bounds(0.1)):
         lake.write(clean, checked.table, checked.week, checked.clean)
     return clean
 

@@ -131,7 +131,7 @@ class TestEverySource:
         week = opened.case.week
         for name, rows in opened.tables.items():
             lake.write(tmp_path, name, week, rows)
-        for part in validate(RawWindow(tmp_path), [week], week.end, bounds(0.0)):
+        for part in validate(RawWindow(tmp_path, "files"), [week], week.end, bounds(0.0)):
             assert part.clean.num_rows == opened.tables[part.table].num_rows
 
     def test_names_the_week_that_it_does_not_hold(self, opened: Opened) -> None:

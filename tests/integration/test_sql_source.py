@@ -120,7 +120,7 @@ class TestEveryServer:
                 assert rows.schema.equals(worlds.schema(name, nullable=True)), name
                 assert rows.to_pylist() == expected[name].to_pylist(), name
                 lake.write(tmp_path / "raw", name, week, rows)
-        parts = list(validate(RawWindow(tmp_path / "raw"), WEEKS, SECOND.end, bounds(0.0)))
+        parts = list(validate(RawWindow(tmp_path / "raw", "files"), WEEKS, SECOND.end, bounds(0.0)))
         assert sum(part.clean.num_rows for part in parts) == 2 * (10 + 6 + 4 + 2 + 3)
 
     def test_a_week_has_its_first_microsecond_and_not_the_next_weeks(self, shop: Shop) -> None:
@@ -216,7 +216,7 @@ class TestEveryServer:
         shop.fill(impressions=[worlds.impression(SECOND, 0, user_id=None)])
         for name, rows in shop.pull().items():
             lake.write(tmp_path, name, SECOND, rows)
-        parts = validate(RawWindow(tmp_path), [SECOND], SECOND.end, bounds(1.0))
+        parts = validate(RawWindow(tmp_path, "files"), [SECOND], SECOND.end, bounds(1.0))
         found = next(part for part in parts if part.table == "impressions")
         assert found.reasons == {"null": 1}
 

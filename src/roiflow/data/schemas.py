@@ -92,3 +92,53 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 SNAPSHOTS = ("ads", "users")
 """Tables of which a week has all there is, not what is new."""
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "impressions": (c.IMPRESSION,),
+    "behaviours": (c.USER, c.EVENT_TIME),
+    "conversions": (c.IMPRESSION, c.EVENT_TIME),
+    "ads": (c.AD,),
+    "users": (c.USER,),
+}
+"""What tells a table's rows apart."""
+
+ABOUT: dict[str, str] = {
+    "ads": "What can be shown: a whole snapshot of the catalogue; it holds until there is a newer.",
+    "users": "Who may ask: a whole snapshot, too; any further column is a profile attribute.",
+    "impressions": "What was shown: a row for each ad of each slate.",
+    "behaviours": "What users did beside the slates: views, favourites, carts, purchases.",
+    "conversions": "What an impression brought: a row for each sale, a negative one for a return.",
+}
+"""What a table holds, in words."""
+
+MEANINGS: dict[str, str] = {
+    c.EVENT_TIME: "when it happened, UTC",
+    c.KNOWN_TIME: "when it reached you, UTC: in the partition's week, not before event_time",
+    c.REQUEST: "the slate: its impressions share it",
+    c.IMPRESSION: "of this ad in this slate, once and for ever",
+    c.USER: "who was asked for",
+    c.AD: "what was shown",
+    c.CATEGORY: "of the ad's product",
+    c.CAMPAIGN: "that the ad belongs to",
+    c.ADVERTISER: "who pays",
+    c.BRAND: "of the ad's product",
+    c.AD_TYPE: "such as image or video",
+    c.POSITION: "1 for the top of the slate",
+    c.SLATE_SIZE: "positions of the slate",
+    c.PLACEMENT: "where the slate was shown, such as home",
+    c.DEVICE: "such as phone",
+    c.BID: "what the ad bids, micros: 1.50 is 1500000",
+    c.COST: "what this impression cost in the end, micros; 0 where nothing is paid",
+    c.PROPENSITY: "probability of this ad here, given those above it; in every row or in none",
+    c.POLICY_VERSION: "what chose the ad",
+    c.ARM: "of an experiment, such as control",
+    c.CLICKED: "whether it was clicked",
+    c.CLICK_KNOWN_TIME: "when a click reached you that came after its impression",
+    c.ACTION: "such as view, click, favourite, cart, purchase",
+    c.DWELL_MS: "how long, milliseconds",
+    c.REVENUE: "micros; negative for a return",
+    c.PRICE: "of the ad's product, micros",
+    c.DAILY_BUDGET: "micros; none: unlimited",
+    c.CREATED_AT: "when the ad was made, UTC",
+}
+"""What a column holds, in words."""

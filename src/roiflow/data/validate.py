@@ -22,14 +22,16 @@ from roiflow.data import lake
 from roiflow.data.rules import (
     RULES,
     Longs,
+    Rule,
     Scope,
     impression_time,
     micros,
+    shown,
     shown_keys,
     slot_keys,
     text_keys,
 )
-from roiflow.data.schemas import SCHEMAS
+from roiflow.data.schemas import KEYS, SCHEMAS
 from roiflow.data.weeks import Week
 from roiflow.errors import ContractError, QuarantineLimit, UnknownWeek
 from roiflow.params import ValidateParams
@@ -45,6 +47,8 @@ class Example:
 
     row: int
     """Its number in the partition, from 0."""
+    key: dict[str, str]
+    """What its owner finds it by."""
     fault: dict[str, str]
     """By column, the values that broke the rule, as a person reads them."""
     right: str
@@ -146,8 +150,7 @@ def check(name: str, rows: pa.Table, scope: Scope) -> Checked:
         bad = rule.marks(remaining, scope)
         if bad.any():
             first = int(left[bad][0])
-            fault = rule.fault(rows.slice(first, 1), scope)
-            examples[rule.reason] = Example(first, fault, rule.expected(scope))
+            examples[rule.reason] = _example(name, rows, first, rule, scope)
             reasons[left[bad]] = number
             left = left[~bad]
             remaining = remaining.filter(pa.array(~bad))
@@ -160,6 +163,11 @@ def check(name: str, rows: pa.Table, scope: Scope) -> Checked:
     if name == "conversions":
         orphans = int((~impression_time(remaining, scope)[0]).sum())
     return Checked(name, scope.week, remaining, _nullable(quarantined), examples, orphans)
+
+
+def _example(name: str, rows: pa.Table, row: int, rule: Rule, scope: Scope) -> Example:
+    key = {column: shown(rows[column][row]) for column in KEYS[name]}
+    return Example(row, key, rule.fault(rows.slice(row, 1), scope), rule.expected(scope))
 
 
 def _nullable(rows: pa.Table) -> pa.Table:
@@ -191,9 +199,13 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class RawWindow:
-    """The window that `ingest` wrote to a folder."""
+    """The window that `ingest` wrote to a folder.
+
+    Errors call its partitions by what they are of the source: nobody mends the run's own copy.
+    """
 
     raw: Path
+    source: str
 
     def read(self, table: str, week: Week) -> pa.Table:
         """See Rows."""
@@ -212,8 +224,8 @@ class RawWindow:
 
     def place(self, table: str, week: Week, row: int | None = None) -> str:
         """See Rows."""
-        file = lake.partition(self.raw, table, week)
-        return str(file) if row is None else f"{file}, row {row + 1}"
+        place = f"source {self.source}: {table}/week={week}"
+        return place if row is None else f"row {row + 1} (roiflow check names its file)"
 
 
 def check_limit(checked: Checked, max_fraction: float, rows: Rows) -> None:
@@ -222,7 +234,7 @@ def check_limit(checked: Checked, max_fraction: float, rows: Rows) -> None:
     if bad.num_rows <= max_fraction * checked.rows:
         return
     reason, first = min(checked.examples.items(), key=lambda item: item[1].row)
-    values = ", ".join(f"{key}={value}" for key, value in first.fault.items())
+    values = ", ".join(f"{key}={value}" for key, value in (first.key | first.fault).items())
     counts = ", ".join(f"{count} {text}" for text, count in checked.reasons.items())
     raise QuarantineLimit(
         f"{rows.place(checked.table, checked.week)}: {bad.num_rows} of {checked.rows} rows of "

@@ -28,7 +28,7 @@ def main(
         write_directory(validated) as clean,
         write_directory(quarantine) as bad,
     ):
-        checks = validate(RawWindow(raw), pulled.weeks, pulled.as_of, bounds)
+        checks = validate(RawWindow(raw, pulled.source), pulled.weeks, pulled.as_of, bounds)
         for number, checked in enumerate(checks, start=1):
             show(number / parts, f"{checked.table} {checked.week}")
             lake.write(clean, checked.table, checked.week, checked.clean)

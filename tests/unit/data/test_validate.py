@@ -25,7 +25,7 @@ DAY = 86_400_000_000
 
 
 def checked(root: Path, limit: float = 1.0) -> dict[tuple[str, str], Checked]:
-    parts = validate(RawWindow(root), WEEKS, AS_OF, bounds(limit))
+    parts = validate(RawWindow(root, "files"), WEEKS, AS_OF, bounds(limit))
     return {(part.table, str(part.week)): part for part in parts}
 
 
@@ -303,12 +303,13 @@ def test_the_limit_names_table_week_share_reason_and_row(tmp_path: Path) -> None
         checked(root, limit=0.19)
     text = str(caught.value)
     for part in (
-        f"{root}/impressions/week=2026-W03/part-0.parquet: 2 of 10 rows of impressions",
+        "source files: impressions/week=2026-W03: 2 of 10 rows of impressions in 2026-W03",
         "(20.00%)",
         "allowed 19.00%",
         "1 propensity outside (0, 1], 1 negative bid or cost",
         "first: propensity outside (0, 1]: ",
-        "part-0.parquet, row 4: propensity=1.5; right: over 0 and at most 1",
+        "row 4 (roiflow check names its file): impression_id='2026-W03-i3', propensity=1.5; ",
+        "right: over 0 and at most 1",
     ):
         assert part in text
 
@@ -318,7 +319,7 @@ def test_text_where_a_number_belongs_stops_and_names_the_column(tmp_path: Path) 
     place = rows.column_names.index(c.BID)
     wrong = rows.set_column(place, c.BID, rows[c.BID].cast(pa.string()))
     root = worlds.write(tmp_path, {("impressions", SECOND): wrong})
-    with pytest.raises(ContractError, match=r"part-0.parquet: column 'bid_micros' is of type str"):
+    with pytest.raises(ContractError, match=r"2026-W04: column 'bid_micros' is of type str"):
         checked(root)
 
 

@@ -310,7 +310,7 @@ def checked(scenario: str, folder: Path) -> dict[tuple[str, Week], Checked]:
     for week in WEEKS:
         for name, rows in pulled(scenario)[week].items():
             lake.write(folder, name, week, rows)
-    parts = validate(RawWindow(folder), WEEKS, AFTER.end, bounds(1.0))
+    parts = validate(RawWindow(folder, "files"), WEEKS, AFTER.end, bounds(1.0))
     return {(one.table, one.week): one for one in parts}
 
 

@@ -11,6 +11,7 @@ The folder's own names may have any characters: folders are listed, and nothing 
 import re
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -58,6 +59,26 @@ class Files:
             place = self.folder.name(paths[0].rpartition("/")[0])
             raise SourceError(f"{place}: both Parquet and CSV: leave one of the two")
         return [(self.folder.name(path), read_part(self.folder, path, table)) for path in paths]
+
+    def held(self, table: str) -> list[Week]:
+        """The weeks of a table that have files of their own, oldest first."""
+        self.folder.require()
+        return list(self._held(table))
+
+    def place(self, table: str, week: Week, as_of: int, row: int | None = None) -> str:
+        """The file that row `row` (from 0) of `read` is from, and its row there (from 1).
+
+        Without a row, the files of the week.
+        """
+        left = row
+        names = []
+        for name, rows in self.parts(table, week):
+            names.append(name)
+            kept = np.flatnonzero(_known(rows, as_of))
+            if left is not None and left < kept.size:
+                return f"{name}, row {kept[left] + 1}"
+            left = None if left is None else left - kept.size
+        return ", ".join(names)
 
     def weeks(self) -> list[Week]:
         """See Source.weeks: those that have ended and of which every table is there."""
@@ -136,5 +157,9 @@ def _week(text: str) -> Week | None:
 
 def _known_before(rows: pa.Table, as_of: int) -> pa.Table:
     """Without the rows known at or after `as_of`; what has no time is left to validation."""
+    return rows.filter(_known(rows, as_of))
+
+
+def _known(rows: pa.Table, as_of: int) -> pa.ChunkedArray:
     limit = pa.scalar(as_of, rows.schema.field(c.KNOWN_TIME).type)
-    return rows.filter(pc.fill_null(pc.less(rows[c.KNOWN_TIME], limit), True))
+    return pc.fill_null(pc.less(rows[c.KNOWN_TIME], limit), True)

@@ -61,10 +61,18 @@ class Sql:
 
     def weeks(self) -> list[Week]:
         """See Source.weeks: those with an impression that have ended by the server's clock."""
+        return self.held("impressions")
+
+    def held(self, table: str) -> list[Week]:
+        """The weeks in which rows of a table became known and that have ended, oldest first."""
         with connect(self._address) as read:
-            impressions = self._parts(read)["impressions"]
-            rows = [row for batch in read(impressions.weeks()) for row in batch.to_pylist()]
+            part = self._parts(read)[table]
+            rows = [row for batch in read(part.weeks()) for row in batch.to_pylist()]
         return [Week.of(row["known"]) for row in rows]
+
+    def place(self, table: str, week: Week, as_of: int, row: int | None = None) -> str:  # noqa: ARG002
+        """What its owner calls a table; rows of a database have keys, not numbers."""
+        return f"{self._schema}.{self._names[table]}"
 
     def state(self, weeks: Sequence[Week]) -> str:
         """What a pull of these weeks depends on: rows and newest known_time of each table."""
