@@ -11,6 +11,7 @@ class SlateRequest(BaseModel):
     placement: str = Field(min_length=1, max_length=128)
     device: str = Field(min_length=1, max_length=128)
     event_time: int | None = Field(None, gt=0, description="Microseconds, UTC; now where absent.")
+    known_time: int | None = Field(None, gt=0, description="For a replay; now where absent.")
 
 
 class SlateAd(BaseModel):

@@ -69,11 +69,9 @@ def request_bodies(done: WeekDone, count: int) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(
         rows.take(list(range(0, rows.num_rows, step))[:count]).to_pylist()
     ):
-        yield {
-            "request_id": f"demo-{week}-{number}",
-            **row,
-            "event_time": week.end + 1_000_000 * (number + 1),
-        }
+        time = week.end + 1_000_000 * (number + 1)
+        dated = {"event_time": time, "known_time": time}
+        yield {"request_id": f"demo-{week}-{number}", **row, **dated}
 
 
 def requests_table(answered: RequestsDone) -> Table:

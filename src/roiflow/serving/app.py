@@ -46,13 +46,18 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class SlateRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /v1/slate. Without `event_time` (microseconds, UTC) it is now."""
+    """Body of POST /v1/slate; times are microseconds, UTC.
+
+    Without `event_time` it happens now, without `known_time` it is known now, as events are: only
+    who replays dated requests dates both.
+    """
 
     request_id: Name
     user_id: Name
     placement: Name
     device: Name
     event_time: Time | None = None
+    known_time: Time | None = None
 
 
 class SlateAd(msgspec.Struct):
@@ -238,7 +243,8 @@ class SlateApp:
         request = _decode(self._slate_decoder, body)
         _refuse_control(request, body)
         now = self._now()
-        at = now if request.event_time is None else request.event_time
+        at, known = request.event_time or now, request.known_time or now
+        self._refuse_untimely(at, known, now)
         slates, degraded = self._maker(
             RequestContexts(
                 (request.request_id,),
@@ -257,7 +263,7 @@ class SlateApp:
             request_id=request.request_id,
             user_id=request.user_id,
             event_time=at,
-            known_time=at,
+            known_time=known,
             placement=request.placement,
             device=request.device,
             arm=arm,
@@ -277,6 +283,13 @@ class SlateApp:
             self._metrics.degraded.inc()
         self._metrics.seconds.observe(time.perf_counter() - started)
         return encoded
+
+    def _refuse_untimely(self, at: int, known: int, now: int) -> None:
+        """What the consumer would not take is not served."""
+        try:
+            checks.check_times(at, known, now, self._limits)
+        except checks.Refused as refusal:
+            raise Refused(400, str(refusal)) from None
 
     def _evidence(self, request_id: str, slates: Slates) -> dict[str, Any]:
         """What the slate was made from, so that it can be computed again."""

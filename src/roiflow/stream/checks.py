@@ -90,17 +90,19 @@ def parse(payload: bytes, limits: Limits) -> Event:
     return event
 
 
-def check_times(event: Event, now: int, limits: Limits) -> None:
-    """Raises Refused where an event, whose `known_time` is set, is late or of the future."""
-    happened, known = event.event_time, event.known_time or now
+def check_times(happened: int, known: int, now: int, limits: Limits) -> None:
+    """Raises Refused where `event_time` and `known_time` say that an event is late or to come."""
     if known - happened > limits.lateness:
         raise Refused(
-            LATE, f"{_hours(known - happened)} late, over {_hours(limits.lateness)}", str(happened)
+            LATE,
+            f"event_time is {_hours(known - happened)} late, over {_hours(limits.lateness)}",
+            str(happened),
         )
+    slack = f"more than {limits.tolerance / MICROS_PER_SECOND:g} s after"
     if happened - known > limits.tolerance:
-        raise Refused(FUTURE, f"event_time is after known_time {known}", str(happened))
+        raise Refused(FUTURE, f"event_time is {slack} known_time {known}", str(happened))
     if known - now > limits.tolerance:
-        raise Refused(FUTURE, f"known_time is after now, {now}", str(known))
+        raise Refused(FUTURE, f"known_time is {slack} now, {now}", str(known))
 
 
 _Reported = Click | Conversion | Behaviour
@@ -122,7 +124,7 @@ def reported(payload: bytes, now: int, limits: Limits) -> _Reported:
         raise _refusal(str(error), content) from None
     _refuse_control(event)
     _refuse_beyond(event, limits)
-    check_times(event, now, limits)
+    check_times(event.event_time, event.known_time or now, now, limits)
     return event
 
 

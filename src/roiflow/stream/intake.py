@@ -57,7 +57,7 @@ def _accept(payload: bytes, time: int, now: int, oldest: int, limits: Limits) ->
     event = checks.parse(payload, limits)
     if event.known_time is None:
         event.known_time = time
-    checks.check_times(event, now, limits)
+    checks.check_times(event.event_time, event.known_time, now, limits)
     if event.event_time < oldest:
         raise Refused(
             checks.LATE, "too old to tell whether it is a duplicate", str(event.event_time)

@@ -13,8 +13,11 @@ from roiflow.features.parity import hashes, sampled
 from roiflow.ranking.value import CostShares
 from roiflow.serving.app import MAX_SLATE_BYTES, SlateApp, Version
 from roiflow.serving.slates import RequestContexts, Slates
+from roiflow.stream.arrivals import Arrived
 from roiflow.stream.checks import Limits
+from roiflow.stream.duplicates import Seen
 from roiflow.stream.events import Event, Slate
+from roiflow.stream.intake import take_in
 from roiflow.stream.rows import table
 from roiflow.stream.served_log import EventLog, read, segments
 from tests.full_disk import no_file_over
@@ -107,7 +110,7 @@ def test_a_slate(app: SlateApp, maker: Planted) -> None:
 
 def test_what_is_served_is_logged_with_its_arm(app: SlateApp, tmp_path: Path) -> None:
     post(app, BODY, headers={"X-Arm": "canary"})
-    post(app, BODY | {"request_id": "r2", "event_time": 5_000})
+    post(app, BODY | {"request_id": "r2", "event_time": 5_000, "known_time": 5_000})
     assert report(app, {"kind": "click", "impression_id": "r1:2"})["accepted"] == 1
     app.close()
     rows = read(tmp_path / "served", 0, NOW + 1)["impressions"].to_pylist()
@@ -172,6 +175,39 @@ def test_a_wrong_field_is_named_with_its_value(
     assert answer.status_code == 400
     assert text in answer.json()["error"]
     assert not maker.seen
+
+
+@pytest.mark.parametrize(
+    ("times", "text"),
+    [
+        ((NOW + 2_000_000, None), f"event_time is more than 1 s after known_time {NOW}: value"),
+        (
+            (NOW - 3 * HOUR, None),
+            f"event_time is 3 hours late, over 2 hours: value {NOW - 3 * HOUR}",
+        ),
+        ((None, NOW - HOUR), f"event_time is more than 1 s after known_time {NOW - HOUR}"),
+        ((NOW, NOW + 2_000_000), f"known_time is more than 1 s after now, {NOW}: value"),
+        ((NOW + 500_000, None), ""),
+        ((NOW - HOUR, None), ""),
+        ((NOW - HOUR, NOW - HOUR + 5), ""),
+        ((5_000, 5_000), ""),  # a replay of dated requests
+    ],
+)
+def test_what_the_consumer_would_not_take_is_not_served(
+    app: SlateApp, tmp_path: Path, times: tuple[int | None, int | None], text: str
+) -> None:
+    dated = dict(zip(("event_time", "known_time"), times, strict=True))
+    answer = post(app, BODY | dated)
+    path = segments(tmp_path / "served")[0]
+    found = Arrived([*path.read_bytes().splitlines()], [NOW], ["served"], {})
+    if text:
+        assert answer.status_code == 400
+        assert text in answer.json()["error"]
+        assert found.payloads == []
+    else:
+        assert answer.status_code == 200
+        taken = take_in(found, Seen(), now=NOW, oldest=0, limits=LIMITS)
+        assert (taken.letters, taken.events.num_rows) == ([], 1)
 
 
 @pytest.mark.parametrize("field", ["request_id", "user_id", "placement", "device"])

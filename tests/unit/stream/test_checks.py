@@ -125,10 +125,10 @@ def test_limits_are_inclusive() -> None:
 def test_times(happened: int, known: int, reason: str) -> None:
     event = Click(impression_id="a", event_time=happened, known_time=known)
     if not reason:
-        check_times(event, NOW, LIMITS)
+        check_times(event.event_time, event.known_time or NOW, NOW, LIMITS)
         return
     with pytest.raises(Refused) as raised:
-        check_times(event, NOW, LIMITS)
+        check_times(event.event_time, event.known_time or NOW, NOW, LIMITS)
     assert raised.value.reason == reason
 
 
