@@ -52,6 +52,7 @@ def test_requests_are_dated_after_the_week(tmp_path: Path) -> None:
         "placement": "feed",
         "device": "phone",
         "event_time": WEEK.end + 1_000_000,
+        "known_time": WEEK.end + 1_000_000,
     }
     assert len(list(request_bodies(WeekDone(str(WEEK), {}, 0.0, tmp_path), 99))) == 10
 
