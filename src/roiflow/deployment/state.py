@@ -81,8 +81,8 @@ class Run:
     source: str
     week: str
     folder: Path
-    changed: float
-    """Seconds since the epoch."""
+    started: float
+    """When its checkout was made ready last, in seconds since the epoch."""
     finished: bool
     verdict: str
     """Of the gate; empty before it."""
@@ -152,7 +152,7 @@ def platform_state(settings: Settings, now: float) -> State:
     home = settings.home.absolute()
     records = {record.name: record for record in processes.recorded(home)}
     alive = processes.running(home)
-    runs = sorted(_runs(settings.runs), key=lambda run: run.changed, reverse=True)
+    runs = sorted(_runs(settings.runs), key=lambda run: run.started, reverse=True)
     mlflow = alive.get("mlflow")
     return State(
         now=now,
@@ -192,12 +192,12 @@ def _runs(folder: Path) -> Iterator[Run]:
 def _run(checkout: Path, source: str, week: str) -> Run:
     data = checkout / "data"
     decision, registered = read(data / "gate/decision.json"), read(data / "registered.json")
-    marks = [checkout / "params.yaml", data / "gate/decision.json", data / "promoted.json"]
+    params = checkout / "params.yaml"
     return Run(
         source=source,
         week=week,
         folder=checkout,
-        changed=max((mark.stat().st_mtime for mark in marks if mark.exists()), default=0.0),
+        started=params.stat().st_mtime if params.exists() else 0.0,
         finished=(data / "promoted.json").exists(),
         verdict=str(decision.get("verdict", "")),
         reason=str(decision.get("reason", "")),

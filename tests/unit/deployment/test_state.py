@@ -69,6 +69,14 @@ def test_the_champion_is_the_promotion_logs_where_mlflow_does_not_run(settings: 
     assert state.served == (Served("stable", 100.0, BENTO, 1),)
 
 
+def test_an_override_of_an_older_week_does_not_make_it_the_last(settings: Settings) -> None:
+    write_home(settings.home)
+    write(settings.runs / "simulator-2026-W04/data/gate/decision.json", {"verdict": "fail"})
+    last = platform_state(settings, 0.0).last
+    assert last is not None
+    assert last.week == "2026-W05"
+
+
 class Aliases(http.server.BaseHTTPRequestHandler):
     """MLflow's answer on an alias that a person moved to version 2, or that there is none."""
 
