@@ -34,7 +34,7 @@ def up(
     """
     home = settings.home.absolute()
     there = processes.running(home)
-    port = _port(there, API_SERVER, AIRFLOW_PORT)
+    port = processes.port_of(API_SERVER, home, AIRFLOW_PORT)
     environment = airflow_environment(home, repository, port)
     airflow = local.airflow(environment, port)
     with ThreadPoolExecutor(1) as aside:
@@ -48,8 +48,11 @@ def up(
         if migrated:
             migrated.result()
     progress(0.3, "Airflow, MLflow, Evidently, the stream")
-    mlflow = local.mlflow(home, settings.registry_uri, _port(there, "mlflow", MLFLOW_PORT))
-    pages = local.evidently(home / "evidently", _port(there, "evidently", EVIDENTLY_PORT))
+    mlflow_port = processes.port_of("mlflow", home, MLFLOW_PORT)
+    mlflow = local.mlflow(home, settings.registry_uri, mlflow_port)
+    pages = local.evidently(
+        home / "evidently", processes.port_of("evidently", home, EVIDENTLY_PORT)
+    )
     processes.start([*airflow, mlflow, pages, *_stream(settings, home, repository, url)], home)
     write_start_page(settings)
     progress(1.0, "up")
@@ -62,12 +65,6 @@ def _stream(settings: Settings, home: Path, repository: Path, redis_url: str) ->
     if settings.kafka:
         commands, environment["ROIFLOW_KAFKA"] = ["consume", "forward"], settings.kafka
     return [local.stream(home, repository, command, environment) for command in commands]
-
-
-def _port(there: dict[str, Running], name: str, preferred: int) -> int:
-    if name in there:
-        return int(there[name].address.rsplit(":", 1)[1])
-    return processes.free_port(preferred)
 
 
 def airflow_environment(home: Path, repository: Path, port: int) -> dict[str, str]:

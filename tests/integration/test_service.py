@@ -10,16 +10,18 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 from typer.testing import CliRunner
 
 from roiflow import cli
 from roiflow.bundle import Bento, build_bento, find_bento
-from roiflow.deployment import processes
+from roiflow.deployment import processes, release
 from roiflow.deployment.edge import SALT
 from roiflow.deployment.placed import Placed, current
 from roiflow.deployment.release import (
     deploy,
+    ensure_redis,
     online_store,
     roll_back,
     snapshot_of,
@@ -201,11 +203,29 @@ def test_without_redis_slates_are_degraded_and_come_back(place: Place, address: 
             assert len(answer["ads"]) == 3
         finally:
             os.kill(redis.pid, signal.SIGCONT)
-        for number in range(50):
-            if not slate(client, 2001 + number).json()["degraded"]:
-                return
-            time.sleep(0.1)
-    raise AssertionError("still degraded 5 s after Redis came back")
+        assert whole_again(client, 2001)
+
+
+def whole_again(client: httpx.Client, first: int) -> bool:
+    """Whether slates have their online features within 5 s."""
+    for number in range(50):
+        if not slate(client, first + number).json()["degraded"]:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_redis_that_was_killed_comes_back_where_it_was(
+    place: Place, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "REDIS_PORT", processes.free_port())  # it got another one then
+    (redis,) = [record for record in processes.recorded(place.home) if record.name == "redis"]
+    os.kill(redis.pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(redis.pid)], timeout=10.0)
+    with httpx.Client(base_url=address) as client:
+        assert slate(client, 2100).json()["degraded"]
+        assert ensure_redis(place.home, None) == redis.address
+        assert whole_again(client, 2101)
 
 
 def test_a_canary_takes_its_users_and_is_rolled_back(place: Place, address: str) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped]
 
@@ -154,6 +155,19 @@ def free_port(preferred: int = 0) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise ServiceError("no free port on 127.0.0.1")
+
+
+def port_of(name: str, home: Path, preferred: int) -> int:
+    """The port that a recorded server has, or had if it ended by itself and nothing took it since.
+
+    Others were started with its address and go on asking there. Without a record, `preferred` or a
+    free one.
+    """
+    record = _record(home / "servers", name)
+    if record is None:
+        return free_port(preferred)
+    port = urlsplit(record.address).port or preferred
+    return port if _leader(record) else free_port(port)
 
 
 def recorded(home: Path) -> list[Running]:

@@ -120,8 +120,7 @@ def serve(home: Path, arms: Sequence[Placed], redis_url: str) -> Deployed:
 
 def _instance(home: Path, arm: Placed, redis_url: str) -> processes.Server:
     bento = find_bento(arm.tag, home)
-    there = processes.running(home).get(arm.server)
-    port = _port(there) if there else processes.free_port(RANKER_PORT)
+    port = processes.port_of(arm.server, home, RANKER_PORT)
     environment = {"ROIFLOW_HOME": str(home.absolute()), "ROIFLOW_REDIS_URL": redis_url}
     return local.ranker(arm.server, bento.folder, port, environment)
 
@@ -131,7 +130,7 @@ def _point_edge(home: Path, arms: Sequence[Placed], instances: Sequence[Running]
     folder = home.absolute() / "edge"
     folder.mkdir(parents=True, exist_ok=True)
     there = processes.running(home).get("nginx")
-    port = _port(there) if there else processes.free_port(EDGE_PORT)
+    port = processes.port_of("nginx", home, EDGE_PORT)
     shares = [
         edge.Arm(arm.arm, arm.percent, instance.address.removeprefix("http://"))
         for arm, instance in zip(arms, instances, strict=True)
@@ -151,11 +150,6 @@ def _point_edge(home: Path, arms: Sequence[Placed], instances: Sequence[Running]
     return nginx.address
 
 
-def _port(there: Running) -> int:
-    """Of an address such as redis://127.0.0.1:6390/0."""
-    return int(there.address.rsplit(":", 1)[1].partition("/")[0])
-
-
 def _await_revision(address: str, revision: str) -> None:
     """Until the edge answers with a configuration; the old one serves what it had accepted."""
     ready = processes.http_ready(f"{address}/edge", lambda body: revision in body.decode())
@@ -172,8 +166,7 @@ def ensure_redis(home: Path, redis_url: str | None) -> str:
     """The named Redis, or else the embedded one, started where it does not run."""
     if redis_url:
         return redis_url
-    there = processes.running(home).get("redis")
-    port = _port(there) if there else processes.free_port(REDIS_PORT)
+    port = processes.port_of("redis", home, REDIS_PORT)
     return processes.start([local.redis(home, port)], home)[0].address
 
 

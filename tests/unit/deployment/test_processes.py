@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -170,3 +171,35 @@ def test_only_a_server_that_needs_them_is_given_secrets(
     assert "ROIFLOW_SQL" not in ours
     assert theirs["ROIFLOW_SQL"] == "postgresql://me:hunter2@db/ads"
     assert ours["ROIFLOW_KAFKA"] == theirs["ROIFLOW_KAFKA"] == "127.0.0.1:9092"
+
+
+def listener(name: str, port: int) -> Server:
+    code = f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(600)"
+    command = (sys.executable, "-c", code)
+    address = f"redis://127.0.0.1:{port}/0"
+    return Server(name, command, address, processes.port_ready(port), seconds=20.0)
+
+
+def test_a_server_that_ended_by_itself_comes_back_to_its_port(home: Path) -> None:
+    port = processes.free_port()
+    (record,) = start([listener("redis", port)], home)
+    assert processes.port_of("redis", home, 1) == port
+    os.kill(record.pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(record.pid)], timeout=10.0)
+    assert processes.port_of("redis", home, 1) == port
+
+
+def test_a_port_that_was_taken_meanwhile_gives_way(home: Path) -> None:
+    port = processes.free_port()
+    (record,) = start([listener("redis", port)], home)
+    os.kill(record.pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(record.pid)], timeout=10.0)
+    with socket.create_server(("127.0.0.1", port)):
+        assert processes.port_of("redis", home, 1) not in (port, 1)
+
+
+def test_a_stopped_server_prefers_the_usual_port(home: Path) -> None:
+    port, usual = processes.free_port(), processes.free_port()
+    start([listener("redis", port)], home)
+    stop("redis", home)
+    assert processes.port_of("redis", home, usual) == usual
