@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -220,7 +220,7 @@ def _launch(server: Server, home: Path, folder: Path) -> Running:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=inherited | server.environment,
+                env=inherited | without_proxy(inherited) | server.environment,
                 cwd=server.folder,
                 start_new_session=True,
             )
@@ -289,17 +289,34 @@ def reload(name: str, home: Path) -> None:
 def http_ready(url: str, accept: Callable[[bytes], bool] = lambda _: True) -> Callable[[], bool]:
     """Whether a GET of `url` answers below 400 with a body that `accept` takes."""
     import http.client
-    import urllib.error
-    import urllib.request
 
     def ready() -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=2.0) as answer:
-                return bool(answer.status < 400) and accept(answer.read())
-        except (urllib.error.URLError, OSError, http.client.HTTPException):
+            return accept(ask(url))
+        except (OSError, http.client.HTTPException):
             return False
 
     return ready
+
+
+def ask(url: str, seconds: float = 2.0) -> bytes:
+    """The body of a GET of a server of this machine, which no proxy of the environment stands for.
+
+    Raises urllib's HTTPError from status 400 on, OSError where nothing answers in time.
+    """
+    import urllib.request
+
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(url, timeout=seconds) as answer:
+        content: bytes = answer.read()
+    return content
+
+
+def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """What tells a child process that servers of this machine are asked without a proxy."""
+    named = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    hosts = [*filter(None, named.split(",")), "127.0.0.1", "localhost"]
+    return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(dict.fromkeys(hosts)))
 
 
 def port_ready(port: int) -> Callable[[], bool]:

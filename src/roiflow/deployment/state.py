@@ -7,7 +7,6 @@ champion where it runs, since a person may have moved the alias there; all else 
 import json
 import re
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -246,11 +245,8 @@ def _holds(run: Run, digest: str) -> bool:
 def _ask(mlflow: str, name: str) -> list[Champion] | None:
     """The champion as MLflow has it, an empty list where it has none; None where it is silent."""
     address = f"{mlflow}/api/2.0/mlflow/registered-models/alias?name={quote(name)}&alias={CHAMPION}"
-    # A proxy of the environment is for the world outside, not for a server of this machine.
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with direct.open(address, timeout=ASK_SECONDS) as answer:
-            found = json.load(answer)["model_version"]
+        found = json.loads(processes.ask(address, ASK_SECONDS))["model_version"]
     except urllib.error.HTTPError as error:
         return [] if error.code in (400, 404) else None
     except (OSError, ValueError, KeyError):

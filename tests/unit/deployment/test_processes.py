@@ -203,3 +203,29 @@ def test_a_stopped_server_prefers_the_usual_port(home: Path) -> None:
     start([listener("redis", port)], home)
     stop("redis", home)
     assert processes.port_of("redis", home, usual) == usual
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_a_server_of_this_machine(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "example.com")
+    port = processes.free_port()
+    command = (sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1")
+    address = f"http://127.0.0.1:{port}"
+    ready = processes.http_ready(f"{address}/")
+    (record,) = start([Server("web", command, address, ready, seconds=20.0)], home)
+    environment = psutil.Process(record.pid).environ()
+    assert environment["no_proxy"] == environment["NO_PROXY"] == "example.com,127.0.0.1,localhost"
+
+
+def test_a_server_that_refuses_is_not_ready(home: Path) -> None:
+    port = processes.free_port()
+    command = (sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1")
+    ready = processes.port_ready(port)
+    start([Server("web", command, f"http://127.0.0.1:{port}", ready, seconds=20.0)], home)
+    assert not processes.http_ready(f"http://127.0.0.1:{port}/nowhere")()
+    assert processes.http_ready(f"http://127.0.0.1:{port}/")()
+    assert not processes.http_ready(f"http://127.0.0.1:{port}/", lambda _: False)()
