@@ -492,3 +492,15 @@ def test_only_an_earlier_weeks_vocabulary_is_pulled(tree: Tree) -> None:
         rows = pa.table([["ad"], [str(week)], [1]], schema=VOCABULARY)
         lake.write_parquet(folder / f"week={week}.parquet", rows)
         assert tree.repro() == expected
+
+
+def test_any_name_of_checkout_home_and_folder_will_do(tree: Tree, tmp_path: Path) -> None:
+    place = tmp_path / 'it\'s [a] "lake" * 100% é'
+    clone_tree(place / "clone", yaml.safe_load((tree.clone / "params.yaml").read_text()))
+    here = Tree(place / "clone", worlds.write(place / "own"), place / "home")
+    assert here.repro() == ALL
+    assert here.repro() == NOTHING_NEW
+    checkout = run.prepare(here.clone, here.home, "files", str(SECOND))
+    run.repro(checkout, here.home, [*run.READERS, "validate"], print, data_folder=str(here.own))
+    assert (checkout / "metrics" / "validate.json").exists()
+    assert run.commit(checkout) == run.commit(checkout)

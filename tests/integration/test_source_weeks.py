@@ -3,8 +3,9 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from roiflow.data.weeks import Week, span
 from roiflow.params import SqlParams, SqlTables
 from roiflow.simulator.source import ENDLESS, SimulatorSource
 from roiflow.stream import rows
-from tests.databases import postgresql
+from tests.databases import Database, mariadb, postgresql
 from tests.unit.data import worlds
 from tests.unit.data.worlds import FIRST, SECOND
 from tests.unit.stream.streams import behaviour
@@ -150,8 +151,8 @@ def stream(root: Path) -> Iterator[Held]:
 
 
 @contextmanager
-def sql(root: Path) -> Iterator[Held]:
-    with postgresql() as database:
+def sql(root: Path, server: Callable[[], AbstractContextManager[Database]]) -> Iterator[Held]:
+    with server() as database:
         schema = database.new_schema()
         for name in SCHEMAS:
             made = [row for week in (FIRST, SECOND) for row in worlds.week_rows(name, week)]
@@ -171,13 +172,22 @@ def sql(root: Path) -> Iterator[Held]:
         )
 
 
-CASES = (simulator, complete_journey, kuairand, open_bandit, files, stream, sql)
+CASES: dict[str, Callable[[Path], AbstractContextManager[Held]]] = {
+    "simulator": simulator,
+    "complete_journey": complete_journey,
+    "kuairand": kuairand,
+    "open_bandit": open_bandit,
+    "files": files,
+    "stream": stream,
+    "sql of PostgreSQL": partial(sql, server=postgresql),
+    "sql of MariaDB": partial(sql, server=mariadb),
+}
 
 
-@pytest.fixture(params=CASES, ids=lambda case: str(case.__name__))
+@pytest.fixture(params=CASES)
 def held(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Held]:
-    with request.param(tmp_path) as found:
-        assert found.source.name == request.param.__name__
+    with CASES[request.param](tmp_path) as found:
+        assert found.source.name == request.param.split()[0]
         yield found
 
 

@@ -246,14 +246,16 @@ class TestEveryServer:
         shop.create("conversions", rows, types={c.IMPRESSION: "bigint"})
         assert ids(shop.pull()["conversions"]) == [str(2**40)]
 
-    def test_a_click_that_is_known_later_may_have_a_column(self, shop: Shop) -> None:
+    def test_a_column_that_may_be_null_may_be_missing(self, shop: Shop) -> None:
         shop.fill()
-        assert c.CLICK_KNOWN_TIME in shop.pull()["impressions"].column_names
+        assert shop.pull()["impressions"][c.PROPENSITY].null_count == 0
         shop.names["impressions"] = "without"
         whole = worlds.schema("impressions")
-        less = pa.schema([one for one in whole if one.name != c.CLICK_KNOWN_TIME])
+        less = pa.schema([one for one in whole if not one.nullable])
         shop.create("impressions", worlds.week_rows("impressions", SECOND), less)
-        assert shop.pull()["impressions"].column_names == less.names
+        found = shop.pull()["impressions"]
+        assert found.column_names == whole.names
+        assert found[c.PROPENSITY].null_count == found[c.CLICK_KNOWN_TIME].null_count == 10
 
     def test_an_empty_table_is_empty(self, shop: Shop) -> None:
         shop.fill(conversions=[], behaviours=[], ads=[], users=[])

@@ -8,7 +8,8 @@ materialised views, so they are not found.
 
 - A time is timestamptz, or a timestamp or DATETIME that holds UTC.
 - Money is a whole number of micros; an id may be text, a number, an enum or a UUID.
-- `click_known_time` may be missing; any further column of `users` is a profile attribute, as text.
+- A column that may be null may be missing; any further column of `users` is a profile attribute, as
+  text.
 - A pull misses a row that is committed after it and carries an earlier known_time. The next weekly
   run finds out by `state`, which counts rows. A row altered in place without a new known_time goes
   unnoticed.
@@ -24,6 +25,7 @@ import pyarrow as pa
 from pydantic import SecretStr
 
 from roiflow.data.schemas import SCHEMAS
+from roiflow.data.sources.conforming import conform
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.sources.sql_address import parse_address
 from roiflow.data.sources.sql_clients import Read, connect, dialect_of
@@ -121,7 +123,8 @@ class Sql:
             batches = [fit(batch, one.schema) for batch in read(one.pull(start, end))]
         except pa.ArrowInvalid as error:
             raise SourceError(f"{self._place(one.table)}: {error}") from None
-        return pa.Table.from_batches(batches, one.schema)
+        rows = pa.Table.from_batches(batches, one.schema)
+        return conform(rows, one.table, self._place(one.table))
 
 
 def _values(batches: Iterable[pa.RecordBatch]) -> list[int]:

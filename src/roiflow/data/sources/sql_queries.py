@@ -13,7 +13,6 @@ from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.sql_columns import Column, Dialect, select
 from roiflow.errors import SourceError
 
-OPTIONAL = (c.CLICK_KNOWN_TIME,)
 IDS = {"ads": c.AD, "users": c.USER}
 """Of the tables that are snapshots: a week has one row per id."""
 TIMES = (c.KNOWN_TIME, c.EVENT_TIME)
@@ -114,15 +113,15 @@ class Part:
 def part(table: str, place: str, held: Mapping[str, Column], dialect: Dialect) -> Part:
     """A table by the columns that the catalog has of it.
 
-    The contract's columns and, of users, the profile attributes. Raises SourceError, naming the
-    column, where one is missing or of a type that does not fit.
+    The contract's columns and, of users, the profile attributes; one that may be null may also be
+    missing. Raises SourceError, naming the column, where one is, or is of a type that does not fit.
     """
     fields, expressions = [], {}
     for wanted in SCHEMAS[table]:
         if wanted.name in held:
             fields.append(wanted.with_nullable(True))
             expressions[wanted.name] = select(dialect, held[wanted.name], wanted.type)
-        elif wanted.name not in OPTIONAL:
+        elif not wanted.nullable:
             raise SourceError(f"no column {wanted.name!r} that this user may read")
     for column in held.values() if table == "users" else ():
         if column.name not in expressions:
