@@ -21,6 +21,9 @@ from roiflow.errors import SourceError
 PANDAS_INDEX = re.compile(r"__index_level_\d+__|")
 """In Parquet and, without a name, in CSV."""
 
+EXACT = 2.0**53
+"""Below it a float64 has every whole number."""
+
 Convert = Callable[[pa.ChunkedArray], pa.ChunkedArray]
 
 
@@ -180,7 +183,13 @@ def _missing(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _text_of_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return _missing(column).cast(pa.int64()).cast(pa.string())
+    """7.0 is 7, as it was before pandas met a missing one beside it."""
+    if pa.types.is_integer(column.type):
+        return column.cast(pa.string())
+    values = _missing(column).cast(pa.float64())
+    whole = pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), EXACT))
+    short = pc.if_else(whole, values, 0.0).cast(pa.int64()).cast(pa.string())
+    return pc.if_else(whole, short, values.cast(pa.string()))
 
 
 def _flag(column: pa.ChunkedArray) -> pa.ChunkedArray:
