@@ -31,12 +31,27 @@ from roiflow.params import FeaturesParams
 from tests.conftest import Record
 from tests.integration.duckdb_oracle import names, oracle
 from tests.unit.data.worlds import bounds
-from tests.unit.features.world import random_world
+from tests.unit.features.world import PARAMS, World, at, random_world
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 HISTORY = ("ad", "category", "action", "event_time")
+
+
+@pytest.mark.proof
+def test_money_that_64_bits_cannot_sum(spark: "SparkSession", tmp_path: Path) -> None:
+    world = World()
+    for number in range(12):
+        time = at(1 + number // 4, number % 4)
+        world = world.show("u1", "a1", time, clicked=True)
+        world = world.convert(f"i{number}", time, revenue=2**60)
+    for day in (5, 9, 17):
+        world = world.show("u1", "a1", at(day), clicked=True)
+    engines = Engines("money", world.write(tmp_path / "validated"), PARAMS, spark)
+    assert_equal(engines.on_spark, engines.embedded, engines.plan)
+    largest = engines.plan.dense_names.index("ad_value_28d")
+    assert engines.embedded.dense[:, largest].max() > np.log(2**61 / 32 / 1e6)
 
 
 def sampled(source: Source, weeks: Sequence[Week], users: int, folder: Path) -> Path:

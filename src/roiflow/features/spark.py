@@ -18,6 +18,7 @@ import numpy as np
 
 from roiflow import columns as c
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
+from roiflow.features.kernels import LARGEST_SUM
 from roiflow.features.plan import Plan
 from roiflow.features.spark_rows import BROADCAST_ROWS, COUNTS, Inputs, rows_of
 from roiflow.features.spec import (
@@ -149,6 +150,8 @@ def _feature(spec: FeatureSpec, plan: Plan) -> "Column":
     if spec.aggregate not in _NEEDS:
         return F.log1p(count[spec.aggregate]).cast("float")
     hits, tries = (count[name].cast("double") for name in _NEEDS[spec.aggregate])
+    if spec.aggregate == VALUE:
+        hits = F.greatest(F.least(hits, F.lit(float(LARGEST_SUM))), F.lit(float(-LARGEST_SUM)))
     prior = getattr(plan, spec.aggregate)
     rate = (hits + plan.prior_strength * prior) / (tries + plan.prior_strength)
     if spec.aggregate == VALUE:
