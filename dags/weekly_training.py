@@ -215,11 +215,13 @@ def weekly_training() -> None:
     served = serve_week(week)  # type: ignore[arg-type]
     first.set_upstream(served)
     done: dict[str, Any] = {}
-    for stage in read_stages(REPOSITORY / "dvc.yaml"):
+    stages = read_stages(REPOSITORY / "dvc.yaml")
+    for stage in stages:
         step = reproduce.override(task_id=stage.name, doc_md=f"`{stage.command}`")(stage.name)
         step.set_upstream([done[name] for name in stage.after] or first)
         done[stage.name] = step
-    last: Any = list(done.values())
+    read = {name for stage in stages for name in stage.after}
+    last: Any = [done[name] for name in done if name not in read]
     for name, command, doc in EFFECTS:
         step = effect.override(task_id=name, doc_md=f"{doc}\n\n`{command}`")(command)
         step.set_upstream(last)

@@ -133,7 +133,7 @@ def test_stages_follow_dvc_yaml_and_effects_follow_the_stages(described: dict[st
     written = "commit check_parity gate register promote bundle deploy report_drift report"
     assert " ".join(effects) == written
     assert described["order"][:3] == ["choose_week", "serve_week", "prepare"]
-    assert tasks["commit"]["after"] == sorted(names)
+    assert tasks["commit"]["after"] == ["evaluate", "export"]
     for before, after in pairwise(effects):
         assert tasks[after]["after"] == [before]
 
