@@ -9,6 +9,7 @@ line. Whoever promotes next finishes what was cut short between the two.
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -165,8 +166,12 @@ class Registry:
         if found is not None:
             return str(found.experiment_id)
         local = self._uri.startswith("sqlite:")
-        place = (self._home / "artifacts").as_uri() if local else None
+        place = self._artifacts.as_uri() if local else None
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=place))
+
+    @property
+    def _artifacts(self) -> Path:
+        return self._home / "artifacts"
 
     def _ensure_model(self, name: str, source: str) -> None:
         if not self._client.search_registered_models(f"name = '{name}'"):
@@ -230,8 +235,20 @@ class Registry:
     def _download(self, registered: Registered, folder: Path) -> None:
         from mlflow.artifacts import download_artifacts
 
-        source = self._client.get_model_version(registered.name, str(registered.version)).source
-        download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self._uri)
+        version = self._client.get_model_version(registered.name, str(registered.version))
+        source = str(version.source)
+        if (kept := self._kept(source)) is not None:
+            shutil.copytree(kept, folder, dirs_exist_ok=True)
+        else:
+            download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self._uri)
+
+    def _kept(self, source: str) -> Path | None:
+        """Where a package lies under `home`; MLflow's own rows name where the home was then."""
+        model = self._client.get_logged_model(source.removeprefix("models:/"))
+        then = self._client.get_experiment(model.experiment_id).artifact_location
+        if not then.startswith("file:"):
+            return None
+        return self._artifacts / Path(model.artifact_location).relative_to(Path(then))
 
     def set_alias(self, registered: Registered, alias: str) -> None:
         """Move an alias; nothing happens where it is there already."""

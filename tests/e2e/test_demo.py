@@ -25,6 +25,7 @@ from roiflow.deployment.processes import Running
 from roiflow.deployment.state import airflow_password
 from roiflow.run import checkout_of
 from roiflow.settings import Settings
+from tests.artefacts import naming
 from tests.browser import open_browser, press_trigger, wait_for_end
 from tests.clones import clone_tree
 from tests.worlds import planted_content
@@ -319,6 +320,13 @@ def test_a_second_demo_redoes_no_finished_work(
     lines = (place.home / "promotions.jsonl").read_text().splitlines()
     versions = [json.loads(line)["version"] for line in lines]
     assert len(versions) == len(set(versions))
+
+
+def test_no_artefact_names_a_place_of_this_machine(
+    place: Place, second: tuple[dict[str, dict[str, int]], str]
+) -> None:
+    assert second
+    assert naming(place.home, place.home, place.clone) == []
 
 
 def test_the_first_decision_can_be_proven(place: Place, first: str) -> None:

@@ -1,7 +1,9 @@
 """The Bento as bentoml builds it."""
 
+import json
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
@@ -11,9 +13,14 @@ import yaml
 from roiflow.bundle import build_bento, find_bento, requirements, store
 from roiflow.deployment import local, processes
 from roiflow.errors import PackageError, ServiceError
+from roiflow.jobs import bundle
+from roiflow.registry import Evidence, Registry
+from roiflow.settings import Settings
 from roiflow.stream import served_log
+from tests.artefacts import artefacts, naming
 from tests.unit.serving.packages import tiny_world, write_package
 
+NAME = "ad_ranker_simulator"
 SERVICE = Path(__file__).parents[2] / "bentos" / "ad_ranker"
 
 
@@ -37,6 +44,26 @@ def test_built_once_by_content(package: Path, tmp_path: Path) -> None:
     pinned = (first.folder / "env" / "python" / "requirements.txt").read_text()
     assert set(requirements().split()) <= set(pinned.split())
     assert not any(heavy in pinned for heavy in ("torch", "mlflow", "airflow"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_home_holds_no_place_of_this_machine(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROIFLOW_HOME", str(tmp_path))
+    monkeypatch.delenv("ROIFLOW_MLFLOW_URI", raising=False)
+    registry = Registry(Settings().registry_uri, tmp_path)
+    tags = {"source": "simulator", "week": "2026-W02", "commit": "c" * 40, "verdict": "pass"}
+    made = registry.register(NAME, package, tags, Evidence({}, {}, (), "# Week"))
+    registry.promote(made, None, "pass", "gate", "rule: checks", 10.0)
+    run = tmp_path / "runs" / "simulator-2026-W02" / "data"
+    run.mkdir(parents=True)
+    (run / "registered.json").write_text(json.dumps(asdict(made)))
+    bundle.main(run / "registered.json", SERVICE, run / "bento.json")
+    named = json.loads((run / "bento.json").read_text())
+    assert find_bento(named["tag"], tmp_path).digest == named["digest"] == made.digest
+    assert len(list(artefacts(tmp_path))) > 100
+    assert naming(tmp_path, tmp_path, SERVICE.parents[1]) == []
 
 
 def test_an_altered_package_is_not_bundled(package: Path, tmp_path: Path) -> None:

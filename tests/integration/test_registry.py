@@ -95,6 +95,15 @@ def test_a_package_comes_back_whole_and_once(
     assert back.stat().st_mtime_ns == before
 
 
+def test_a_home_that_was_moved_still_gives_its_packages(tmp_path: Path) -> None:
+    then, now = tmp_path / "then", tmp_path / "now"
+    folder = package(tmp_path / "package", "moved")
+    made = Registry(f"sqlite:///{then}/mlflow.db", then).register(NAME, folder, TAGS, evidence())
+    then.rename(now)
+    back = Registry(f"sqlite:///{now}/mlflow.db", now).package(made)
+    assert (back / "candidates" / "trees.json").read_text() == "moved" * 2
+
+
 def test_no_champion_before_the_first(registry: Registry) -> None:
     assert registry.champion("ad_ranker_none") is None
     assert registry.by_alias(NAME, "nobody") is None

@@ -1,7 +1,6 @@
 """Build the Bento of the registered model's champion."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from roiflow.bundle import build_bento
@@ -16,7 +15,7 @@ from roiflow.stages.command import run
 
 
 def main(registered: Path, service: Path, bento: Written) -> None:
-    """Build it unless it is there; write tag, folder, model and version to `bento`.
+    """Build it unless it is there; write tag, digest, model and version to `bento`.
 
     `service` is the folder of the Bento's source. Raises RegistryError where the model of
     `registered` has no champion: it says which of the gate's checks refused the version, and what
@@ -36,9 +35,9 @@ def main(registered: Path, service: Path, bento: Written) -> None:
     built = build_bento(
         registry.package(champion), str(champion.version), service, settings.home, labels
     )
-    content = asdict(built) | {"folder": str(built.folder), "model": name}
+    content = {"tag": built.tag, "digest": built.digest, "model": name, "version": champion.version}
     with write_file(bento) as aside:
-        aside.write_text(json.dumps(content | {"version": champion.version}, indent=1) + "\n")
+        aside.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
