@@ -20,6 +20,7 @@ from roiflow.deployment import processes, release
 from roiflow.deployment.edge import SALT
 from roiflow.deployment.placed import Placed, current
 from roiflow.deployment.release import (
+    canary,
     deploy,
     ensure_redis,
     online_store,
@@ -43,6 +44,7 @@ class Place:
     world: TinyWorld
     bento: Bento
     other: Bento
+    third: Bento
 
     @property
     def online(self) -> Path:
@@ -61,7 +63,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             folder / "home",
             {"source": "simulator"},
         )
-        for version in (1, 2)
+        for version in (1, 2, 3)
     ]
     home = folder / "home"
     yield Place(home, world, *bentos)
@@ -229,7 +231,7 @@ def test_a_redis_that_was_killed_comes_back_where_it_was(
 
 
 def test_a_canary_takes_its_users_and_is_rolled_back(place: Place, address: str) -> None:
-    deploy(place.home, place.other, place.online, None, percent=25)
+    canary(place.home, place.other, place.online, None, percent=25)
     users = [f"u{number:02d}" for number in range(60)]
     percents = {"canary": 25.0, "stable": 75.0}
     versions = {"canary": place.other.digest[:12], "stable": place.bento.digest[:12]}
@@ -245,6 +247,45 @@ def test_a_canary_takes_its_users_and_is_rolled_back(place: Place, address: str)
     with httpx.Client(base_url=address) as client:
         found = {slate(client, 4000, user).json()["policy_version"] for user in users}
     assert found == {place.bento.digest[:12]}
+
+
+def test_a_deployment_leaves_a_canary_its_users_and_a_canary_can_be_deployed(
+    place: Place, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the job, behind the real edge; each step twice, since a retry changes nothing."""
+    monkeypatch.setenv("ROIFLOW_HOME", str(place.home))
+    users = [f"u{number:02d}" for number in range(60)]
+
+    def arms_of_users() -> dict[str, tuple[str, str]]:
+        with httpx.Client(base_url=address) as client:
+            answers = {user: slate(client, 5000, user) for user in users}
+        return {
+            user: (answer.headers["X-Arm"], answer.json()["policy_version"])
+            for user, answer in answers.items()
+        }
+
+    def job(bento: Bento) -> tuple[Placed, ...]:
+        (tmp_path / "bento.json").write_text(json.dumps({"tag": bento.tag}))
+        for _ in range(2):
+            deploy_job.main(tmp_path / "bento.json", place.online, tmp_path / "deployed.json")
+        return current(place.home)
+
+    canary(place.home, place.other, place.online, None, percent=25)
+    before = arms_of_users()
+    kept = (Placed("canary", 25.0, place.other.tag), Placed("stable", 75.0, place.third.tag))
+    assert job(place.third) == kept
+    after = arms_of_users()
+    assert {user: name for user, (name, _) in after.items()} == {
+        user: name for user, (name, _) in before.items()
+    }
+    versions = {"canary": place.other.digest[:12], "stable": place.third.digest[:12]}
+    assert all(version == versions[name] for name, version in after.values())
+    assert {name for name, _ in after.values()} == {"canary", "stable"}
+    running = {name for name in processes.running(place.home) if name.startswith("ranker")}
+    assert running == {placed.server for placed in kept}
+    assert job(place.other) == (Placed("stable", 100.0, place.other.tag),)
+    assert {version for _, version in arms_of_users().values()} == {place.other.digest[:12]}
+    assert job(place.bento) == (Placed("stable", 100.0, place.bento.tag),)
 
 
 def test_a_switch_loses_no_slate_and_ends_the_old_instance(place: Place, address: str) -> None:

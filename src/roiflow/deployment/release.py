@@ -38,17 +38,31 @@ class Deployed:
     redis_url: str
 
 
-def deploy(
-    home: Path, bento: Bento, snapshot: Path, redis_url: str | None, percent: float = 100.0
+def deploy(home: Path, bento: Bento, snapshot: Path, redis_url: str | None) -> Deployed:
+    """Serve a Bento to all users, or to those whom a canary leaves.
+
+    A canary that serves keeps its share and so its users, for its experiment goes on beside the
+    new stable arm; where it is the canary that is deployed, it takes all. Else as `canary`.
+    """
+    return _release(home, bento, snapshot, redis_url, _promoted(current(home), bento.tag))
+
+
+def canary(
+    home: Path, bento: Bento, snapshot: Path, redis_url: str | None, percent: float
 ) -> Deployed:
     """Serve a Bento to `percent` of the users; what was stable keeps the rest.
 
     The new instance has the online features of `snapshot` and is warm before the edge sends it
     anyone, and what nobody is sent to is ended last; so a failure leaves what was there. Doing it
-    twice changes nothing. Raises ServiceError where a server does not start.
+    twice changes nothing. Raises ServiceError where a server does not start, or nothing is stable.
     """
+    return _release(home, bento, snapshot, redis_url, _tried(current(home), bento.tag, percent))
+
+
+def _release(
+    home: Path, bento: Bento, snapshot: Path, redis_url: str | None, arms: tuple[Placed, ...]
+) -> Deployed:
     old = current(home)
-    arms = _arms(old, bento.tag, percent)
     url = ensure_redis(home, redis_url)
     load_online(bento, snapshot, url)
     _keep_snapshot(home, bento, snapshot)
@@ -87,11 +101,19 @@ def _end(home: Path, servers: Collection[str]) -> None:
         processes.stop(server, home)
 
 
-def _arms(old: Sequence[Placed], tag: str, percent: float) -> tuple[Placed, ...]:
-    if percent == 100 or (old and old[-1].tag == tag):
-        return (Placed("stable", 100.0, tag),)
+def _promoted(old: Sequence[Placed], tag: str) -> tuple[Placed, ...]:
+    """The arms where `tag` is the stable one."""
+    others = tuple(arm for arm in old[:-1] if arm.tag != tag)
+    rest = 100 - sum(arm.percent for arm in others)
+    return (*others, Placed("stable", rest, tag))
+
+
+def _tried(old: Sequence[Placed], tag: str, percent: float) -> tuple[Placed, ...]:
+    """The arms where `tag` is the canary of `percent`."""
     if not old:
         raise ServiceError(f"a canary of {percent:g} percent needs a stable deployment beside it")
+    if percent == 100 or old[-1].tag == tag:
+        return (Placed("stable", 100.0, tag),)
     return (Placed("canary", percent, tag), Placed("stable", 100 - percent, old[-1].tag))
 
 

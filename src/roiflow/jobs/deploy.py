@@ -15,9 +15,10 @@ from roiflow.stages.command import run
 
 
 def main(bento: Path, online: Path, deployed: Written) -> None:
-    """Load the snapshot `online`, switch every user to `bento`; write address and arms.
+    """Load the snapshot `online`, make `bento` the stable arm; write address and arms.
 
-    What served before is ended after the switch, and stays where anything fails. The same Bento
+    A canary keeps its users, unless it is the canary that `bento` names: then it gets all. What
+    served before is ended after the switch, and stays where anything fails. The same Bento
     and snapshot twice change nothing.
     """
     settings = Settings()
