@@ -1,16 +1,17 @@
 """Pull the window's weeks from the source into the run's own folder."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from roiflow.data import lake
 from roiflow.data.pulled import Pulled, write_pulled
-from roiflow.data.sources.places import local_folder
-from roiflow.data.sources.protocol import Source
+from roiflow.data.sources.places import local_folder, open_folder
+from roiflow.data.sources.protocol import Source, Tables
 from roiflow.data.weeks import Week
-from roiflow.errors import SourceError
+from roiflow.errors import SourceError, UnknownWeek
 from roiflow.files import write_directory
 from roiflow.params import IngestParams, load_params
 from roiflow.progress import progress
@@ -31,12 +32,25 @@ def main(raw: Written, params: Path) -> None:
     with progress("ingest") as show, write_directory(raw) as aside:
         for number, week in enumerate(weeks):
             show(number / len(weeks), f"{config.source} {week}")
-            for table, rows in source.pull(week, as_of).items():
+            for table, rows in _pull(source, week, weeks).items():
                 lake.write(aside, table, week, rows)
         published = vocabulary_before(settings, config.source, weeks[-1])
         vocabulary = lake.read_parquet(published) if published else VOCABULARY.empty_table()
         lake.write_parquet(aside / "vocabulary.parquet", vocabulary)
         write_pulled(aside, Pulled(config.source, weeks, as_of))
+
+
+def _pull(source: Source, week: Week, weeks: Sequence[Week]) -> Tables:
+    """One week of the window. Raises UnknownWeek that says why an earlier week is asked for."""
+    try:
+        return source.pull(week, weeks[-1].end)
+    except UnknownWeek as error:
+        if week == weeks[-1]:
+            raise
+        raise UnknownWeek(
+            f"{error}; it is asked for because the window that ends with {weeks[-1]} has "
+            f"{len(weeks)} weeks (ingest.{source.name}.weeks of params.yaml)"
+        ) from None
 
 
 def open_source(config: IngestParams, settings: Settings) -> Source:
@@ -64,7 +78,7 @@ def open_source(config: IngestParams, settings: Settings) -> Source:
         case "files":
             from roiflow.data.sources.files import Files
 
-            return Files(_named(config, settings), now=time.time_ns() // 1_000)
+            return Files(_folder(config, settings), now=time.time_ns() // 1_000)
         case "sql":
             from roiflow.data.sources.sql import Sql
 
@@ -72,7 +86,7 @@ def open_source(config: IngestParams, settings: Settings) -> Source:
         case "stream":
             from roiflow.data.sources.stream import Stream
 
-            return Stream(settings.lake, _named(config, settings))
+            return Stream(settings.lake, _folder(config, settings))
 
 
 def _named(config: IngestParams, settings: Settings) -> str:
@@ -82,6 +96,12 @@ def _named(config: IngestParams, settings: Settings) -> str:
             "folder that holds its files"
         )
     return settings.data_folder
+
+
+def _folder(config: IngestParams, settings: Settings) -> str:
+    place = _named(config, settings)
+    open_folder(place).require()
+    return place
 
 
 def _local(config: IngestParams, settings: Settings) -> Path:

@@ -79,6 +79,14 @@ def test_a_failed_pull_leaves_the_earlier_one(tmp_path: Path, params: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir() if ".part" in path.name) == []
 
 
+def test_a_window_that_is_longer_than_what_is_held_says_so(tmp_path: Path, params: Path) -> None:
+    params.write_text(params.read_text().replace("weeks: 2", "weeks: 3", 1))
+    with pytest.raises(
+        UnknownWeek, match=r"2026-W02/.*ends with 2026-W04 has 3 weeks \(ingest.file"
+    ):
+        main(tmp_path / "raw", params)
+
+
 def test_a_week_that_does_not_exist_is_named(tmp_path: Path, params: Path) -> None:
     params.write_text(params.read_text().replace("2026-W04", "2026-W54"))
     with pytest.raises(UnknownWeek, match="2026-W54"):
@@ -98,7 +106,7 @@ def test_a_database_that_is_not_named_tells_which_variable_to_set() -> None:
         open_source(config, Settings(sql=None))
 
 
-@pytest.mark.parametrize("source", ["kuairand", "open_bandit"])
+@pytest.mark.parametrize("source", ["kuairand", "open_bandit", "files", "stream"])
 def test_a_folder_that_is_not_there_is_named(source: str, tmp_path: Path) -> None:
     config = load_params(SHIPPED).ingest.model_copy(update={"source": source})
     with pytest.raises(SourceError, match=f"{tmp_path}/absent: no such folder.*ROIFLOW_DATA_FOLD"):

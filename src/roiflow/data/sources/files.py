@@ -82,6 +82,7 @@ class Files:
 
     def weeks(self) -> list[Week]:
         """See Source.weeks: those that have ended and of which every table is there."""
+        self.folder.require()
         held = {table: self._held(table) for table in SCHEMAS}
         return [
             week
@@ -124,7 +125,8 @@ class Files:
             f"{table} are a whole snapshot, not changes: write the one that holds for the week "
             "there (or in an earlier week: it holds until there is a newer one)"
             if table in SNAPSHOTS
-            else "write there what became known in the week; a table without rows is a table, too"
+            else "ask for one of these, or write there what became known in the week (nothing: a "
+            "table without rows)"
         )
         return f"{wanted} (or .csv): no such file; weeks held: {there}: {remedy}{self._odd(table)}"
 

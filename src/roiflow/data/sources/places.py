@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
@@ -34,6 +34,7 @@ REMEDIES |= dict.fromkeys(
     ("INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_CLIENT_TOKEN_ID"),
     REMEDIES["ACCESS_DENIED"],
 )
+LOCAL = "check the path in ROIFLOW_DATA_FOLDER and that this user may read it"
 USUAL = "check ROIFLOW_DATA_FOLDER and, of a bucket, AWS_ENDPOINT_URL, AWS_REGION and the AWS keys"
 
 
@@ -98,7 +99,8 @@ class Folder:
         try:
             yield
         except (OSError, pa.ArrowException) as error:
-            raise SourceError(f"{self.name(path)}: {_reason(error)}") from None
+            local = isinstance(self.files, fs.LocalFileSystem)
+            raise SourceError(f"{self.name(path)}: {_reason(error, local)}") from None
 
 
 def open_folder(place: str) -> Folder:
@@ -108,7 +110,10 @@ def open_folder(place: str) -> Folder:
         return Folder(root, root, fs.LocalFileSystem())
     scheme, _, rest = place.partition("://")
     if scheme == "file":
-        root = unquote(urlsplit(place).path).rstrip("/") or "/"
+        host, slash, path = rest.partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise SourceError(f"{place}: no such place: write file:///the/whole/path, or the path")
+        root = f"/{unquote(path).rstrip('/')}"
         return Folder(root, root, fs.LocalFileSystem())
     if "@" in rest.partition("/")[0]:
         raise SourceError(
@@ -137,7 +142,7 @@ def _s3(place: str, bucket: str, variables: Mapping[str, str]) -> fs.FileSystem:
         try:
             region = fs.resolve_s3_region(bucket)
         except (OSError, pa.ArrowException) as error:
-            raise SourceError(f"{place}: {_reason(error)}") from None
+            raise SourceError(f"{place}: {_reason(error, local=False)}") from None
     return fs.S3FileSystem(region=region, endpoint_override=endpoint, connect_timeout=SECONDS)
 
 
@@ -151,8 +156,8 @@ def _other(place: str) -> Folder:
     return Folder(place, root.rstrip("/"), fs.PyFileSystem(fs.FSSpecHandler(files)))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, local: bool) -> str:
     """The first line of what was said, and what to do."""
     said = str(error).strip().splitlines()[0].strip()
     known = (remedy for code, remedy in REMEDIES.items() if f"AWS Error {code}" in said)
-    return f"{said}: {next(known, USUAL)}"
+    return f"{said}: {LOCAL if local else next(known, USUAL)}"

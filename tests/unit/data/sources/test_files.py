@@ -199,4 +199,11 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     place = tmp_path / "absent"
     with pytest.raises(SourceError, match=rf"^{place}: no such folder.*ROIFLOW_DATA_FOLDER"):
         Files(str(place)).pull(FIRST, FIRST.end)
-    assert Files(str(place)).weeks() == []
+    with pytest.raises(SourceError, match=rf"^{place}: no such folder.*ROIFLOW_DATA_FOLDER"):
+        Files(str(place)).weeks()
+
+
+@pytest.mark.parametrize("place", ["file://host/own", "file://own"])
+def test_a_file_url_of_another_host_is_refused(place: str) -> None:
+    with pytest.raises(SourceError, match=rf"^{place}: no such place: write file:///the/whole"):
+        Files(place)
