@@ -182,10 +182,11 @@ def approve(
 
     roiflow approve 3 --by "Ada Lovelace" --why "holiday week, see the experiment"
     """
-    from roiflow.jobs.approve import main as approve_version
+    from roiflow.evaluation.gate import Override
+    from roiflow.jobs.approve import approve as approve_version
 
-    _, _, console = here()
-    approve_version(source, version, by, why)
+    _, settings, console = here()
+    approve_version(settings, source, version, Override(by, why))
     console.print(f"{source} version {version} is champion, by {by}: {why}")
 
 

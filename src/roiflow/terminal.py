@@ -12,14 +12,17 @@ if TYPE_CHECKING:
 def here() -> tuple[Path, "Settings", "Console"]:
     """The repository that holds the current folder, the environment's settings, the terminal.
 
-    Raises RunError outside the repository.
+    A home that is not absolute is meant from the main checkout on, wherever inside it or inside a
+    run's checkout the command is called. Raises RunError outside the repository.
     """
     from rich.console import Console
 
-    from roiflow.run import repository_of
+    from roiflow.run import main_checkout, repository_of
     from roiflow.settings import Settings
 
-    return repository_of(Path.cwd()), Settings(), Console()
+    repository, settings = repository_of(Path.cwd()), Settings()
+    home = main_checkout(repository) / settings.home
+    return repository, settings.model_copy(update={"home": home}), Console()
 
 
 def finished(checkout: Path) -> Path:

@@ -12,6 +12,7 @@ from roiflow import cli
 from roiflow.data import lake
 from roiflow.data.weeks import Week
 from roiflow.errors import RegistryError, RunError, UnknownWeek
+from roiflow.terminal import here
 from tests.worlds import planted_content
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +133,23 @@ def test_outside_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     subprocess.run(["git", "init", "--quiet"], check=True)
     with pytest.raises(RunError, match=r"no dvc\.yaml: run this inside the repository"):
         CliRunner().invoke(cli.app, ["down"], catch_exceptions=False)
+
+
+def test_every_folder_of_the_repository_has_the_same_home(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROIFLOW_HOME", "kept/here")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "add", "--all"], check=True)
+    subprocess.run(["git", *identity, "commit", "--quiet", "--message", "all"], check=True)
+    checkout = repository / "kept" / "here" / "runs" / "simulator-2026-W01"
+    subprocess.run(["git", "worktree", "add", "--quiet", "--detach", checkout], check=True)
+    for folder in (repository, repository / "sub" / "folder", checkout):
+        folder.mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(folder)
+        assert here()[1].home == repository / "kept" / "here"
+    monkeypatch.setenv("ROIFLOW_HOME", "/elsewhere")
+    assert here()[1].home == Path("/elsewhere")
 
 
 def test_down_with_nothing_running(repository: Path) -> None:

@@ -18,17 +18,22 @@ from roiflow.stages.command import run
 
 
 def main(source: str, version: int, who: str, why: str) -> None:
-    """Promote a version in the name of `who`, also one that was the champion before.
+    """Promote a version in the name of `who`, also one that was the champion before."""
+    approve(Settings(), source, version, Override(who, why))
+
+
+def approve(settings: Settings, source: str, version: int, signature: Override) -> None:
+    """Promote a version under a signature, also one that was the champion before.
 
     The decision's digest covers the signature; the same signature twice changes nothing, and
     finishes what was cut short. Raises GateError where the run's checkout no longer holds the
     version's package, or where it is the champion by another decision; its tags are then as before.
     """
-    settings = Settings()
     registry = Registry(settings.registry_uri, settings.home)
     known = registry.get(model_name(source), version)
     folder = checkout_of(settings.home, source, known.tags["week"])
-    decision = judge(registry, known, folder, Override(who, why))
+    decision = judge(registry, known, folder, signature)
+    who, why = signature.who, signature.why
     registry.promote(known, decision["champion"], decision["verdict"], who, why, time.time())
     for key, value in decision_tags(decision).items():
         registry.set_tag(known, key, value)
