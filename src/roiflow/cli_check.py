@@ -139,7 +139,8 @@ def _no_week(week: "Week | None") -> str:
     which = f"{week} is not there as a whole" if week else "there is no whole week"
     return (
         f"{which}: a week needs impressions, behaviours and conversions of its own (a table may be "
-        "without rows), and ads and users, whole snapshots, of the week or an earlier one; "
+        "without rows), and ads and users, whole snapshots, of the week or an earlier one; and it "
+        "has to have ended; "
         "roiflow check --template NEW_FOLDER writes an example"
     )
 

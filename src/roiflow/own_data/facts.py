@@ -343,6 +343,12 @@ def _joins(
             "they have no profile: is users a whole snapshot?",
         ),
         Join(
+            "impressions whose ad is not in the week's ads",
+            missing(shown, c.AD, ads),
+            shown.num_rows,
+            "only in those of the week before; in neither, they are set aside",
+        ),
+        Join(
             "behaviours whose user is not in users",
             missing(behaved, c.USER, users),
             behaved.num_rows,

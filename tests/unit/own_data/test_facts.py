@@ -71,6 +71,8 @@ def test_joins_that_find_nothing(tmp_path: Path) -> None:
     ads = [*worlds.week_rows("ads", SECOND), worlds.ad(SECOND, 7)]
     unseen = changed(tmp_path / "ads", "ads", ads)
     assert joins(unseen)["ads that were not shown"] == (1, 3)
+    before = changed(tmp_path / "before", "ads", worlds.week_rows("ads", SECOND)[:1])
+    assert joins(before)["impressions whose ad is not in the week's ads"] == (5, 10)
     behaved = worlds.week_rows("behaviours", SECOND)
     behaved[2][c.AD] = "a9"
     unknown = changed(tmp_path / "behaved", "behaviours", behaved)
