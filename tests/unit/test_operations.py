@@ -22,8 +22,6 @@ CLASSES = {
     for name, one in inspect.getmembers(errors, inspect.isclass)
     if issubclass(one, RoiflowError)
 }
-AWAITED = {"own-data.md"}
-"""Written by others at the same time."""
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -69,7 +67,7 @@ def test_an_example_is_what_the_code_says(fail: Callable[[], None]) -> None:
 def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         name, _, heading = target.partition("#")
-        if name.startswith("http") or Path(name).name in AWAITED:
+        if name.startswith("http"):
             continue
         file = page.parent / name if name else page
         assert file.exists(), f"{page.name} links {target}"
