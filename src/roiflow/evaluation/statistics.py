@@ -15,7 +15,7 @@ CHUNK = 2_000_000
 """Draws held in memory at a time."""
 
 MAX_CLUSTERS = 10_000
-"""Above it, users are pooled at random into this many clusters: the cost stays flat."""
+"""Above it, users are dealt at random into this many pools: the cost stays flat."""
 
 
 def bootstrap_means(
@@ -44,15 +44,33 @@ def percentile_interval(draws: Floats, confidence: float) -> tuple[float, float]
 def cluster_sums(cluster: NDArray[np.integer], columns: Floats) -> Floats:
     """Sums (clusters, m) of the rows (n, m) of each cluster, clusters in ascending order."""
     names, index = np.unique(cluster, return_inverse=True)
-    pooled = min(names.size, MAX_CLUSTERS)
-    index = index % pooled
+    return _sums(index, columns, names.size)
+
+
+def _sums(index: NDArray[np.integer], columns: Floats, groups: int) -> Floats:
     return np.column_stack(
-        [np.bincount(index, weights=column, minlength=pooled) for column in columns.T]
+        [np.bincount(index, weights=column, minlength=groups) for column in columns.T]
     )
 
 
+def _pooled(sums: Floats, rng: np.random.Generator) -> Floats:
+    """At most MAX_CLUSTERS pools (p, m) of clusters (n, m), as equal in number as can be.
+
+    The pools have to be dealt by chance: ids in order of sign-up, region or arm follow a pattern,
+    and pools along it hold users who are alike (intervals too wide) or who cancel out (too
+    narrow). Sizes differ by at most one cluster, which a ratio of sums does not see.
+    """
+    if sums.shape[0] <= MAX_CLUSTERS:
+        return sums
+    return _sums(rng.permutation(sums.shape[0]) % MAX_CLUSTERS, sums, MAX_CLUSTERS)
+
+
 def resampled_totals(sums: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Totals (resamples, m) over clusters drawn with replacement from sums (clusters, m)."""
+    """Totals (resamples, m) over clusters drawn with replacement from sums (clusters, m).
+
+    Above MAX_CLUSTERS, pools of clusters are drawn.
+    """
+    sums = _pooled(sums, rng)
     clusters = sums.shape[0]
     totals = np.empty((resamples, sums.shape[1]))
     step = max(1, CHUNK // clusters)

@@ -33,10 +33,37 @@ def test_cluster_sums() -> None:
 
 
 def test_many_clusters_are_pooled_without_losing_a_row() -> None:
-    n = MAX_CLUSTERS * 2 + 5
+    n = MAX_CLUSTERS * 2
     sums = cluster_sums(np.arange(n), np.ones((n, 1)))
-    assert sums.shape == (MAX_CLUSTERS, 1)
-    assert sums.sum() == n
+    assert sums.shape == (n, 1)
+    np.testing.assert_array_equal(resampled_totals(sums, 20, np.random.default_rng(1)), n)
+
+
+N = MAX_CLUSTERS * 2
+PLANTED = {
+    "alike in a pool of every 10,000th": np.where(np.arange(N) % MAX_CLUSTERS % 2, 1.0, -1.0),
+    "opposite in a pool of every 10,000th": np.where(np.arange(N) < MAX_CLUSTERS, 1.0, -1.0),
+    "the two halves of the ids": np.repeat([3.0, 1.0], MAX_CLUSTERS),
+}
+
+
+@pytest.mark.parametrize("pattern", PLANTED)
+def test_pools_follow_no_pattern_of_the_ids(pattern: str) -> None:
+    """The bootstrap's standard deviation of a sum over n users is sqrt(n) times the users' own."""
+    values = PLANTED[pattern]
+    sums = cluster_sums(np.arange(N), values[:, None])
+    totals = resampled_totals(sums, 2000, np.random.default_rng(9))
+    assert totals.std() == pytest.approx(np.sqrt(N) * values.std(), rel=0.06)
+
+
+def test_pooled_intervals_of_a_ratio_are_those_of_the_users() -> None:
+    """Sizes that do not divide: pools of two and of three users."""
+    rng = np.random.default_rng(10)
+    y = rng.gamma(2.0, size=MAX_CLUSTERS * 2 + MAX_CLUSTERS // 2)
+    x = 2.0 * y + rng.normal(size=y.size)
+    totals = resampled_totals(np.column_stack([x, y]), 2000, rng)
+    error = np.sqrt(np.sum((x - x.sum() / y.sum() * y) ** 2)) / y.sum()  # the delta method
+    assert (totals[:, 0] / totals[:, 1]).std() == pytest.approx(error, rel=0.06)
 
 
 def test_resampled_totals_have_the_moments_of_the_bootstrap() -> None:
