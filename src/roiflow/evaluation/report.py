@@ -6,7 +6,9 @@ same bytes.
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,26 @@ ASSUMPTIONS = {
     "rips": "A position's reward does not depend on the ads below it",
     "cascade_dr": "A position's reward does not depend on the ads below it",
 }
+MODEL_BASED = "dm"
+"""What stands in for PRIMARY where no propensities were logged; the two are never one line."""
+
 INK, ACCENT, MUTED = "#1c2430", "#2457a6", "#9aa5b1"
 WIDE, HALF = 10.8, 5.2
 """Inches, of 100 pixels on a page of full width."""
+
+
+@dataclass(frozen=True)
+class PastWeek:
+    """The new policy's ROI on one test week, and what estimated it."""
+
+    week: str
+    estimator: str
+    """A key of TITLES."""
+    roi: float
+    low: float | None
+    high: float | None
+    verdict: str
+    """conclusive or inconclusive."""
 
 
 def write_report(run_folder: Path, out: Path, extra: Mapping[str, Any] | None = None) -> None:
@@ -46,7 +65,7 @@ def write_report(run_folder: Path, out: Path, extra: Mapping[str, Any] | None = 
     `run_folder` holds data/evaluation/report.json and, where they were made, data/gate/
     decision.json, metrics/validate.json, data/raw/pulled.json and the plots' CSV files. `extra`
     may hold `source`, `drift` (an address), `links` {label: address}, `facts` {label: text} and
-    `history`, one {week, roi, low, high} a week. Raises RoiflowError, naming the file, where the
+    `history`, a PastWeek a week, oldest first. Raises RoiflowError, naming the file, where the
     evaluation is missing or a file is not as its stage writes it.
     """
     from jinja2 import Environment, StrictUndefined
@@ -73,6 +92,7 @@ def write_report(run_folder: Path, out: Path, extra: Mapping[str, Any] | None = 
         plots={name: Markup(svg) for name, svg in plots.items()},
         primary=PRIMARY,
         titles=TITLES,
+        history=extra.get("history") or [],
         assumptions=ASSUMPTIONS,
         drift=extra.get("drift"),
         links=extra.get("links") or {},
@@ -123,12 +143,12 @@ def _range(estimate: Mapping[str, Any]) -> str:
 
 def _cards(report: Mapping[str, Any], decision: Mapping[str, Any] | None) -> list[dict[str, str]]:
     """The headline: ROI, lift and AUC; the direct method stands in without propensities."""
-    chosen = PRIMARY if PRIMARY in report["roi"] else "dm"
+    chosen = PRIMARY if PRIMARY in report["roi"] else MODEL_BASED
     new, logged = report["roi"][chosen], report["roi"]["logged"]
     over = (decision or {}).get("comparison") or {}
     lift = over[PRIMARY]["lift"] if PRIMARY in over else new["lift"]
     base = "champion" if PRIMARY in over else "logging policy"
-    name = "model-based" if chosen == "dm" else TITLES[chosen].lower()
+    name = "model-based" if chosen == MODEL_BASED else TITLES[chosen].lower()
     cards = [
         (f"ROI of the new policy ({name})", _percent(new["roi"]["value"]), _range(new["roi"])),
         ("ROI of the logging policy", _percent(logged["roi"]["value"]), _range(logged["roi"])),
@@ -167,7 +187,7 @@ def _volumes(validation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _plots(
-    run_folder: Path, report: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
+    run_folder: Path, report: Mapping[str, Any], history: Sequence[PastWeek]
 ) -> dict[str, str]:
     """SVG text by name, empty where its data is not in the run."""
     plots = run_folder / "plots"
@@ -286,15 +306,29 @@ def _lines_plot(
     return _svg(figure, label)
 
 
-def _history_plot(history: Sequence[Mapping[str, Any]]) -> str:
+def _history_plot(history: Sequence[PastWeek]) -> str:
+    """A line for each estimator, broken where a week has another; inconclusive weeks are hollow."""
     figure, axes = _figure(2.8)
-    weeks = [week["week"] for week in history]
-    values = [100 * week["roi"] for week in history]
-    axes.plot(weeks, values, "o-", color=ACCENT, lw=1.4)
-    for place, week in enumerate(history):
-        if week.get("low") is not None and week.get("high") is not None:
-            ends = [100 * week["low"], 100 * week["high"]]
-            axes.plot([place, place], ends, color=ACCENT, lw=2, alpha=0.5)
+    looks = {PRIMARY: ("o", ACCENT), MODEL_BASED: ("s", MUTED)}
+    for name in dict.fromkeys(week.estimator for week in history):
+        marker, colour = looks.get(name, ("D", INK))
+        own = [100 * week.roi if week.estimator == name else math.nan for week in history]
+        axes.plot(
+            range(len(own)), own, "-", marker=marker, color=colour, lw=1.4, label=TITLES[name]
+        )
+        for place, week in enumerate(history):
+            if week.estimator == name:
+                _point(axes, place, week, marker, colour)
+    axes.set_xticks(range(len(history)), [week.week for week in history])
     axes.axhline(0, color=INK, lw=0.8)
     axes.set_ylabel("ROI, %", fontsize=9)
+    axes.legend(frameon=False, fontsize=9)
     return _svg(figure, "history")
+
+
+def _point(axes: Any, place: int, week: PastWeek, marker: str, colour: str) -> None:
+    if week.low is not None and week.high is not None:
+        ends = [100 * week.low, 100 * week.high]
+        axes.plot([place, place], ends, color=colour, lw=2, alpha=0.5)
+    if week.verdict != "conclusive":
+        axes.plot([place], [100 * week.roi], marker, color=colour, mfc="white")

@@ -8,14 +8,12 @@ from typing import Annotated, Any
 
 from roiflow.deployment.start_page import write_start_page
 from roiflow.evaluation.gate import PRIMARY
-from roiflow.evaluation.report import write_report
+from roiflow.evaluation.report import MODEL_BASED, PastWeek, write_report
 from roiflow.jobs.gate import PARITY
 from roiflow.run import Lineage
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
-
-FALLBACK = "dm"
 
 
 def main(
@@ -53,14 +51,18 @@ def parity_line(report: dict[str, Any]) -> str:
     return f"{report['verdict']}: {report['reason'] or report['summary']}"
 
 
-def history(runs: Path, lineage: Lineage) -> Iterator[dict[str, Any]]:
-    """Estimated ROI of each finished run of the source up to its week, oldest first."""
+def history(runs: Path, lineage: Lineage) -> Iterator[PastWeek]:
+    """Estimated ROI of each finished run of the source up to its week, oldest first.
+
+    Each says what estimated it: weeks without propensities have the model's word alone.
+    """
     for folder in sorted(runs.glob(f"{lineage.source}-*")):
         week = folder.name.removeprefix(f"{lineage.source}-")
         estimates = _read(folder / "data" / "evaluation" / "report.json").get("roi", {})
-        roi = estimates.get(PRIMARY, estimates.get(FALLBACK, {})).get("roi", {})
+        name = PRIMARY if PRIMARY in estimates else MODEL_BASED
+        roi = estimates.get(name, {}).get("roi", {})
         if week <= lineage.week and roi.get("value") is not None:
-            yield {"week": week, "roi": roi["value"], "low": roi["low"], "high": roi["high"]}
+            yield PastWeek(week, name, roi["value"], roi["low"], roi["high"], roi["verdict"])
 
 
 def _read(path: Path) -> dict[str, Any]:

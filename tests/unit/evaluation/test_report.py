@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from roiflow.errors import RoiflowError
-from roiflow.evaluation.report import write_report
+from roiflow.evaluation.report import PastWeek, write_report
 
 
 def _estimate(value: float | None, **more: Any) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def test_every_part_of_a_whole_run(tmp_path: Path) -> None:
         "reasons": {"ads": {"negative price": 3}},
     }
     (folder / "metrics/validate.json").write_text(json.dumps(volumes))
-    history = [{"week": "2026-W03", "roi": 0.1, "low": 0.0, "high": 0.2}]
+    history = [PastWeek("2026-W03", "dr", 0.1, 0.0, 0.2, "conclusive")]
     html = _written(
         folder,
         history=history,
@@ -153,6 +153,27 @@ def test_every_part_of_a_whole_run(tmp_path: Path) -> None:
     assert html.count("<svg") == 6
     for text in ("4,321", "negative price (3)", 'href="drift.html"', "MLflow", "1.5 ms"):
         assert text in html
+
+
+def test_every_week_of_the_history_says_what_estimated_it(tmp_path: Path) -> None:
+    """One week without propensities between two with them: two lines, neither through the third."""
+    history = [
+        PastWeek("2026-W01", "dr", 0.1, 0.0, 0.2, "conclusive"),
+        PastWeek("2026-W02", "dm", 0.9, None, None, "inconclusive"),
+        PastWeek("2026-W03", "dr", 0.2, 0.1, 0.3, "conclusive"),
+    ]
+    html = _written(_run(tmp_path, _report()), history=history)
+    svg = next(part for part in html.split("<svg")[1:] if "2026-W02" in part).partition("</svg>")[0]
+    for name in ("Doubly robust", "Direct method (model)"):
+        assert f">{name}<" in svg
+    rows = re.findall(r"<tr><td>(2026-W0.)</td>.*?<td>([A-Z][^<]+)</td>", html, re.DOTALL)
+    assert rows == [
+        ("2026-W01", "Doubly robust"),
+        ("2026-W02", "Direct method (model)"),
+        ("2026-W03", "Doubly robust"),
+    ]
+    lines = re.findall(r'd="([^"]*)" clip-path[^>]*stroke-width: 1\.4', svg)
+    assert ["L" in line for line in lines] == [False, False]
 
 
 def test_without_propensities_it_says_so(tmp_path: Path) -> None:

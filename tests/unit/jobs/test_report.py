@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from roiflow.evaluation.report import PastWeek
 from roiflow.jobs.report import history, parity_line
 from roiflow.run import Lineage
 
@@ -14,7 +15,7 @@ def keep(runs: Path, name: str, roi: dict[str, object]) -> None:
 
 
 def estimate(value: float | None) -> dict[str, object]:
-    return {"roi": {"value": value, "low": -1.0, "high": 1.0}}
+    return {"roi": {"value": value, "low": -1.0, "high": 1.0, "verdict": "conclusive"}}
 
 
 def test_history_is_of_the_source_up_to_the_week(tmp_path: Path) -> None:
@@ -26,8 +27,8 @@ def test_history_is_of_the_source_up_to_the_week(tmp_path: Path) -> None:
     (tmp_path / "simulator-2026-W01").mkdir()
     found = list(history(tmp_path, Lineage("simulator", "2026-W04", "c" * 40)))
     assert found == [
-        {"week": "2026-W03", "roi": 0.3, "low": -1.0, "high": 1.0},
-        {"week": "2026-W04", "roi": 0.1, "low": -1.0, "high": 1.0},
+        PastWeek("2026-W03", "dm", 0.3, -1.0, 1.0, "conclusive"),
+        PastWeek("2026-W04", "dr", 0.1, -1.0, 1.0, "conclusive"),
     ]
 
 
