@@ -14,7 +14,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ROIFLOW_", extra="ignore")
 
     home: Path = Path(".roiflow")
-    """Folder of everything that outlives one run: lake, registry database, run checkouts, logs."""
+    """Folder of everything that outlives one run: lake, registry database, run checkouts, logs.
+
+    To a command a relative one is in the repository, whichever folder the command is called from.
+    """
 
     data_folder: str | None = None
     """Path or URL of the folder of a source's own files (kuairand, open_bandit, files, stream)."""
