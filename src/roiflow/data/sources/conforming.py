@@ -63,7 +63,7 @@ def _in_order(
 def _absent(field: pa.Field, table: str, place: str, rows: pa.Table) -> pa.Array:
     if SCHEMAS[table].field(field.name).nullable:
         return pa.nulls(rows.num_rows, field.type)
-    there = ", ".join(rows.column_names)
+    there = ", ".join(rows.column_names) or "none"
     if len(rows.column_names) == 1 and re.search("[;\t|]", there):
         there += " (columns are separated by commas)"
     raise SourceError(
@@ -97,8 +97,12 @@ def _one(
 def _shown(value: pa.Scalar) -> str:
     """As a user would write it; a time in Arrow's words, since Python has not all of them."""
     type_ = value.type
-    if pa.types.is_temporal(type_) or pa.types.is_decimal(type_):
+    if pa.types.is_timestamp(type_):  # its zone may be one that nobody knows
+        return str(pa.scalar(value.value, pa.timestamp(type_.unit)).cast(pa.string()))
+    if pa.types.is_date(type_) or pa.types.is_decimal(type_):
         return str(value.cast(pa.string()))
+    if _is_text(type_):  # it may be none
+        return repr(bytes(value.as_buffer()).decode(errors="backslashreplace"))
     return repr(value.as_py())
 
 
@@ -149,6 +153,8 @@ _RIGHT = {
 def _converter(found: pa.DataType, wanted: pa.DataType) -> Convert | None:
     """How to come from one type to the other without a loss; None where there is no way."""
     types = pa.types
+    if _is_text(found) and _kind(wanted) == "text":
+        return _text
     if found == wanted or types.is_null(found):
         return lambda column: column.cast(wanted)
     whole = types.is_integer(found) or types.is_floating(found)
@@ -161,11 +167,9 @@ def _converter(found: pa.DataType, wanted: pa.DataType) -> Convert | None:
             return lambda column: _missing(column).cast(wanted)
         case "number" if whole or types.is_decimal(found):
             return lambda column: column.cast(wanted)
-        case "text" if _is_text(found):
-            return lambda column: column.cast(wanted)
         case "text" if whole:
             return _text_of_numbers
-        case "text" if types.is_boolean(found) or types.is_temporal(found):
+        case "text" if types.is_boolean(found) or types.is_timestamp(found) or types.is_date(found):
             return lambda column: column.cast(wanted)
     return None
 
@@ -173,6 +177,13 @@ def _converter(found: pa.DataType, wanted: pa.DataType) -> Convert | None:
 def _is_text(type_: pa.DataType) -> bool:
     types = pa.types
     return types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_)
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Parquet's readers take it on trust that text is UTF-8."""
+    texts = column.cast(pa.string())
+    texts.validate(full=True)
+    return texts
 
 
 def _missing(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -233,5 +244,5 @@ _PARSERS: dict[str, Callable[[pa.DataType], Convert]] = {
     "flag": lambda _: _parse_flag,
     "whole": _parse_number,
     "number": _parse_number,
-    "text": lambda _: lambda column: column,
+    "text": lambda _: _text,
 }

@@ -4,6 +4,8 @@ A CSV is UTF-8 with commas and a header; an empty cell is a null, times are ISO 
 from 1, without the header.
 """
 
+import re
+
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -14,6 +16,9 @@ from roiflow.errors import SourceError
 
 SMALL = 65_536
 """Bytes."""
+BOM = "\ufeff"
+LONGEST = 300
+"""Characters of what Arrow says."""
 MOST_COLUMNS = 1024
 """Of a CSV that are read as they are written."""
 
@@ -26,9 +31,15 @@ def read_part(folder: Folder, path: str, table: str) -> pa.Table:
             rows = _texts(stream, place) if is_csv else _parquet(stream)
     except (OSError, pa.ArrowException) as error:
         kind = "CSV (UTF-8, commas, a header)" if is_csv else "Parquet"
-        said = str(error).strip().splitlines()[0]
+        said = _said(str(error))
         raise SourceError(f"{place}: not readable as {kind}: {said}: write it again") from None
     return (parse if is_csv else conform)(rows, table, place)
+
+
+def _said(message: str) -> str:
+    """Arrow's first line, without what is no text, and with our rows: its own count the header."""
+    line = re.sub(r"Row #(\d+)", lambda match: f"row {int(match[1]) - 1}", message.splitlines()[0])
+    return "".join(one if one.isprintable() else "?" for one in line.strip(" ."))[:LONGEST]
 
 
 def _parquet(stream: pa.NativeFile) -> pa.Table:
@@ -50,10 +61,12 @@ def _texts(stream: pa.NativeFile, place: str) -> pa.Table:
         pa.csv.ReadOptions(autogenerate_column_names=True, use_threads=False),
         pa.csv.ParseOptions(newlines_in_values=True),
         pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()),
+            # Text that is not UTF-8 is named by its column, later.
+            column_types=dict.fromkeys(names, pa.binary()),
             null_values=[""],
             strings_can_be_null=True,
         ),
     )
-    header = [str(column[0].as_py() or "").strip() for column in cells.columns]
-    return cells.slice(1).rename_columns(header)
+    header = [(column[0].as_py() or b"").decode(errors="replace") for column in cells.columns]
+    texts = [column.cast(pa.string(), safe=False) for column in cells.slice(1).columns]
+    return pa.table(texts, [name.removeprefix(BOM).strip() for name in header])

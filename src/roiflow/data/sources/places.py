@@ -23,6 +23,8 @@ from roiflow.settings import is_url
 
 SECONDS = 10.0
 """How long to wait for a store that does not answer."""
+DEEPEST = 4
+"""Folders of a path on disk that are looked into, so that a link to itself ends."""
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 REMEDIES = {
     "NO_SUCH_BUCKET": "there is no such bucket: check the URL in ROIFLOW_DATA_FOLDER",
@@ -66,6 +68,8 @@ class Folder:
         """Every file under a folder, sorted; none where there is no such folder."""
         selector = fs.FileSelector(f"{self.root}/{path}", allow_not_found=True, recursive=True)
         with self._faults(path):
+            if isinstance(self.files, fs.LocalFileSystem):
+                return sorted(_local_files(Path(self.root), path))
             found = self.files.get_file_info(selector)
         start = len(self.root) + 1
         return sorted(one.path[start:] for one in found if one.type == fs.FileType.File)
@@ -132,6 +136,20 @@ def local_folder(place: str) -> Path:
         raise SourceError(f"{place}: this source reads a folder of this machine, not a URL")
     found.require()
     return Path(found.root)
+
+
+def _local_files(root: Path, path: str) -> Iterator[str]:
+    """A link to nowhere is among them, which Arrow leaves out: a part must not be missed."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for folder, folders, names in os.walk(root / path, onerror=refuse, followlinks=True):
+        inside = Path(folder).relative_to(root)
+        if len(inside.parts) >= DEEPEST:
+            folders.clear()
+        yield from ((inside / name).as_posix() for name in names)
 
 
 def _s3(place: str, bucket: str, variables: Mapping[str, str]) -> fs.FileSystem:

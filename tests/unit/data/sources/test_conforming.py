@@ -210,6 +210,24 @@ REFUSED: dict[str, tuple[str, Callable[[], pa.Table], str]] = {
         lambda: changed("users", c.USER, pa.array([b"\xff", b"a", b"b"])),
         r"^f: column 'user_id' is of type binary, expected string: write text in UTF-8$",
     ),
+    "text that is not UTF-8": (
+        "users",
+        lambda: changed(
+            "users",
+            c.USER,
+            pa.array([b"a", b"\xfc", b"b"]).cast(pa.string(), safe=False),
+        ),
+        r"^f: row 2, column 'user_id': '.*xfc' \(string\) is not text in UTF-8$",
+    ),
+    "a view that is not UTF-8": (
+        "users",
+        lambda: changed(
+            "users",
+            c.USER,
+            pa.array([b"a", b"\xfc", b"b"]).cast(pa.string(), safe=False).cast(pa.string_view()),
+        ),
+        r"^f: row 2, column 'user_id': '.*xfc' \(string_view\) is not text in UTF-8$",
+    ),
     "a list for an attribute": (
         "users",
         lambda: GOOD["users"].append_column("likes", pa.array([["a"], ["b"], []])),
@@ -303,3 +321,66 @@ def test_a_bad_cell_is_named_with_what_would_be_right(name: str, cell: str, righ
 def test_whole_numbers_of_a_csv(cell: str, expected: int) -> None:
     found = parse(texts(**{c.REVENUE: [cell]}), "conversions", "f")
     assert found[c.REVENUE].to_pylist() == [expected]
+
+
+STRANGE: dict[str, Callable[[], pa.Array]] = {
+    "struct": lambda: pa.array([{"a": 1}]),
+    "list": lambda: pa.array([[1]]),
+    "map": lambda: pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
+    "binary": lambda: pa.array([b"\xff"]),
+    "binary_view": lambda: pa.array([b"a"], pa.binary_view()),
+    "large_binary": lambda: pa.array([b"a"], pa.large_binary()),
+    "fixed binary": lambda: pa.array([b"ab"], pa.binary(2)),
+    "uuid": lambda: pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16], pa.binary(16))),
+    "json": lambda: pa.ExtensionArray.from_storage(pa.json_(), pa.array(["{}"])),
+    "time of day": lambda: pa.array([1], pa.time64("us")),
+    "duration": lambda: pa.array([1], pa.duration("us")),
+    "interval": lambda: pa.array([(1, 1, 1)], pa.month_day_nano_interval()),
+    "date64": lambda: pa.array([date(2026, 1, 19)], pa.date64()),
+    "an old date": lambda: pa.array([-(2**31)], pa.int32()).view(pa.date32()),
+    "float16": lambda: pa.array([np.float16(0.5)]),
+    "infinity": lambda: pa.array([float("inf")]),
+    "the largest double": lambda: pa.array([1.7e308]),
+    "decimal256": lambda: pa.array([decimal.Decimal(10) ** 70], pa.decimal256(76, 0)),
+    "uint64": lambda: pa.array([2**64 - 1], pa.uint64()),
+    "nanoseconds": lambda: pa.array([-(2**63) + 1], pa.timestamp("ns")),
+    "milliseconds": lambda: pa.array([2**62], pa.timestamp("ms", "Europe/Berlin")),
+    "no such zone": lambda: pa.array([1], pa.timestamp("us", "Nowhere/At_all")),
+    "an offset": lambda: pa.array([1], pa.timestamp("us", "+08:00")),
+    "text": lambda: pa.array(["x"]),
+    "a dictionary of structs": lambda: pa.DictionaryArray.from_arrays(
+        pa.array([0]), pa.array([{"a": 1}])
+    ),
+    "a dictionary with a null": lambda: pa.DictionaryArray.from_arrays(
+        pa.array([0]), pa.array([None], pa.string())
+    ),
+    "run ends": lambda: pa.RunEndEncodedArray.from_arrays([1], ["x"]),
+    "a union": lambda: pa.UnionArray.from_dense(
+        pa.array([0], pa.int8()), pa.array([0], pa.int32()), [pa.array([1])]
+    ),
+}
+
+
+def refusal(rows: pa.Table, table: str) -> str | None:
+    """What is said where the rows are not read."""
+    try:
+        found = conform(rows, table, "f")
+    except SourceError as error:
+        return str(error)
+    assert found.num_rows == rows.num_rows
+    assert found.schema.types[: len(SCHEMAS[table])] == SCHEMAS[table].types
+    return None
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_whatever_a_column_is_there_is_no_traceback(strange: str) -> None:
+    values = STRANGE[strange]()
+    for table, schema in SCHEMAS.items():
+        first = GOOD[table].slice(0, 1)
+        for name in (*schema.names, "further"):
+            index = first.schema.get_field_index(name)
+            if index < 0:
+                said = refusal(first.append_column(name, values), table)
+            else:
+                said = refusal(first.set_column(index, name, values), table)
+            assert said is None or (said.startswith("f: ") and name in said and "\n" not in said)

@@ -118,8 +118,13 @@ def test_a_bad_cell_is_named_in_the_users_own_file(root: Path) -> None:
     [
         (b"", "empty: a table without rows still has its header"),
         (b"event_time;known_time\n", r"no column 'event_time'.*columns are separated by commas"),
-        (b"event_time,known_time\n1\n", "not readable as CSV.*Row #2: Expected 2 columns, got 1"),
-        (b"event_time\n\xff\xfe\n", "not readable as CSV.*UTF"),
+        (b"event_time,known_time\n1\n", "not readable as CSV.*row 1: Expected 2 columns, got 1"),
+        (b"\x00PAR1\x00\n1,2\n", r"not readable as CSV.*Expected 1 columns, got 2: 1,2"),
+        (
+            b"event_time,known_time,impression_id,revenue_micros\n"
+            b"2026-01-19,2026-01-19,i,1\n2026-01-19,2026-01-19,\xfc,1\n",
+            r"row 2, column 'impression_id': .*xfc' \(string\) is not text in UTF-8",
+        ),
     ],
 )
 def test_a_file_that_is_no_such_csv_is_named(root: Path, content: bytes, words: str) -> None:
@@ -193,6 +198,21 @@ def test_a_file_of_another_name_is_pointed_at(root: Path) -> None:
     path.rename(path.with_name("data.parquet"))
     with pytest.raises(UnknownWeek, match=r"week=2026-W04/data\.parquet is not read"):
         Files(str(root)).pull(SECOND, SECOND.end)
+
+
+def test_a_link_to_nowhere_is_not_left_out(root: Path) -> None:
+    path = lake.partition(root, "conversions", SECOND).with_name("part-1.parquet")
+    path.symlink_to(root / "nowhere")
+    with pytest.raises(SourceError, match=rf"^{path}: .*No such file"):
+        Files(str(root)).pull(SECOND, SECOND.end)
+
+
+def test_linked_weeks_are_followed_and_circles_end(root: Path) -> None:
+    week = lake.partition(root, "conversions", SECOND).parent
+    week.rename(root / "elsewhere")
+    week.symlink_to(root / "elsewhere")
+    (week / "again").symlink_to(root)
+    assert Files(str(root)).pull(SECOND, SECOND.end)["conversions"].num_rows == 4
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
