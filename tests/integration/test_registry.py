@@ -224,13 +224,14 @@ class TestJobs:
         published = store / "lake" / run.name[:20] / "vocabulary" / "week=2026-W04.parquet"
         assert published.read_bytes() == b"words"
 
-    def test_a_failed_gate_moves_no_alias(self, run: Path, registry: Registry) -> None:
+    def test_a_failed_gate_moves_no_alias(self, run: Path, registry: Registry, store: Path) -> None:
         self.decide(run, verdict="fail", promote=False, rule="none", reason="auc is low")
         self.call()
         name = f"ad_ranker_{run.name[:20]}"
         assert registry.by_alias(name, CHALLENGER) is None
         assert registry.by_alias(name, CHAMPION) is None
         assert json.loads((run / "promoted.json").read_text())["reason"] == "auc is low"
+        assert "No version is champion yet." in (store / "edge/pages/index.html").read_text()
 
     def test_an_override_is_signed(self, run: Path, registry: Registry) -> None:
         self.decide(

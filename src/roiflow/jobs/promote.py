@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from roiflow.deployment.start_page import write_start_page
 from roiflow.errors import RegistryError
 from roiflow.files import write_file
 from roiflow.jobs.register import read_decision
@@ -32,6 +33,7 @@ def main(gate: Path, registered: Path, promoted: Written) -> None:
         )
     promote(Registry(settings.registry_uri, settings.home), version, decision)
     write_promoted(promoted, version, decision)
+    write_start_page(settings)  # here, too: what was refused gets to no later job that does
 
 
 def promote(registry: Registry, version: Registered, decision: dict[str, Any]) -> None:
