@@ -1,8 +1,9 @@
-"""Each slate that was answered is in the log, whole, whenever the server is killed."""
+"""Each slate that was answered is in the log, whole: the server is killed, its disk is full."""
 
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from roiflow.deployment.processes import free_port, port_ready
 from roiflow.stream.events import Event, Slate
 from roiflow.stream.served_log import segments
 from tests.conftest import Record
+from tests.full_disk import small_disk
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 8
@@ -110,3 +112,46 @@ def test_what_was_answered_is_in_the_log_whenever_the_server_is_killed(
         f"the slate server killed {kills} times under the load of {CLIENTS} clients",
         f"{len(answered):,} slates answered, 0 of them not in the log; {extra} logged, unanswered",
     )
+
+
+def ask(port: int, method: str, path: str, body: object = None) -> tuple[int, dict[str, str]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(method, path, json.dumps(body) if body else None)
+    answer = connection.getresponse()
+    found = answer.status, json.loads(answer.read())
+    connection.close()
+    return found
+
+
+def slate(port: int, request: str) -> int:
+    body = {"request_id": request, "user_id": "u", "placement": "p", "device": "d"}
+    return ask(port, "POST", "/v1/slate", body)[0]
+
+
+def test_a_server_on_a_full_disk_is_not_ready_until_there_is_room(tmp_path: Path) -> None:
+    """No client is sent a log line, no refused slate is in the log, and no restart is needed."""
+    port = free_port()
+    with small_disk(tmp_path / "disk") as disk:
+        child = serve(port, disk / "served")
+        try:
+            (disk / "filler").write_bytes(bytes(30_000))
+            served = {f"r{number}": slate(port, f"r{number}") for number in range(100)}
+            assert set(served.values()) == {200, 503}
+            status, content = ask(port, "GET", "/readyz")
+            assert status == 503
+            assert "cannot be written: No space left on device" in content["error"]
+            clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
+            served |= {f"s{number}": slate(port, f"s{number}") for number in range(5)}
+            for client in clients:
+                client.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 OK\r\n")
+                client.close()
+            (disk / "filler").unlink()
+            assert ask(port, "GET", "/readyz") == (200, {"status": "ready"})
+            served["last"] = slate(port, "last")
+        finally:
+            child.terminate()
+            child.wait()
+        assert served["last"] == 200
+        found = logged(disk / "served")
+    assert set(found) == {request for request, status in served.items() if status == 200}

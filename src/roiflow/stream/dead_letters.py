@@ -55,11 +55,18 @@ def _by_day(letters: Sequence[Letter]) -> dict[str, list[bytes]]:
 
 
 def _append(path: Path, lines: bytes) -> None:
-    """In one write, on disk on return."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    """On disk on return, or not there at all; what a kill left of a line stays one of its own."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        while lines:
-            lines = lines[os.write(descriptor, lines) :]
-        os.fdatasync(descriptor)
+        size = os.fstat(descriptor).st_size
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        left = b"\n" + lines if torn else lines
+        try:
+            while left:
+                left = left[os.write(descriptor, left) :]
+            os.fdatasync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
     finally:
         os.close(descriptor)

@@ -8,6 +8,7 @@ import pytest
 from roiflow.errors import ServiceError
 from roiflow.stream.arrivals import Letter
 from roiflow.stream.dead_letters import FileDeadLetters
+from tests.full_disk import no_file_over
 
 DAY = 86_400_000_000
 
@@ -34,3 +35,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match="file/dead"):
         FileDeadLetters(tmp_path / "file" / "dead").put([Letter("late", "", "", b"", 5)])
+
+
+def test_no_line_is_put_behind_half_of_another(tmp_path: Path) -> None:
+    """After a full disk the half is taken back; after a kill the next letter has its own line."""
+    letters, path = FileDeadLetters(tmp_path), tmp_path / "1970-01-01.jsonl"
+    letters.put([Letter("late", "", "s@1", b"x", 5)])
+    whole = path.read_bytes()
+    with no_file_over(len(whole) + 20), pytest.raises(ServiceError, match="File too large"):
+        letters.put([Letter("late", "", "s@2", b"x", 5)])
+    assert path.read_bytes() == whole
+    path.write_bytes(whole + whole[:20])
+    letters.put([Letter("late", "", "s@3", b"x", 5)])
+    first, half, last = path.read_bytes().splitlines()
+    assert (first, half) == (whole.strip(), whole[:20])
+    assert msgspec.json.decode(last)["source"] == "s@3"

@@ -16,7 +16,7 @@ from roiflow.data import schemas
 from roiflow.errors import ContractError, ServiceError
 from roiflow.stream.events import Click, Conversion, Shown, Slate
 from roiflow.stream.served_log import EventLog, read, segments
-from tests.full_disk import no_file_over
+from tests.full_disk import no_file_over, small_disk
 
 FOREVER = 1 << 60
 
@@ -167,20 +167,13 @@ def test_a_connection_never_gets_the_logs_lines(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 kB and eight files."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=8", "tmpfs", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk") as folder:
+        yield folder
 
 
-def test_a_full_disk_ends_neither_the_log_nor_a_connection(small_disk: Path) -> None:
-    folder = small_disk / "served"
+def test_a_full_disk_ends_neither_the_log_nor_a_connection(disk: Path) -> None:
+    folder = disk / "served"
     writer = EventLog(folder, segment_bytes=2_000)
     taken, reasons, connections = [], set(), []
     for number in range(310):
@@ -192,7 +185,7 @@ def test_a_full_disk_ends_neither_the_log_nor_a_connection(small_disk: Path) -> 
             connections.append(socket.socketpair())
         if number == 300:  # somebody takes complete segments away
             for path in folder.glob("*.jsonl"):
-                shutil.move(path, small_disk.parent)
+                shutil.move(path, disk.parent)
     writer.close()
     assert reasons == {"No space left on device"}
     assert taken[-1] == "r309"  # of itself, once there is room
@@ -200,7 +193,7 @@ def test_a_full_disk_ends_neither_the_log_nor_a_connection(small_disk: Path) -> 
         server.close()
         assert client.recv(1 << 16) == b""
         client.close()
-    found = read(small_disk.parent, 0, FOREVER)["impressions"]["request_id"].to_pylist()
+    found = read(disk.parent, 0, FOREVER)["impressions"]["request_id"].to_pylist()
     assert found == [name for name in taken for _ in range(2)]
 
 
