@@ -10,9 +10,8 @@ materialised views, so they are not found.
 - Money is a whole number of micros; an id may be text, a number, an enum or a UUID.
 - A column that may be null may be missing; any further column of `users` is a profile attribute, as
   text.
-- A pull misses a row that is committed after it and carries an earlier known_time. The next weekly
-  run finds out by `state`, which counts rows. A row altered in place without a new known_time goes
-  unnoticed.
+- A pull misses a row that is committed after it and carries an earlier known_time, or is altered in
+  place after it. The next run finds out by `state`, for which the server sums a hash of the rows.
 
 PostgreSQL comes through ADBC; MySQL through connectorx, since no package index has an ADBC driver
 for it. sql_clients says what differs.
@@ -20,6 +19,7 @@ for it. sql_clients says what differs.
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pyarrow as pa
 from pydantic import SecretStr
@@ -77,7 +77,7 @@ class Sql:
         return f"{self._schema}.{self._names[table]}"
 
     def state(self, weeks: Sequence[Week]) -> str:
-        """What a pull of these weeks depends on: rows and newest known_time of each table."""
+        """See Source.state: rows, newest known_time and content of each table."""
         start, end = weeks[0].start, weeks[-1].end
         with connect(self._address) as read:
             found = {
@@ -127,7 +127,7 @@ class Sql:
         return conform(rows, one.table, self._place(one.table))
 
 
-def _values(batches: Iterable[pa.RecordBatch]) -> list[int]:
+def _values(batches: Iterable[pa.RecordBatch]) -> list[Any]:
     """The values of the first row of a result, none where it has none."""
     rows = [row for batch in batches for row in batch.to_pylist()]
     return list(rows[0].values()) if rows else []

@@ -4,6 +4,7 @@ The catalog decides before any row is read, so that a column that does not fit i
 that Arrow does as well are left to Arrow.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -51,6 +52,10 @@ class Dialect(Protocol):
 
     def micros(self, time: str) -> str:
         """A time as a whole number: microseconds, UTC."""
+        ...
+
+    def content(self, columns: Sequence[str]) -> str:
+        """An aggregate, as text, that differs where rows do, in whatever order they come."""
         ...
 
     def next_week(self, time: str) -> str:

@@ -79,9 +79,14 @@ class Part:
         return f"SELECT {self._counts('count(*)', 'min', 'max')} FROM {self.place}"
 
     def summary(self, start: int, end: int) -> str:
-        """(rows, newest known_time in micros) of what weeks in [start, end) are made of."""
+        """(rows, newest known_time in micros, content) of what weeks in [start, end) are made of.
+
+        The server reads what a pull of them reads, and sends three values.
+        """
         counts = self._counts("count(*)", "max")
-        return f"SELECT {counts} FROM {self.place} WHERE {self._within(start, end)}"
+        content = self.dialect.content(list(self.expressions.values()))
+        within = self._within(start, end)
+        return f"SELECT {counts}, {content} AS content FROM {self.place} WHERE {within}"
 
     def _counts(self, count: str, *ends: str) -> str:
         known = self._name(self.known.name)
