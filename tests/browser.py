@@ -32,9 +32,12 @@ def open_browser(folder: Path, size: str = "1500,1000") -> Iterator[Any]:
         browser.quit()
 
 
-def press_trigger(browser: Any, airflow: Airflow, dag: str, login: tuple[str, str]) -> None:
-    """Log in, open the DAG's trigger form, press Trigger with the form as it stands."""
+def press_trigger(
+    browser: Any, airflow: Airflow, dag: str, login: tuple[str, str], source: str | None = None
+) -> None:
+    """Log in, open the DAG's trigger form, choose a source where one is named, press Trigger."""
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.expected_conditions import element_to_be_clickable
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -47,6 +50,9 @@ def press_trigger(browser: Any, airflow: Airflow, dag: str, login: tuple[str, st
     find(By.CSS_SELECTOR, "button[type=submit]").click()
     find(By.CSS_SELECTOR, "[data-testid=trigger-dag-button]").click()
     find(By.NAME, "element_week")
+    if source is not None:
+        chosen = browser.find_element(By.CSS_SELECTOR, "#element_source input[role=combobox]")
+        chosen.send_keys(source, Keys.ENTER)
     find(By.XPATH, "//*[@role='dialog']//button[normalize-space()='Trigger']").click()
     WebDriverWait(browser, SECONDS).until(lambda _: "/runs/" in browser.current_url)
 

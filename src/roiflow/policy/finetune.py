@@ -123,7 +123,8 @@ def _finetune(
         curve.append(_measure(iteration, after, measured, params))
         if file is not None and iteration % params.checkpoint_every == 0:
             _keep(file, residual, optimizer, rng, curve)
-        progress(iteration / params.iterations, f"reward {curve[-1].reward:.5f}")
+        told = f"iteration {iteration} of {params.iterations}, reward {curve[-1].reward:.5f}"
+        progress(iteration / params.iterations, told)
     policy = replace(first, network=residual.network())
     return Finetuned(policy, tuple(curve), _metrics(policy, curve, measured, held_out))
 

@@ -186,6 +186,9 @@ def optimise(
     best: dict[str, Tensor] = {}
     step = 0
     for epoch in range(1, params.epochs + 1):
+        if progress:
+            loss_so_far = f", loss {history[-1].validation_loss:.5f}" if history else ""
+            progress((epoch - 1) / params.epochs, f"epoch {epoch} of {params.epochs}{loss_so_far}")
         modules.train()
         total = count = 0.0
         for batch in packing.batches(
@@ -207,9 +210,6 @@ def optimise(
             total, count, step = total + n * probability.item(), count + n, step + 1
         held_out_loss, click_auc = validate(average, features, params, held_out)
         history.append(Epoch(epoch, total / count, held_out_loss, click_auc))
-        if progress:
-            told = f"epoch {epoch} of {params.epochs}, loss {history[-1].validation_loss:.5f}"
-            progress(epoch / params.epochs, told)
         best_epoch = min(history, key=lambda line: line.validation_loss).epoch
         if best_epoch == epoch:
             best = {key: value.clone() for key, value in averaged.state_dict().items()}
