@@ -1,5 +1,6 @@
 """How far a long piece of work is: a bar on a terminal, elsewhere a line now and then."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -24,7 +25,8 @@ def progress(what: str) -> Iterator[Progress]:
         return
     from rich.progress import Progress as Bar
 
-    with Bar(console=console, transient=True) as bar:
+    # What the block prints goes above the bar, or into the file that the output is sent to.
+    with Bar(console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda done, text: bar.update(task, completed=done, description=f"{what}: {text}")
 

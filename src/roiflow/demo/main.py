@@ -15,14 +15,17 @@ from roiflow.demo.events import EventsDone, events_table, read_so_far, report_ev
 from roiflow.demo.requests import RequestsDone, requests_table, send_requests
 from roiflow.demo.tables import headline, results_table, seconds_table
 from roiflow.demo.truth import truth_by_week, truth_table
-from roiflow.demo.weeks import DAG, Show, WeekDone, run_week
+from roiflow.demo.weeks import DAG, WeekDone, run_week
 from roiflow.params import load_params
+from roiflow.progress import Progress, progress
 from roiflow.run import PARAMS
 from roiflow.settings import Settings, absolute
 from roiflow.stages.ingest import open_source
-from roiflow.weekly.choice import SIMULATOR, ingest_of, newest_week
+from roiflow.weekly.choice import SIMULATOR, ingest_of, named_week, newest_week
 
 REQUESTS = 300
+STARTED = 0.1
+"""The done fraction once the platform is up."""
 
 
 def demo(
@@ -42,14 +45,10 @@ def demo(
     first = first_week(repository, settings, source, week)
     platform.require_same_places(settings)
     weeks = [str(first.plus(number)) for number in range(1 + further * (source == SIMULATOR))]
-    with console.status("start the platform") as status:
-
-        def show(what: str) -> None:
-            status.update(what)
-
-        platform.up(settings, repository, lambda _, what: show(f"start {what}"))
+    with progress("demo") as show:
+        platform.up(settings, repository, lambda done, what: show(STARTED * done, f"start {what}"))
         done = run_weeks(settings, source, weeks, console, show)
-        show("requests to the served model")
+        show(1.0, "requests to the served model")
         answered, events = ask(repository, settings, done[-1], show)
     print_results(done, answered, events, console)
     if source == SIMULATOR:
@@ -59,14 +58,14 @@ def demo(
 
 
 def first_week(repository: Path, settings: Settings, source: str, week: str | None) -> Week:
-    """The week named, or the newest that the source holds; the source is opened in either case."""
+    """The week named, or the newest that the source holds; it is asked in either case."""
     ingest = ingest_of(repository, source)
     opened = open_source(ingest, settings)
-    return Week.parse(week) if week else newest_week(ingest, opened)
+    return named_week(ingest, opened, week) if week else newest_week(ingest, opened)
 
 
 def run_weeks(
-    settings: Settings, source: str, weeks: list[str], console: Console, show: Show
+    settings: Settings, source: str, weeks: list[str], console: Console, show: Progress
 ) -> list[WeekDone]:
     """One run of the DAG after the other; a line is printed as each ends."""
     conf = {"source": source}
@@ -74,22 +73,29 @@ def run_weeks(
         conf["data_folder"] = absolute(settings.data_folder)
     done: list[WeekDone] = []
     with platform.open_airflow(settings) as airflow:
-        show("Airflow reads the DAG")
+        show(STARTED, "Airflow reads the DAG")
         airflow.wait_for(DAG)
         airflow.unpause(DAG)
-        for week in weeks:
-            done.append(run_week(airflow, settings, conf | {"week": week}, show))
+        for number, week in enumerate(weeks):
+            part = _part(show, STARTED + (1 - STARTED) * number / len(weeks), len(weeks))
+            done.append(run_week(airflow, settings, conf | {"week": week}, part))
             console.print(headline(done[-1]), highlight=False)
     return done
 
 
+def _part(show: Progress, before: float, weeks: int) -> Progress:
+    """Progress of one of so many weeks, as progress of the demo."""
+    share = (1 - STARTED) / weeks
+    return lambda done, what: show(before + share * done, what)
+
+
 def ask(
-    repository: Path, settings: Settings, done: WeekDone, show: Show
+    repository: Path, settings: Settings, done: WeekDone, show: Progress
 ) -> tuple[RequestsDone, EventsDone]:
     """Slates of the served model, and what users did with them, as the stream's consumer saw it."""
     before = read_so_far(settings)
     answered = send_requests(done, REQUESTS)
-    show("what users did with the slates, to the stream")
+    show(1.0, "what users did with the slates, to the stream")
     return answered, report_events(repository, settings, answered.address, answered.slates, before)
 
 

@@ -1,7 +1,6 @@
 """One run of the DAG, triggered and followed by Airflow's API, and what it left."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,11 @@ from typing import Any
 from roiflow import platform
 from roiflow.deployment.airflow import Airflow, RunState
 from roiflow.errors import RunError, ServiceError
+from roiflow.progress import Progress
 from roiflow.run import checkout_of
 from roiflow.settings import Settings
 
 DAG = "weekly_training"
-
-Show = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,9 @@ class WeekDone:
         return content
 
 
-def run_week(airflow: Airflow, settings: Settings, conf: dict[str, str], show: Show) -> WeekDone:
+def run_week(
+    airflow: Airflow, settings: Settings, conf: dict[str, str], show: Progress
+) -> WeekDone:
     """Trigger the DAG for `conf`'s source and week, and follow it to its end.
 
     Raises RunError with the failed task's own words, ServiceError where Airflow ends meanwhile.
@@ -48,7 +48,8 @@ def run_week(airflow: Airflow, settings: Settings, conf: dict[str, str], show: S
         if platform.SCHEDULER not in platform.status(settings):
             log = settings.logs / f"{platform.SCHEDULER}.log"
             raise ServiceError(f"{platform.SCHEDULER}: ended while {week} ran; see {log}")
-        show(f"{week}: {doing(run)}")
+        done = len(run.named("success")) / max(1, len(run.tasks))
+        show(done, f"{week}: {doing(run)}")
 
     run = airflow.follow(DAG, run_id, told)
     page = airflow.page(DAG, run_id)
@@ -59,12 +60,10 @@ def run_week(airflow: Airflow, settings: Settings, conf: dict[str, str], show: S
 
 
 def doing(run: RunState) -> str:
-    """What a run does now, and how much of it is done."""
+    """What a run does now."""
     if run.state == "queued":
         return "waits for the run before it"
-    done = len(run.named("success"))
-    now = ", ".join(run.named("running")) or "between two tasks"
-    return f"{now} ({done} of {len(run.tasks)} tasks done)"
+    return ", ".join(run.named("running")) or "between two tasks"
 
 
 def fault(airflow: Airflow, run: RunState) -> str:

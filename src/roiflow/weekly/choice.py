@@ -57,6 +57,17 @@ def newest_week(ingest: IngestParams, source: Source) -> Week:
     return week if week in held else held[0]
 
 
+def named_week(ingest: IngestParams, source: Source, name: str) -> Week:
+    """The week of that name. Raises UnknownWeek where it is none, or its window is not held."""
+    week, held = Week.parse(name), _testable(ingest, source)
+    if week in held:
+        return week
+    raise UnknownWeek(
+        f"source {source.name}: not {week}: it holds {held[0]} to {held[-1]} with the "
+        f"{ingest.weeks - 1} weeks before (ingest.{source.name}.weeks of params.yaml)"
+    )
+
+
 def next_week(ingest: IngestParams, source: Source, home: Path) -> Week:
     """The newest week of a source that no finished run has tested; never one before a tested one.
 
