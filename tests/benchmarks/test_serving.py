@@ -25,7 +25,7 @@ from tests.conftest import Record
 from tests.unit.serving.packages import tiny_world, write_package
 
 APPS = ("lean", "buffered", "dispatched", "mounted", "fastapi", "bento")
-ROUNDS, REQUESTS = 5, 3000
+ROUNDS, REQUESTS, CLIENTS = 5, 3000, 8
 BODY = json.dumps(
     {"request_id": "r1", "user_id": "ann", "placement": "top", "device": "phone"}
 ).encode()
@@ -61,6 +61,10 @@ def servers(tmp_path: Path) -> Iterator[dict[str, Running]]:
 
 def ask(connection: socket.socket) -> bytes:
     connection.sendall(HEAD.encode() + BODY)
+    return answered(connection)
+
+
+def answered(connection: socket.socket) -> bytes:
     answer = b""
     while b"\r\n\r\n" not in answer:
         answer += connection.recv(65536)
@@ -86,6 +90,42 @@ def microseconds(server: Running) -> float:
         after = process.cpu_times()
     spent = after.user + after.system - before.user - before.system
     return float(spent / REQUESTS * 1e6)
+
+
+def together(server: Running) -> tuple[float, float]:
+    """Slates a second, and p99 in milliseconds, of CLIENTS that ask at the same time."""
+    port = int(server.address.rsplit(":", 1)[1])
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(CLIENTS)]
+    for client in clients:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    laps, started = [], time.perf_counter()
+    for _ in range(REQUESTS // CLIENTS):
+        asked = time.perf_counter()
+        for client in clients:
+            client.sendall(HEAD.encode() + BODY)
+        for client in clients:
+            answered(client)
+            laps.append(time.perf_counter() - asked)
+    spent = time.perf_counter() - started
+    for client in clients:
+        client.close()
+    return len(laps) / spent, 1e3 * float(np.percentile(laps, 99))
+
+
+def test_being_in_the_log_first_costs_little_throughput(
+    servers: dict[str, Running], record: Record
+) -> None:
+    """Against a log that writes 64 slates at once, after they were answered."""
+    names = ("lean", "buffered")
+    rounds = [{name: together(servers[name]) for name in names} for _ in range(2 * ROUNDS)]
+    rate = {name: statistics.median(one[name][0] for one in rounds) for name in names}
+    p99 = {name: statistics.median(one[name][1] for one in rounds) for name in names}
+    for name, what in (("lean", "in the log before"), ("buffered", "64 at once, after")):
+        record(
+            f"slates without a model, {CLIENTS} clients, {what} the answer",
+            f"{rate[name]:,.0f} a second, p99 {p99[name]:.2f} ms",
+        )
+    assert rate["lean"] > 0.75 * rate["buffered"]
 
 
 def test_the_slate_route_costs_a_fraction_of_its_peers(
