@@ -69,10 +69,10 @@ def read_parquet(
         raise SourceError(f"{path}: not readable as Parquet: {error}") from None
 
 
-def has_column(path: Path, name: str) -> bool:
-    """Whether a Parquet file has a column. Raises SourceError where it is not readable."""
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of a Parquet file. Raises SourceError where it is not readable."""
     try:
-        return name in pq.read_schema(path).names
+        return pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"{path}: not readable as Parquet: {error}") from None
 

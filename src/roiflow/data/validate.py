@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from roiflow import columns as c
-from roiflow.data import lake
+from roiflow.data import lake, origin
 from roiflow.data.rules import (
     RULES,
     Longs,
@@ -214,7 +214,8 @@ class RawWindow:
     def column(self, table: str, week: Week, name: str) -> pa.ChunkedArray | None:
         """See Rows."""
         file = self._file(table, week)
-        return lake.read_parquet(file, [name])[name] if lake.has_column(file, name) else None
+        there = name in lake.read_schema(file).names
+        return lake.read_parquet(file, [name])[name] if there else None
 
     def _file(self, table: str, week: Week) -> Path:
         file = lake.partition(self.raw, table, week)
@@ -224,8 +225,16 @@ class RawWindow:
 
     def place(self, table: str, week: Week, row: int | None = None) -> str:
         """See Rows."""
-        place = f"source {self.source}: {table}/week={week}"
-        return place if row is None else f"row {row + 1} (roiflow check names its file)"
+        file = lake.partition(self.raw, table, week)
+        return named(self.source, table, week, lake.read_schema(file), row)
+
+
+def named(source: str, table: str, week: Week, schema: pa.Schema, row: int | None = None) -> str:
+    """What an error calls a pulled partition, or a row of it (from 0)."""
+    found = origin.place(schema, row)
+    if found is None:
+        found = f"{table}/week={week}" + ("" if row is None else f", row {row + 1}")
+    return f"source {source}: {found}"
 
 
 def check_limit(checked: Checked, max_fraction: float, rows: Rows) -> None:

@@ -15,21 +15,17 @@ import pyarrow.compute as pc
 from roiflow import columns as c
 from roiflow.data.rules import Flags, micros, text_keys
 from roiflow.data.sources.protocol import Source, Tables
-from roiflow.data.validate import Checked, Example, checks
+from roiflow.data.validate import Checked, Example, checks, named
 from roiflow.data.weeks import MICROS_PER_DAY, Week
 from roiflow.own_data.delays import Delays, Longs, still_to_come
 from roiflow.params import ValidateParams
 
 
 class OwnData(Source, Protocol):
-    """A source of somebody's own rows, who can be told where one is."""
+    """A source of somebody's own rows, who may want to know which weeks a table has."""
 
     def held(self, table: str) -> list[Week]:
         """The weeks of a table that have rows of their own, oldest first."""
-        ...
-
-    def place(self, table: str, week: Week, as_of: int, row: int | None = None) -> str:
-        """What its owner calls a partition as `pull` gives it, or a row of that (from 0)."""
         ...
 
 
@@ -64,7 +60,7 @@ class Looked:
 
     def place(self, table: str, week: Week, row: int | None = None) -> str:
         """See Rows."""
-        return self.source.place(table, week, self.as_of, row)
+        return named(self.source.name, table, week, self.read(table, week).schema, row)
 
 
 @dataclass(frozen=True)

@@ -308,7 +308,8 @@ def test_the_limit_names_table_week_share_reason_and_row(tmp_path: Path) -> None
         "allowed 19.00%",
         "1 propensity outside (0, 1], 1 negative bid or cost",
         "first: propensity outside (0, 1]: ",
-        "row 4 (roiflow check names its file): impression_id='2026-W03-i3', propensity=1.5; ",
+        "source files: impressions/week=2026-W03, row 4: impression_id='2026-W03-i3', "
+        "propensity=1.5; ",
         "right: over 0 and at most 1",
     ):
         assert part in text

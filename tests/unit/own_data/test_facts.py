@@ -91,7 +91,7 @@ def test_a_row_is_named_by_the_file_and_row_of_its_owner(tmp_path: Path) -> None
     for number, part in enumerate(parts):
         pq.write_table(worlds.table("impressions", part), folder / f"part-{number}.parquet")
     (one,) = facts(root).aside
-    assert one.place == f"{folder}/part-1.parquet, row 5"
+    assert one.place == f"source files: impressions/week={SECOND}/part-1.parquet, row 5"
     assert (one.reason, one.rows) == ("negative bid or cost", 1)
     assert one.first.key == {c.IMPRESSION: f"'{SECOND}-i7'"}
     assert one.first.fault == {c.COST: "-3"}

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from roiflow import columns as c
 from roiflow.data.lake import in_order
+from roiflow.data.origin import Piece, with_origin
 from roiflow.data.schemas import SCHEMAS, SNAPSHOTS
 from roiflow.data.sources.file_parts import read_part
 from roiflow.data.sources.places import open_folder
@@ -42,8 +43,13 @@ class Files:
 
     def read(self, table: str, week: Week, as_of: int) -> pa.Table:
         """One table's rows of `pull`."""
-        parts = [_known_before(rows, as_of) for _, rows in self.parts(table, week)]
-        return pa.concat_tables(parts, promote_options="default")
+        parts, pieces = [], []
+        for name, rows in self.parts(table, week):
+            known = _known(rows, as_of)
+            parts.append(rows.filter(known))
+            left_out = np.flatnonzero(~known.to_numpy()).tolist()
+            pieces.append(Piece.of_file(self.folder.within(name), rows.num_rows, left_out))
+        return with_origin(pa.concat_tables(parts, promote_options="default"), pieces)
 
     def parts(self, table: str, week: Week) -> list[tuple[str, pa.Table]]:
         """Each file of a week, by what errors call it, with all its rows in the contract's types.
@@ -64,21 +70,6 @@ class Files:
         """The weeks of a table that have files of their own, oldest first."""
         self.folder.require()
         return list(self._held(table))
-
-    def place(self, table: str, week: Week, as_of: int, row: int | None = None) -> str:
-        """The file that row `row` (from 0) of `read` is from, and its row there (from 1).
-
-        Without a row, the files of the week.
-        """
-        left = row
-        names = []
-        for name, rows in self.parts(table, week):
-            names.append(name)
-            kept = np.flatnonzero(_known(rows, as_of))
-            if left is not None and left < kept.size:
-                return f"{name}, row {kept[left] + 1}"
-            left = None if left is None else left - kept.size
-        return ", ".join(names)
 
     def weeks(self) -> list[Week]:
         """See Source.weeks: those that have ended and of which every table is there."""
@@ -157,11 +148,7 @@ def _week(text: str) -> Week | None:
         return None
 
 
-def _known_before(rows: pa.Table, as_of: int) -> pa.Table:
-    """Without the rows known at or after `as_of`; what has no time is left to validation."""
-    return rows.filter(_known(rows, as_of))
-
-
 def _known(rows: pa.Table, as_of: int) -> pa.ChunkedArray:
+    """Whether a row was known before `as_of`; what has no time is left to validation."""
     limit = pa.scalar(as_of, rows.schema.field(c.KNOWN_TIME).type)
     return pc.fill_null(pc.less(rows[c.KNOWN_TIME], limit), True)

@@ -54,6 +54,10 @@ class Folder:
         """What errors call a path in it."""
         return f"{self.place.rstrip('/')}/{path}" if path else self.place
 
+    def within(self, name: str) -> str:
+        """What `name` gave, as a path in the folder again."""
+        return name.removeprefix(f"{self.place.rstrip('/')}/")
+
     def require(self) -> None:
         """Raises SourceError where there is no such folder."""
         with self._faults(""):

@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import SecretStr
 
+from roiflow.data.origin import Piece, with_origin
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.conforming import conform
 from roiflow.data.sources.protocol import Tables
@@ -71,10 +72,6 @@ class Sql:
             part = self._parts(read)[table]
             rows = [row for batch in read(part.weeks()) for row in batch.to_pylist()]
         return [Week.of(row["known"]) for row in rows]
-
-    def place(self, table: str, week: Week, as_of: int, row: int | None = None) -> str:  # noqa: ARG002
-        """What its owner calls a table; rows of a database have keys, not numbers."""
-        return f"{self._schema}.{self._names[table]}"
 
     def state(self, weeks: Sequence[Week]) -> str:
         """See Source.state: rows, newest known_time and content of each table."""
@@ -124,7 +121,9 @@ class Sql:
         except pa.ArrowInvalid as error:
             raise SourceError(f"{self._place(one.table)}: {error}") from None
         rows = pa.Table.from_batches(batches, one.schema)
-        return conform(rows, one.table, self._place(one.table))
+        table = f"{self._schema}.{self._names[one.table]}"
+        pulled = conform(rows, one.table, self._place(one.table))
+        return with_origin(pulled, [Piece(table, pulled.num_rows, None)])
 
 
 def _values(batches: Iterable[pa.RecordBatch]) -> list[Any]:
