@@ -33,7 +33,7 @@ REMEDIES = {
     errno.EPERM: "this user may not: change its owner, or let ROIFLOW_HOME name a folder of your "
     "own",
     errno.EROFS: "it can only be read: let ROIFLOW_HOME name a folder that can be written",
-    errno.ENOENT: "it is not there: check the name, or run the step that makes it",
+    errno.ENOENT: "check the name, or run the step that makes it",
     errno.ENOTDIR: "a part of this path is a file: check the name",
     errno.EISDIR: "this is a folder and a file was expected: check the name",
     errno.EMFILE: "too many open files: raise the limit with `ulimit -n`",

@@ -6,12 +6,16 @@ that ends with the process. The next writer of the target removes what nobody ho
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from roiflow.errors import RunError
 
 
 class Descriptor:
@@ -145,3 +149,14 @@ def write_directory(path: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             aside.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a step wrote of itself. Raises OSError, or RunError where it is not a JSON object."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunError(f"{path}: not JSON: {error}: run the step that writes it again") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: not a JSON object: run the step that writes it again")
+    return content

@@ -9,6 +9,7 @@ line. Whoever promotes next finishes what was cut short between the two.
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roiflow.errors import RegistryError
-from roiflow.files import write_directory, write_file
+from roiflow.files import read_json, write_directory, write_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,6 +31,7 @@ CHALLENGER = "challenger"
 EXPERIMENT = "roiflow"
 PACKAGE = "package"
 _DIGEST = "digest"
+CHECK_STORE = "see that ROIFLOW_MLFLOW_URI names a running MLflow store, or a file of its own"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class Registered:
     digest: str
     tags: dict[str, str]
     """source, week, commit, digest, verdict."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Registered":
+        """As `register` wrote it. Raises RegistryError, naming the file, where it is not that."""
+        try:
+            return cls(**read_json(path))
+        except TypeError as error:
+            raise RegistryError(f"{path}: not a registered version: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -90,12 +100,33 @@ class Registry:
         if self._opened is None:
             os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
             os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+            # MLflow's own 7 take four minutes without a word where the server is away.
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
             if self._uri.startswith("sqlite:///"):
                 Path(self._uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             self._opened = mlflow.MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         # MLflow resolves models:/ in the process's own store, whatever the client's is.
         mlflow.set_tracking_uri(self._uri)
         return self._opened
+
+    @contextmanager
+    def _refusals(self, what: str) -> Iterator[None]:
+        """What MLflow or its database refuses as RegistryError, naming what was asked and where."""
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import ArgumentError, DatabaseError
+
+        place = _without_password(self._uri)
+        try:
+            yield
+        except MlflowException as error:
+            said = str(error.message).replace(self._uri, place)
+            raise RegistryError(f"{what}: {place}: {' '.join(said.split())}") from None
+        except DatabaseError as error:
+            raise RegistryError(f"{what}: {place}: {error.orig}: {CHECK_STORE}") from None
+        except (ModuleNotFoundError, ArgumentError) as error:
+            raise RegistryError(
+                f"{what}: {place}: {error}: name another store or install its driver"
+            ) from None
 
     def register(
         self, name: str, package: Path, tags: Mapping[str, str], evidence: Evidence
@@ -108,7 +139,7 @@ class Registry:
         digest = read_digest(package)
         if known := self.find(name, digest):
             return known
-        with _refusals(f"registering {name} {digest[:12]}"):
+        with self._refusals(f"registering {name} {digest[:12]}"):
             return self._create(name, package, {**tags, _DIGEST: digest}, evidence)
 
     def _create(
@@ -188,24 +219,24 @@ class Registry:
     def find(self, name: str, digest: str) -> Registered | None:
         """The version that holds a digest."""
         query = f"name = '{name}' and tags.{_DIGEST} = '{digest}'"
-        with _refusals(f"looking up {name} {digest[:12]}"):
+        with self._refusals(f"looking up {name} {digest[:12]}"):
             found = self._client.search_model_versions(query, max_results=1)
         return _registered(found[0]) if found else None
 
     def digests(self, name: str) -> list[str]:
         """Of every version, newest first."""
-        with _refusals(f"listing {name}"):
+        with self._refusals(f"listing {name}"):
             found = self._client.search_model_versions(f"name = '{name}'", max_results=10_000)
         return [version.tags[_DIGEST] for version in found if _DIGEST in version.tags]
 
     def get(self, name: str, version: int) -> Registered:
         """Raises RegistryError where there is no such version."""
-        with _refusals(f"looking up {name} version {version}"):
+        with self._refusals(f"looking up {name} version {version}"):
             return _registered(self._client.get_model_version(name, str(version)))
 
     def by_alias(self, name: str, alias: str) -> Registered | None:
         """The version an alias names, or None where the alias or the model does not exist."""
-        with _refusals(f"looking up {name}@{alias}"):
+        with self._refusals(f"looking up {name}@{alias}"):
             models = self._client.search_registered_models(f"name = '{name}'")
             version = models[0].aliases.get(alias) if models else None
             return None if version is None else self.get(name, int(version))
@@ -223,7 +254,7 @@ class Registry:
         folder = package_folder(self._home, registered.digest)
         if not folder.exists():
             label = f"downloading {registered.name} version {registered.version}"
-            with _refusals(label), write_directory(folder) as aside:
+            with self._refusals(label), write_directory(folder) as aside:
                 self._download(registered, aside)
                 if read_digest(aside) != registered.digest:
                     raise RegistryError(
@@ -254,14 +285,14 @@ class Registry:
         """Move an alias; nothing happens where it is there already."""
         current = self.by_alias(registered.name, alias)
         if current is None or current.version != registered.version:
-            with _refusals(f"setting {registered.name}@{alias}"):
+            with self._refusals(f"setting {registered.name}@{alias}"):
                 self._client.set_registered_model_alias(
                     registered.name, alias, str(registered.version)
                 )
 
     def set_tag(self, registered: Registered, key: str, value: str) -> None:
         """Set a tag of a version."""
-        with _refusals(f"tagging {registered.name} version {registered.version}"):
+        with self._refusals(f"tagging {registered.name} version {registered.version}"):
             self._client.set_model_version_tag(registered.name, str(registered.version), key, value)
 
     def promote(
@@ -384,12 +415,5 @@ def _promotion(line: str) -> Promotion:
     return Promotion(**json.loads(line))
 
 
-@contextmanager
-def _refusals(what: str) -> Iterator[None]:
-    """MLflow's refusals as RegistryError, naming what was asked."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        raise RegistryError(f"{what}: {error.message}") from None
+def _without_password(uri: str) -> str:
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", uri)

@@ -2,14 +2,23 @@
 
 import json
 import math
+import socket
 from pathlib import Path
 
 import pytest
 
-from roiflow.errors import RegistryError
+from roiflow.errors import RegistryError, RoiflowError
 from roiflow.jobs import promote as promote_job
 from roiflow.jobs import register as register_job
-from roiflow.registry import CHALLENGER, CHAMPION, Evidence, Registry, flatten, read_digest
+from roiflow.registry import (
+    CHALLENGER,
+    CHAMPION,
+    Evidence,
+    Registered,
+    Registry,
+    flatten,
+    read_digest,
+)
 
 NAME = "ad_ranker_simulator"
 TAGS = {"source": "simulator", "week": "2026-W04", "commit": "c" * 40, "verdict": "pass"}
@@ -142,6 +151,48 @@ def test_a_promotion_is_logged_once(registry: Registry, tmp_path: Path) -> None:
 def test_a_missing_version_is_named(registry: Registry) -> None:
     with pytest.raises(RegistryError, match=f"{NAME} version 99"):
         registry.get(NAME, 99)
+
+
+class TestAway:
+    """A store that cannot be asked is one line with its place, and no password."""
+
+    def refused(self, uri: str, home: Path) -> str:
+        with pytest.raises(RegistryError) as caught:
+            Registry(uri, home).by_alias(NAME, CHAMPION)
+        line = str(caught.value)
+        assert "\n" not in line
+        assert line.startswith(f"looking up {NAME}@champion: ")
+        return line
+
+    def test_a_server_that_does_not_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        line = self.refused(f"http://me:hunter2@127.0.0.1:{port}", tmp_path)
+        assert f"http://me:***@127.0.0.1:{port}" in line
+        assert "hunter2" not in line
+
+    def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
+        (tmp_path / "mlflow.db").write_text("words " * 1000)
+        line = self.refused(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+        assert f"{tmp_path}/mlflow.db: file is not a database: see that ROIFLOW_MLFLOW_URI" in line
+
+    @pytest.mark.parametrize("driver", ["postgresql", "postgresql+nobody"])
+    def test_a_database_whose_driver_is_not_installed(self, driver: str, tmp_path: Path) -> None:
+        line = self.refused(f"{driver}://me:hunter2@127.0.0.1/mlflow", tmp_path)
+        assert "hunter2" not in line
+        assert "me:***@127.0.0.1/mlflow" in line
+
+
+@pytest.mark.parametrize("text", ['{"name": "m", "ver', "[]", '{"name": "m"}'])
+def test_a_broken_registered_json_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "registered.json"
+    path.write_text(text)
+    with pytest.raises(RoiflowError, match=r"registered\.json: not "):
+        Registered.read(path)
 
 
 def test_a_folder_without_manifest_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """One run of the DAG, triggered and followed by Airflow's API, and what it left."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from roiflow import platform
 from roiflow.deployment.airflow import Airflow, RunState
 from roiflow.errors import RunError, ServiceError
+from roiflow.files import read_json
 from roiflow.progress import Progress
 from roiflow.run import checkout_of
 from roiflow.settings import Settings
@@ -30,8 +30,7 @@ class WeekDone:
 
     def json(self, name: str) -> dict[str, Any]:
         """A result file of the run."""
-        content: dict[str, Any] = json.loads((self.checkout / name).read_text())
-        return content
+        return read_json(self.checkout / name)
 
 
 def run_week(

@@ -23,7 +23,7 @@ def main(registered: Path, service: Path, bento: Written) -> None:
     """
     settings = Settings()
     registry = Registry(settings.registry_uri, settings.home)
-    version = Registered(**json.loads(registered.read_text()))
+    version = Registered.read(registered)
     name = version.name
     champion = registry.by_alias(name, CHAMPION)
     if champion is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from roiflow.errors import GateError
 from roiflow.evaluation.gate import Override
+from roiflow.files import read_json
 from roiflow.jobs.gate import gate, read_parity
 from roiflow.params import load_params
 from roiflow.registry import CHAMPION, Registered, Registry, model_name, read_digest
@@ -68,10 +69,7 @@ def parity_then(known: Registered) -> dict[str, Any] | None:
 
 def digest_of(decision: Path) -> str | None:
     """The digest of a decision that was written, or None."""
-    if not decision.exists():
-        return None
-    content: dict[str, Any] = json.loads(decision.read_text())
-    return str(content["digest"])
+    return str(read_json(decision)["digest"]) if decision.exists() else None
 
 
 if __name__ == "__main__":

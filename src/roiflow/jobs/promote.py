@@ -26,7 +26,7 @@ def main(gate: Path, registered: Path, promoted: Written) -> None:
     """
     settings = Settings()
     decision = read_decision(gate)
-    version = Registered(**json.loads(registered.read_text()))
+    version = Registered.read(registered)
     if decision["challenger"] != version.digest:
         raise RegistryError(
             f"{gate}: decides on {decision['challenger']}, {registered} is {version.digest}"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import yaml
 
 from roiflow.errors import RegistryError
-from roiflow.files import write_file
+from roiflow.files import read_json, write_file
 from roiflow.jobs.decide import NONE
 from roiflow.registry import CHALLENGER, Evidence, Registry, flatten, model_name, read_digest
 from roiflow.run import Lineage
@@ -87,7 +87,7 @@ def read_decision(path: Path) -> dict[str, Any]:
 def numbers(metrics: Path) -> Iterator[tuple[str, float]]:
     """Every finite number of metrics/*.json as `stage.key`."""
     for path in sorted(metrics.glob("*.json")):
-        for key, value in flatten(json.loads(path.read_text()), f"{path.stem}."):
+        for key, value in flatten(read_json(path), f"{path.stem}."):
             if isinstance(value, bool | int | float) and math.isfinite(value):
                 yield key, float(value)
 

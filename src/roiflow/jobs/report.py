@@ -1,6 +1,5 @@
 """Write the weekly report of a run, with what was decided, served and seen in the weeks before."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 from roiflow.deployment.start_page import write_start_page
 from roiflow.evaluation.gate import PRIMARY
 from roiflow.evaluation.report import MODEL_BASED, PastWeek, write_report
+from roiflow.files import read_json
 from roiflow.jobs.gate import PARITY
 from roiflow.run import Lineage
 from roiflow.settings import Settings
@@ -66,8 +66,7 @@ def history(runs: Path, lineage: Lineage) -> Iterator[PastWeek]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return content
+    return read_json(path) if path.exists() else {}
 
 
 def _relative(target: Path, page: Path) -> str:

@@ -1,11 +1,11 @@
 """The week's data against the training reference: drift report, and its place in Evidently's UI."""
 
 import hashlib
-import json
 from pathlib import Path
 
 from roiflow import features as feature_table
 from roiflow.data.weeks import Week
+from roiflow.files import read_json
 from roiflow.monitoring.drift import (
     compare,
     load_watched,
@@ -29,7 +29,7 @@ def main(features: Path, watched: Path, drift: Written, params: Path) -> None:
     config = load_params(params)
     inputs = inputs_of(features, watched, config)
     known = drift / "drift.json"
-    if known.exists() and json.loads(known.read_text()).get("inputs") == inputs:
+    if known.exists() and read_json(known).get("inputs") == inputs:
         return
     with progress("report_drift") as show:
         show(0.0, "compare the week with the training reference")

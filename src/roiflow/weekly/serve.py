@@ -1,11 +1,11 @@
 """The simulated world's next week: the champion of the run before fills its slates."""
 
-import json
 from pathlib import Path
 
 from roiflow import columns as c
 from roiflow.data import served_features
 from roiflow.data.weeks import Week
+from roiflow.files import read_json
 from roiflow.registry import package_folder
 from roiflow.run import Show, checkout_of, job
 from roiflow.weekly.choice import FINISHED, SIMULATOR, is_finished
@@ -21,7 +21,7 @@ def serve_week(home: Path, week: Week, show: Show) -> str | None:
     before = checkout_of(home, SIMULATOR, str(week.plus(-1)))
     if not is_finished(before):
         return None
-    digest: str | None = json.loads((before / FINISHED).read_text())["champion"]
+    digest: str | None = read_json(before / FINISHED)["champion"]
     if not digest:
         return None
     version, lake = digest[:12], home.absolute() / "lake"
