@@ -43,7 +43,7 @@ WORLD = {"users": 600, "ads": 40}
 PAGES = ("nginx", "mlflow", "evidently", "airflow-api-server")
 WEEKS = ("2026-W04", "2026-W05")
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(3600)
 
 
 def get(address: str) -> httpx.Response:
@@ -146,7 +146,7 @@ def press(place: Place, airflow: Airflow, folder: Path) -> str:
     try:
         with open_browser(folder) as browser:
             press_trigger(browser, airflow, DAG, login)
-            return f"browser, which saw {wait_for_end(browser, 900.0)}"
+            return f"browser, which saw {wait_for_end(browser, 1800.0)}"
     except pytest.skip.Exception as why:
         return f"API: {why}"
 

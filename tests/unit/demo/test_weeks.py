@@ -1,5 +1,7 @@
 """What the demo says of a run while it follows it, and where the demo begins."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,18 @@ def test_a_place_that_is_not_set_is_said_before_anything_starts(
     with pytest.raises(error, match=words):
         first_week(ROOT, settings, source, week)
     assert not list(settings.home.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], "roiflow demo --source simulator"),
+        (["SOURCE=files"], "roiflow demo --source files"),
+        (["SOURCE=files", "WEEK=2026-W33"], "roiflow demo --source files --week 2026-W33"),
+    ],
+)
+def test_make_hands_source_and_week_on(given: list[str], expected: str) -> None:
+    command = ["make", "--dry-run", "--no-print-directory", "demo", *given]
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].strip() == f".venv/bin/{expected}"
