@@ -11,10 +11,12 @@ from functools import cache
 from pathlib import Path
 
 import bentoml
+from bentoml.exceptions import InvalidArgument, ServiceUnavailable
 from schemas import Slate, SlateRequest
 
 from roiflow.entry import exit_on_expected
-from roiflow.serving.app import Message, Receive, Send, SlateApp
+from roiflow.errors import ServiceError
+from roiflow.serving.app import Message, Receive, Refused, Send, SlateApp
 from roiflow.serving.service import build_app
 from roiflow.settings import Settings
 
@@ -62,7 +64,13 @@ class AdRanker:
 
         A coroutine, so that the one thread of the slate app answers and logs it.
         """
-        return Slate.model_validate_json(slate_app().answer(request.model_dump_json().encode()))
+        try:
+            answer = slate_app().answer(request.model_dump_json().encode())
+        except Refused as refusal:
+            raise InvalidArgument(str(refusal)) from None
+        except ServiceError as error:
+            raise ServiceUnavailable(str(error)) from None
+        return Slate.model_validate_json(answer)
 
 
 def app() -> Asgi:

@@ -111,8 +111,12 @@ def test_bentoml_serves_it(package: Path, tmp_path: Path) -> None:
         lean = httpx.post(f"{address}/v1/slate", json=body).json()
         through = httpx.post(f"{address}/slate", json={"request": body}).json()
         wrong = httpx.post(f"{address}/v1/slate", json=body | {"user_id": 7})
+        early = body | {"event_time": 4_000_000_000_000_000}
+        refused = httpx.post(f"{address}/slate", json={"request": early})
     finally:
         processes.stop_all(tmp_path)
+    assert refused.status_code == 400
+    assert "event_time is more than 60 s after known_time" in refused.text
     assert lean.keys() == through.keys()
     assert {ad["position"] for ad in lean["ads"]} == {1, 2, 3}
     assert wrong.status_code == 400
