@@ -112,7 +112,10 @@ class Folder:
 
 
 def open_folder(place: str) -> Folder:
-    """Nothing is read yet. Raises SourceError where nothing here reads such a URL."""
+    """Nothing is read yet; without AWS_REGION, Amazon is asked where its bucket is.
+
+    Raises SourceError where nothing here reads such a URL.
+    """
     if not is_url(place):
         root = str(Path(place).absolute())
         return Folder(root, root, fs.LocalFileSystem())
@@ -135,9 +138,12 @@ def open_folder(place: str) -> Folder:
 
 def local_folder(place: str) -> Path:
     """A folder of this machine. Raises SourceError where there is none, or it is elsewhere."""
+    if is_url(place) and not place.startswith("file://"):
+        raise SourceError(
+            f"{place}: this source reads a folder of this machine: copy the files there and let "
+            "ROIFLOW_DATA_FOLDER name it"
+        )
     found = open_folder(place)
-    if not isinstance(found.files, fs.LocalFileSystem):
-        raise SourceError(f"{place}: this source reads a folder of this machine, not a URL")
     found.require()
     return Path(found.root)
 
