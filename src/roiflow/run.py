@@ -34,6 +34,8 @@ from roiflow.params import parse_params
 from roiflow.settings import absolute, without_secrets
 
 PARAMS = Path("params.yaml")
+FINISHED = Path("data/promoted.json")
+"""What the last job that decides leaves in a run's checkout."""
 NEW_CODE = (
     "src/**/*.py", "src/**/*.j2", "dags/**/*.py", "bentos/**/*.py", "monitoring/**/*.yaml"
 )  # fmt: skip
@@ -75,6 +77,11 @@ class Lineage:
 def checkout_of(home: Path, source: str, week: str) -> Path:
     """Where the run of one week lives."""
     return home.absolute() / "runs" / f"{source}-{week}"
+
+
+def is_finished(checkout: Path) -> bool:
+    """Whether the run of a checkout got to a decision."""
+    return (checkout / FINISHED).exists()
 
 
 def prepare(

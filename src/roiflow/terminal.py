@@ -28,7 +28,7 @@ def here() -> tuple[Path, "Settings", "Console"]:
 def finished(checkout: Path) -> Path:
     """A run's checkout. Raises RunError where the run did not get to a decision."""
     from roiflow.errors import RunError
-    from roiflow.weekly.choice import is_finished
+    from roiflow.run import is_finished
 
     if not is_finished(checkout):
         raise RunError(f"{checkout}: no finished run; run the week first, such as roiflow demo")

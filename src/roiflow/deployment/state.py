@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 from roiflow.deployment import placed, processes
 from roiflow.deployment.processes import Running
 from roiflow.registry import CHAMPION, Registry, model_name
+from roiflow.run import is_finished
 from roiflow.settings import Settings
 
 DOORS = (
@@ -197,7 +198,7 @@ def _run(checkout: Path, source: str, week: str) -> Run:
         week=week,
         folder=checkout,
         started=params.stat().st_mtime if params.exists() else 0.0,
-        finished=(data / "promoted.json").exists(),
+        finished=is_finished(checkout),
         verdict=str(decision.get("verdict", "")),
         reason=str(decision.get("reason", "")),
         rule=str(decision.get("rule", "none")),

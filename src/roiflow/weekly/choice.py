@@ -6,17 +6,9 @@ from roiflow.data.sources.protocol import Source
 from roiflow.data.weeks import Week, window_ends
 from roiflow.errors import NothingNew, RunError, UnknownWeek
 from roiflow.params import IngestParams, parse_params
-from roiflow.run import PARAMS, checkout_of, with_run
-
-FINISHED = Path("data") / "promoted.json"
-"""What the last job that decides leaves in a run's checkout."""
+from roiflow.run import PARAMS, checkout_of, is_finished, with_run
 
 SIMULATOR = "simulator"
-
-
-def is_finished(checkout: Path) -> bool:
-    """Whether the run of a checkout got to a decision."""
-    return (checkout / FINISHED).exists()
 
 
 def finished_weeks(home: Path, source: str) -> list[Week]:
