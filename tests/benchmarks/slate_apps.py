@@ -4,33 +4,19 @@ Only those of roiflow also log every slate; `buffered` does so for 64 of them in
 they were answered.
 """
 
-import os
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import bentoml
-import numpy as np
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
-from roiflow.ranking.value import CostShares
-from roiflow.serving.app import Message, Receive, Send, SlateApp, Version
-from roiflow.serving.slates import RequestContexts, Slates
-from roiflow.stream.checks import Limits
+from roiflow.serving.app import Message, Receive, Send
 from roiflow.stream.events import Event
 from roiflow.stream.served_log import EventLog
+from tests.planted_app import SLATES, planted
 
 Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
-LIMITS = Limits(
-    lateness=3_600_000_000, tolerance=1_000_000, message_bytes=65_536, amount=10**15, slate=1_000
-)
-ROW = np.array([[0, 1, 2]])
-HALF = np.full((1, 3), 0.5)
-IDS = np.array([["a", "b", "c"]], object)
-SLATES = Slates(
-    ROW, IDS, HALF, HALF, HALF, HALF, HALF, ROW * 100, ROW[0, :1], np.zeros((1, 1000), np.uint8)
-)
 
 
 class Request(BaseModel):
@@ -78,10 +64,6 @@ def answer(request_id: str) -> Answer:
     )
 
 
-def always(contexts: RequestContexts) -> tuple[Slates, bool]:
-    return SLATES, False
-
-
 class Buffered(EventLog):
     held: tuple[Event, ...] = ()
 
@@ -92,17 +74,12 @@ class Buffered(EventLog):
             self.held = ()
 
 
-def _lean(kind: type[EventLog] = EventLog) -> SlateApp:
-    log, shares = kind(Path(os.environ["SERVED"])), CostShares(0.0, 1.0, 0.0)
-    return SlateApp(always, log, Version("v", "v", "2026-W01", 3), shares, LIMITS)
-
-
 def lean() -> Asgi:
-    return _lean()
+    return planted()
 
 
 def buffered() -> Asgi:
-    return _lean(Buffered)
+    return planted(Buffered)
 
 
 def fastapi() -> FastAPI:
@@ -139,14 +116,14 @@ def bento() -> Any:
 
 
 def mounted() -> Any:
-    ours = _lean()
+    ours = planted()
     ours.start()
     Bare.mount_asgi_app(ours, path="/v1")  # type: ignore[attr-defined]
     return Bare.to_asgi()  # type: ignore[attr-defined]
 
 
 def dispatched() -> Asgi:
-    ours, stack = _lean(), Bare.to_asgi()  # type: ignore[attr-defined]
+    ours, stack = planted(), Bare.to_asgi()  # type: ignore[attr-defined]
     ours.start()
 
     async def dispatch(scope: Message, receive: Receive, send: Send) -> None:

@@ -27,7 +27,7 @@ CLIENTS = 8
 def serve(port: int, folder: Path) -> "subprocess.Popen[bytes]":
     """A real server of the slate app, whose slates are planted."""
     command = (
-        sys.executable, "-m", "uvicorn", "--factory", "tests.benchmarks.slate_apps:lean",
+        sys.executable, "-m", "uvicorn", "--factory", "tests.planted_app:app",
         "--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools",
         "--no-access-log", "--log-level", "warning",
     )  # fmt: skip
@@ -71,11 +71,13 @@ def kill_once(folder: Path, name: str, seconds: float) -> dict[str, list[str]]:
     port = free_port()
     child = serve(port, folder)
     clients = [Client(port, f"{name}-{number}") for number in range(CLIENTS)]
-    for client in clients:
-        client.start()
-    time.sleep(seconds)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    try:
+        for client in clients:
+            client.start()
+        time.sleep(seconds)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
     for client in clients:
         client.join()
     return {request: ads for client in clients for request, ads in client.answered.items()}
@@ -95,6 +97,7 @@ def logged(folder: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(1800)
 def test_what_was_answered_is_in_the_log_whenever_the_server_is_killed(
     tmp_path: Path, full: bool, record: Record
 ) -> None:
