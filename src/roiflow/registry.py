@@ -9,7 +9,6 @@ line. Whoever promotes next finishes what was cut short between the two.
 import fcntl
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from roiflow.errors import RegistryError
 from roiflow.files import read_json, write_directory, write_file
+from roiflow.settings import without_login
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -115,7 +115,7 @@ class Registry:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import ArgumentError, DatabaseError
 
-        place = _without_password(self._uri)
+        place = without_login(self._uri)
         try:
             yield
         except MlflowException as error:
@@ -413,7 +413,3 @@ def _json(line: Promotion) -> str:
 
 def _promotion(line: str) -> Promotion:
     return Promotion(**json.loads(line))
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", uri)

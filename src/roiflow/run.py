@@ -31,7 +31,7 @@ from roiflow.data.weeks import Week
 from roiflow.errors import ParamsError, RoiflowError, RunError, StoppedError
 from roiflow.files import write_directory, write_file
 from roiflow.params import parse_params
-from roiflow.settings import absolute, without_secrets
+from roiflow.settings import absolute, without_logins, without_secrets
 
 PARAMS = Path("params.yaml")
 FINISHED = Path("data/promoted.json")
@@ -294,16 +294,18 @@ def repro(
     """`dvc repro` of exactly these stages; waits up to `patience` seconds for DVC's locks.
 
     `sql` and `data_folder` reach those that read the source (READERS) as ROIFLOW_SQL and
-    ROIFLOW_DATA_FOLDER, in their environment alone.
+    ROIFLOW_DATA_FOLDER, in their environment alone; the others are told no server's login.
     Raises RunError with the stage's own last error line.
     """
     variables = environment(checkout, home)
     source = {} if sql is None else {"ROIFLOW_SQL": sql.get_secret_value()}
     source |= {} if data_folder is None else {"ROIFLOW_DATA_FOLDER": absolute(data_folder)}
-    for reads, some in groupby(stages, key=lambda stage: bool(source) and stage in READERS):
+    readers, others = variables | source, without_logins(variables)
+    apart = readers != others  # or else one call of DVC, which takes seconds, does for all
+    for reads, some in groupby(stages, key=lambda stage: apart and stage in READERS):
         names = list(some)
         command = ["repro", "--single-item", *names]
-        told = variables | source if reads else variables
+        told = readers if reads else others
         _dvc(command, f"stage {' '.join(names)}", checkout, told, show, patience)
 
 

@@ -72,6 +72,24 @@ _SECRET = re.compile(r"ROIFLOW_SQL$|_?AIRFLOW_", re.IGNORECASE)
 """Names of variables with a database's password, and with Airflow's connections and keys."""
 
 
+_LOGIN = re.compile(
+    r"(?:ROIFLOW_(?:MLFLOW_URI|REDIS_URL)|AWS_(?:SECRET_ACCESS_KEY|SESSION_TOKEN)"
+    r"|MLFLOW_TRACKING_(?:PASSWORD|TOKEN))$",
+    re.IGNORECASE,
+)
+"""Names of variables that say where a server or a bucket is and how one is let in."""
+
+
+def without_logins(variables: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a process that reads files and writes files, and asks no server."""
+    return {name: value for name, value in variables.items() if not _LOGIN.match(name)}
+
+
+def without_login(address: str) -> str:
+    """A server's or database's address as it may be shown: no user, no password."""
+    return re.sub(r"(?<=://).*@", "", address)
+
+
 def without_secrets(variables: Mapping[str, str]) -> dict[str, str]:
     """An environment for a process that needs neither the source's database nor Airflow's keys."""
     return {name: value for name, value in variables.items() if not _SECRET.match(name)}

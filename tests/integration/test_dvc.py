@@ -338,6 +338,8 @@ class TestSecrets:
         uri = f"postgresql://shop:{PASSWORD}@127.0.0.1/shop"
         for name in ("ROIFLOW_SQL", "AIRFLOW_CONN_ROIFLOW_SQL", "AIRFLOW__DATABASE__SQL_ALCHEMY"):
             monkeypatch.setenv(name, uri)
+        for name in ("ROIFLOW_REDIS_URL", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, PASSWORD)
         checkout = run.prepare(repository, home, "simulator", "2026-W05")
         (checkout / "environ").touch()
         lines: list[str] = []

@@ -172,7 +172,7 @@ class TestAway:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         line = self.refused(f"http://me:hunter2@127.0.0.1:{port}", tmp_path)
-        assert f"http://me:***@127.0.0.1:{port}" in line
+        assert f"http://127.0.0.1:{port}" in line
         assert "hunter2" not in line
 
     def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ class TestAway:
     def test_a_database_whose_driver_is_not_installed(self, driver: str, tmp_path: Path) -> None:
         line = self.refused(f"{driver}://me:hunter2@127.0.0.1/mlflow", tmp_path)
         assert "hunter2" not in line
-        assert "me:***@127.0.0.1/mlflow" in line
+        assert "127.0.0.1/mlflow" in line
 
 
 @pytest.mark.parametrize("text", ['{"name": "m", "ver', "[]", '{"name": "m"}'])

@@ -35,7 +35,6 @@ class Deployed:
 
     address: str
     arms: tuple[Placed, ...]
-    redis_url: str
 
 
 def deploy(home: Path, bento: Bento, snapshot: Path, redis_url: str | None) -> Deployed:
@@ -137,7 +136,7 @@ def serve(home: Path, arms: Sequence[Placed], redis_url: str) -> Deployed:
     """
     instances = [processes.start([_instance(home, arm, redis_url)], home)[0] for arm in arms]
     address = _point_edge(home, arms, instances)
-    return Deployed(address, tuple(arms), redis_url)
+    return Deployed(address, tuple(arms))
 
 
 def _instance(home: Path, arm: Placed, redis_url: str) -> processes.Server:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from roiflow.deployment import placed, processes
 from roiflow.deployment.processes import Running
 from roiflow.registry import CHAMPION, Registry, model_name
 from roiflow.run import is_finished
-from roiflow.settings import Settings
+from roiflow.settings import Settings, without_login
 
 DOORS = (
     ("Airflow", "airflow-api-server", "/dags/weekly_training", "runs, logs, the form for one more"),
@@ -171,16 +171,11 @@ def _doors(
     for title, name, path, about in DOORS:
         record, runs = records.get(name), name in alive
         if record is None and (elsewhere := named.get(name)):
-            yield Door(title, about, _without_password(elsewhere), page="", runs=True, log="")
+            yield Door(title, about, without_login(elsewhere), page="", runs=True, log="")
         else:
             address, log = (record.address, record.log) if record else ("", "")
             page = f"{address}{path}" if runs and path else ""
             yield Door(title, about, address, page, runs, log)
-
-
-def _without_password(address: str) -> str:
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _runs(folder: Path) -> Iterator[Run]:
