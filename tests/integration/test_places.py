@@ -1,6 +1,7 @@
 """A full disk and a read-only install: real ones, of the kernel's."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,3 +96,30 @@ def test_a_read_only_install_without_a_home_compiles_anew(read_only_install: Pat
         [sys.executable, "-c", code], env=places, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "roiflow.stages.validate {file}/raw {file}/validated {file}/q metrics.json {params}",
+        "roiflow.jobs.report_drift {file}/features {file}/drift.yaml {file}/drift {params}",
+        "roiflow.cli simulate 2026-W01 {file}/world --weeks 1",
+    ],
+)
+def test_every_program_ends_in_one_line(command: str, tmp_path: Path) -> None:
+    """A stage, a job and the command line, told to work below what is a file."""
+    (tmp_path / "file").write_text("x")
+    places = {"file": tmp_path / "file", "params": ROOT / "params.yaml"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command.format(**places).split()],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "ROIFLOW_HOME": str(tmp_path / "home")},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert re.match(r"(NotADirectory|Source)Error: ", last), done.stderr
+    assert str(tmp_path / "file") in last
