@@ -19,7 +19,7 @@ from roiflow.demo.weeks import DAG, WeekDone, run_week
 from roiflow.params import load_params
 from roiflow.progress import Progress, progress
 from roiflow.run import PARAMS
-from roiflow.settings import Settings, absolute
+from roiflow.settings import Settings, absolute, without_login
 from roiflow.stages.ingest import open_source
 from roiflow.weekly.choice import SIMULATOR, ingest_of, named_week, newest_week
 
@@ -128,7 +128,7 @@ def places(settings: Settings, done: list[WeekDone], answered: RequestsDone) -> 
         "weekly report": str(last.checkout / "data/report/report.html"),
         "drift report": str(last.checkout / "data/drift/drift.html"),
         "served log": str(settings.served),
-        "registry": settings.registry_uri,
+        "registry": without_login(settings.registry_uri),
         "promotions": str(settings.home.absolute() / "promotions.jsonl"),
         "end it": "make down",
     }
