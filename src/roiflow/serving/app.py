@@ -275,7 +275,7 @@ class SlateApp:
             ads=shown,
             **({} if degraded else self._evidence(request.request_id, slates)),
         )
-        self._log.write([logged])
+        self._log.write([logged], self._limits.message_bytes)
         answer = SlateAnswer(request.request_id, self._version.policy_version, degraded, ads)
         encoded = self._encode(answer)
         self._metrics.slates.inc()
@@ -310,7 +310,7 @@ class SlateApp:
                 refused.append(RefusedEvent(index, refusal.reason, refusal.fault, refusal.value))
                 self._metrics.refused_events.labels(refusal.reason).inc()
         if taken:
-            self._log.write(taken)
+            self._log.write(taken, self._limits.message_bytes)
         self._metrics.events.inc(len(taken))
         return self._encode(EventsAnswer(len(taken), refused))
 

@@ -92,13 +92,21 @@ class EventLog:
             raise ServiceError(f"{folder}: {error.strerror}; no event log, no serving") from None
         self.check()
 
-    def write(self, events: Sequence[Event]) -> None:
+    def write(self, events: Sequence[Event], longest: int | None = None) -> None:
         """Hand events to the system, in one write: they survive the end of this process.
 
         Raises ServiceError where that fails; the segment is given up then, none of the events
-        counts, and the next call tries a new segment.
+        counts, and the next call tries a new segment. Raises it also where an event is of more
+        than `longest` bytes, which no reader would take; nothing is written then.
         """
-        lines = b"".join(self._encode(event) + b"\n" for event in events)
+        messages = [self._encode(event) for event in events]
+        size = max(map(len, messages), default=0)
+        if longest is not None and size > longest:
+            raise ServiceError(
+                f"an event of {size} bytes is over {longest}, stream.message_kb of params.yaml: "
+                "not logged, not served"
+            )
+        lines = b"".join(message + b"\n" for message in messages)
         segment = self._current()
         try:
             segment.write(lines)

@@ -1,6 +1,7 @@
 """The slate route's contract: what it takes, refuses, answers and logs."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,22 @@ def test_what_the_consumer_would_not_take_is_not_served(
         assert answer.status_code == 200
         taken = take_in(found, Seen(), now=NOW, oldest=0, limits=LIMITS)
         assert (taken.letters, taken.events.num_rows) == ([], 1)
+
+
+def test_a_slate_too_large_for_the_consumer_is_not_served(maker: Planted, tmp_path: Path) -> None:
+    log, version = EventLog(tmp_path), Version("v7", "digest", "2026-W04", 2)
+
+    def answer(longest: int) -> httpx.Response:
+        limits = replace(LIMITS, message_bytes=longest)
+        return post(SlateApp(maker, log, version, SHARES, limits, lambda: NOW), BODY)
+
+    assert answer(2_000).status_code == 200
+    size = len(segments(tmp_path)[0].read_bytes().rstrip(b"\n"))
+    assert answer(size).status_code == 200
+    refused = answer(size - 1)
+    assert refused.status_code == 503
+    assert f"an event of {size} bytes is over {size - 1}, stream.message_kb" in refused.text
+    assert len(slates(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("field", ["request_id", "user_id", "placement", "device"])
