@@ -17,6 +17,8 @@ from typing import Any
 
 from roiflow.errors import RunError
 
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
+
 
 class Descriptor:
     """An open file by its number, of which this is the only owner.
@@ -72,12 +74,15 @@ def _make(path: Path, folder: bool) -> tuple[int, Path]:
     while True:
         aside = _aside(path)
         aside.mkdir() if folder else aside.touch(exist_ok=False)
-        if (descriptor := _hold(aside)) is not None:
+        if (descriptor := _hold(aside, alone=True)) is not None:
             return descriptor, aside
 
 
-def _hold(path: Path) -> int | None:
-    """Lock a file or folder; None where another process holds or removed it."""
+def _hold(path: Path, alone: bool) -> int | None:
+    """Lock a file or folder; None where another process holds or removed it.
+
+    Some network disks know no such locks: then `alone` says whether nobody else can hold it.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -88,6 +93,9 @@ def _hold(path: Path) -> int | None:
             return descriptor
     except (BlockingIOError, FileNotFoundError):
         pass
+    except OSError as error:
+        if alone and error.errno in NO_LOCKS:
+            return descriptor
     os.close(descriptor)
     return None
 
@@ -95,7 +103,7 @@ def _hold(path: Path) -> int | None:
 def sweep(path: Path) -> None:
     """Remove what writers of `path` left beside it when they were killed."""
     for aside in path.parent.glob(f".{_literal(path.name)}.*.part"):
-        if (descriptor := _hold(aside)) is not None:
+        if (descriptor := _hold(aside, alone=False)) is not None:
             _remove(aside)
             os.close(descriptor)
 

@@ -140,3 +140,16 @@ def test_a_full_disk_names_what_was_written(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Input/output"):
         fill(OSError(errno.EIO, os.strerror(errno.EIO)))
     assert only(tmp_path) == []
+
+
+def test_a_disk_without_locks_is_written_and_not_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    (tmp_path / ".data.12345678.part").touch()
+    with write_file(tmp_path / "data") as aside:
+        aside.write_text("whole")
+    assert only(tmp_path) == [".data.12345678.part", "data"]
