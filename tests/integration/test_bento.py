@@ -1,7 +1,9 @@
 """The Bento as bentoml builds it."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -123,3 +125,25 @@ def test_bentoml_serves_it(package: Path, tmp_path: Path) -> None:
     assert "$.user_id" in wrong.json()["error"]
     logged = served_log.read(tmp_path / "served", 0, 1 << 60)["impressions"]
     assert logged.num_rows == 6
+
+
+def test_a_service_without_its_package_ends_in_one_line(tmp_path: Path) -> None:
+    for file in SERVICE.glob("*.py"):
+        shutil.copyfile(file, tmp_path / file.name)
+    (tmp_path / "requirements.txt").write_text(requirements())
+    done = subprocess.run(
+        [sys.executable, "-m", "uvicorn", "--factory", "service:app", "--port", "0"],
+        cwd=tmp_path,
+        env=os.environ
+        | {
+            "PYTHONPATH": str(SERVICE.parents[1] / "src"),
+            "ROIFLOW_REDIS_URL": "redis://127.0.0.1:1/0",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"PackageError: {tmp_path / 'package'}")
