@@ -67,10 +67,10 @@ def answer(request_id: str) -> Answer:
 class Buffered(EventLog):
     held: tuple[Event, ...] = ()
 
-    def write(self, events: Sequence[Event]) -> None:
+    def write(self, events: Sequence[Event], longest: int | None = None) -> None:
         self.held += (*events,)
         if len(self.held) >= 64:
-            super().write(self.held)
+            super().write(self.held, longest)
             self.held = ()
 
 
