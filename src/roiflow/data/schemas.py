@@ -142,3 +142,14 @@ MEANINGS: dict[str, str] = {
     c.CREATED_AT: "when the ad was made, UTC",
 }
 """What a column holds, in words."""
+
+
+def kind_of(type_: pa.DataType) -> str:
+    """What a column of the contract holds: time, flag, whole, decimal or text."""
+    if pa.types.is_timestamp(type_):
+        return "time"
+    if pa.types.is_boolean(type_):
+        return "flag"
+    if pa.types.is_integer(type_):
+        return "whole"
+    return "decimal" if pa.types.is_floating(type_) else "text"

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from roiflow.data.schemas import SCHEMAS, TIME
+from roiflow.data.schemas import SCHEMAS, TIME, kind_of
 from roiflow.errors import SourceError
 
 PANDAS_INDEX = re.compile(r"__index_level_\d+__|")
@@ -34,7 +34,7 @@ def conform(rows: pa.Table, table: str, place: str) -> pa.Table:
 
 def parse(rows: pa.Table, table: str, place: str) -> pa.Table:
     """Rows of texts, as a CSV has them, in the contract's types."""
-    return _in_order(rows, table, place, lambda _, wanted: _PARSERS[_kind(wanted)](wanted))
+    return _in_order(rows, table, place, lambda _, wanted: _PARSERS[kind_of(wanted)](wanted))
 
 
 def _in_order(
@@ -82,7 +82,7 @@ def _one(
     if convert is None:
         raise SourceError(
             f"{place}: column {field.name!r} is of type {rows[field.name].type}, expected "
-            f"{field.type}: write {_RIGHT[_kind(field.type)]}"
+            f"{field.type}: write {_RIGHT[kind_of(field.type)]}"
         )
     try:
         return convert(column)
@@ -90,7 +90,7 @@ def _one(
         row = _first_fault(column, convert)
         raise SourceError(
             f"{place}: row {row + 1}, column {field.name!r}: {_shown(column[row])} "
-            f"({rows[field.name].type}) is not {_RIGHT[_kind(field.type)]}"
+            f"({rows[field.name].type}) is not {_RIGHT[kind_of(field.type)]}"
         ) from None
 
 
@@ -130,21 +130,11 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([one.dictionary_decode() for one in column.chunks], type_.value_type)
 
 
-def _kind(type_: pa.DataType) -> str:
-    if pa.types.is_timestamp(type_):
-        return "time"
-    if pa.types.is_boolean(type_):
-        return "flag"
-    if pa.types.is_integer(type_):
-        return "whole"
-    return "number" if pa.types.is_floating(type_) else "text"
-
-
 _RIGHT = {
     "time": "a time with its zone, to the microsecond, such as 2026-01-19T08:30:00Z",
     "flag": "true or false (or 1 or 0)",
     "whole": "a whole number that fits (of money: micros)",
-    "number": "a number",
+    "decimal": "a number",
     "text": "text in UTF-8",
 }
 """What would be right, in a table or a cell."""
@@ -153,19 +143,19 @@ _RIGHT = {
 def _converter(found: pa.DataType, wanted: pa.DataType) -> Convert | None:
     """How to come from one type to the other without a loss; None where there is no way."""
     types = pa.types
-    if _is_text(found) and _kind(wanted) == "text":
+    if _is_text(found) and kind_of(wanted) == "text":
         return _text
     if found == wanted or types.is_null(found):
         return lambda column: column.cast(wanted)
     whole = types.is_integer(found) or types.is_floating(found)
-    match _kind(wanted):
+    match kind_of(wanted):
         case "time" if types.is_timestamp(found) or types.is_date(found):
             return _time
         case "flag" if whole:
             return lambda column: _flag(_missing(column))
         case "whole" if whole or types.is_decimal(found):
             return lambda column: _missing(column).cast(wanted)
-        case "number" if whole or types.is_decimal(found):
+        case "decimal" if whole or types.is_decimal(found):
             return lambda column: column.cast(wanted)
         case "text" if whole:
             return _text_of_numbers
@@ -243,6 +233,6 @@ _PARSERS: dict[str, Callable[[pa.DataType], Convert]] = {
     "time": lambda _: _parse_time,
     "flag": lambda _: _parse_flag,
     "whole": _parse_number,
-    "number": _parse_number,
+    "decimal": _parse_number,
     "text": lambda _: _text,
 }

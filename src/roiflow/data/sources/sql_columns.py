@@ -11,6 +11,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from roiflow.data.schemas import kind_of
 from roiflow.errors import SourceError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -75,20 +76,9 @@ class Dialect(Protocol):
         ...
 
 
-def wanted_kind(type_: pa.DataType) -> str:
-    """Kind of a column of the contract."""
-    if pa.types.is_timestamp(type_):
-        return "time"
-    if pa.types.is_boolean(type_):
-        return "flag"
-    if pa.types.is_integer(type_):
-        return "whole"
-    return "decimal" if pa.types.is_floating(type_) else "text"
-
-
 def select(dialect: Dialect, column: Column, wanted: pa.DataType) -> str:
     """The expression for a column of the contract. Raises SourceError where the type is wrong."""
-    kind = wanted_kind(wanted)
+    kind = kind_of(wanted)
     if dialect.kind(column) not in _FITTING[kind]:
         raise SourceError(f"column {column.name!r} is of type {column.type}, expected {wanted}")
     return dialect.value(column, kind)
