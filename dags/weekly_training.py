@@ -129,8 +129,8 @@ def serve_week(week: str) -> str | None:
 @task(doc_md="Make the run's checkout from the code and parameters as they are now.")
 def prepare(week: str) -> str:
     """The run's checkout; every later task works in it."""
-    from roiflow.run import prepare as prepare_run
     from roiflow.settings import Settings
+    from roiflow.weekly.run import prepare as prepare_run
 
     source = get_current_context()["params"]["source"]
     with in_one_line():
@@ -140,7 +140,7 @@ def prepare(week: str) -> str:
 @task
 def reproduce(stage: str) -> None:
     """One stage of dvc.yaml; only those that read the source are told where it is."""
-    from roiflow.run import READERS, repro
+    from roiflow.weekly.run import READERS, repro
 
     if stage not in READERS:
         in_run(lambda checkout, home: repro(checkout, home, [stage], print))
@@ -155,7 +155,7 @@ def reproduce(stage: str) -> None:
 @task
 def effect(command: str) -> None:
     """One job."""
-    from roiflow.run import job
+    from roiflow.weekly.run import job
 
     name, *arguments = command.split()
     in_run(lambda checkout, home: job(checkout, home, name, arguments, print))

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from roiflow.features.plan import Plan
-from roiflow.features.redis_store import BATCH_SECONDS, RedisStore
-from roiflow.features.snapshot import load_snapshot
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.online.redis_store import BATCH_SECONDS, RedisStore
+from roiflow.online.snapshot import load_snapshot
 from roiflow.stream.arrivals import Arrivals, DeadLetters
 from roiflow.stream.consumer import Consumer, Pace
 from roiflow.stream.dead_letters import FileDeadLetters

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Read once at the edge: by `stages/`, `jobs/`, `cli.py` and `bentos/` only."""
+    """Read once at the edge: by `stages/`, `jobs/`, `cli/` and `bentos/` only."""
 
     model_config = SettingsConfigDict(env_prefix="ROIFLOW_", extra="ignore")
 

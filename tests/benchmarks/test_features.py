@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roiflow.features.build import build
 from roiflow.features.plan import Plan
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.offline.build import build
 from tests.benchmarks.feature_peers import outputs
 from tests.benchmarks.feature_peers.embedded import PARAMS
 from tests.benchmarks.feature_peers.world import write_world

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from roiflow.data.weeks import MICROS_PER_HOUR
-from roiflow.features.build import ONLINE, build
-from roiflow.features.online import dense
-from roiflow.features.redis_store import RedisStore
 from roiflow.features.rows import Window
-from roiflow.features.snapshot import load_snapshot
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.offline.build import ONLINE, build
+from roiflow.online.redis_store import RedisStore
+from roiflow.online.snapshot import load_snapshot
+from roiflow.online.store import dense
 from tests.benchmarks.feature_peers.embedded import PARAMS
 from tests.benchmarks.feature_peers.world import WEEKS, write_world
 from tests.conftest import Record

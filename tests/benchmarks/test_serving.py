@@ -18,7 +18,7 @@ import pytest
 
 from roiflow.deployment import processes
 from roiflow.deployment.processes import Running, Server, free_port, port_ready
-from roiflow.features.snapshot import load_snapshot
+from roiflow.online.snapshot import load_snapshot
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts
 from tests.conftest import Record

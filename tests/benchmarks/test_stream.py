@@ -23,7 +23,7 @@ import redis
 from redis.client import Pipeline
 
 from roiflow.deployment.processes import free_port
-from roiflow.features.online import FeatureStore
+from roiflow.online.store import FeatureStore
 from roiflow.stream.events import Behaviour
 from roiflow.stream.journal import last_state
 from roiflow.stream.kafka import Outgoing, Sender

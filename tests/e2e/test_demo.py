@@ -16,15 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from roiflow import platform
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.weeks import Week
 from roiflow.demo.weeks import DAG, fault
+from roiflow.deployment import platform
 from roiflow.deployment.airflow import Airflow, RunState
 from roiflow.deployment.processes import Running
 from roiflow.deployment.state import airflow_password
-from roiflow.run import checkout_of
 from roiflow.settings import Settings
+from roiflow.weekly.run import checkout_of
 from tests.artefacts import naming
 from tests.browser import open_browser, press_trigger, wait_for_end
 from tests.clones import clone_tree
@@ -60,7 +60,7 @@ class Place:
 
     def roiflow(self, *arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "roiflow.cli", *arguments],
+            [sys.executable, "-m", "roiflow.cli.main", *arguments],
             cwd=self.clone,
             env=self.environment,
             capture_output=True,
@@ -278,7 +278,7 @@ def test_a_wrong_week_fails_at_once_in_its_own_words(airflow: Airflow) -> None:
 
 def test_an_unset_folder_is_said_before_anything_is_started(place: Place, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "roiflow.cli", "demo", "--source", "files"],
+        [sys.executable, "-m", "roiflow.cli.main", "demo", "--source", "files"],
         cwd=place.clone,
         env=place.environment | {"ROIFLOW_HOME": str(tmp_path)},
         capture_output=True,

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from roiflow.evaluation.closed_loop import LoopResult
-from roiflow.loop_report import lines
+from roiflow.loop.report import lines
+from roiflow.loop.result import LoopResult
 from tests.clones import clone_tree
 from tests.conftest import Record
 from tests.worlds import planted_content
@@ -47,7 +47,7 @@ class Place:
         environment = {key: text for key, text in os.environ.items() if not key.startswith(kept)}
         own = {"ROIFLOW_HOME": str(self.home), "PYTHONPATH": str(self.clone / "src")}
         done = subprocess.run(
-            [sys.executable, "-m", "roiflow.cli", "simulate", "--loop", *arguments],
+            [sys.executable, "-m", "roiflow.cli.main", "simulate", "--loop", *arguments],
             cwd=self.clone,
             env=environment | own | {"COLUMNS": "160"},
             capture_output=True,

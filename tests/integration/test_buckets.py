@@ -11,13 +11,13 @@ import httpx
 import pytest
 import yaml
 
-from roiflow import run
 from roiflow.data import lake
 from roiflow.data.sources.files import Files
 from roiflow.data.sources.protocol import Source
 from roiflow.data.weeks import Week
 from roiflow.errors import SourceError, UnknownWeek
 from roiflow.settings import absolute
+from roiflow.weekly import run
 from tests.brokers import ObjectStore
 from tests.unit.data import worlds
 from tests.unit.data.worlds import FIRST, SECOND

@@ -17,10 +17,10 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from roiflow import run
 from roiflow.data import lake
 from roiflow.errors import ParamsError, RunError, UnknownWeek
 from roiflow.stages.ingest import VOCABULARY
+from roiflow.weekly import run
 from tests.clones import clone_tree
 from tests.unit.data import worlds
 from tests.unit.data.worlds import FIRST, SECOND

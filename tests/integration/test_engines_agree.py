@@ -21,13 +21,13 @@ from roiflow.data.sources.protocol import Source
 from roiflow.data.split import boundaries
 from roiflow.data.validate import RawWindow, validate
 from roiflow.data.weeks import Week
-from roiflow.features.build import Built, build
 from roiflow.features.hashing import hash_ids
 from roiflow.features.plan import Plan
 from roiflow.features.rows import Window, micros
-from roiflow.features.spark import features, spark_session
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.offline.build import Built, build
 from roiflow.params import FeaturesParams
+from roiflow.spark.engine import features, spark_session
 from tests.conftest import Record
 from tests.integration.duckdb_oracle import names, oracle
 from tests.unit.data.worlds import bounds

@@ -7,13 +7,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from roiflow import cli
+from roiflow.calibration.calibrate import calibrate, value_of
+from roiflow.calibration.fidelity import compare, simulated_log
+from roiflow.calibration.public_logs import LOGS, read_log
+from roiflow.cli import main as cli
 from roiflow.data import lake
 from roiflow.data.weeks import Week
 from roiflow.params import load_params
-from roiflow.simulator.calibrate import calibrate, value_of
-from roiflow.simulator.fidelity import compare, simulated_log
-from roiflow.simulator.public_logs import LOGS, read_log
 from roiflow.simulator.source import SimulatorSource
 from tests.conftest import Record
 from tests.worlds import SHIPPED, STEADY, world_params

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from roiflow import features
 from roiflow.data.split import TEST
 from roiflow.evaluation.leaderboard import Score, leaderboard
+from roiflow.features import folder as features
 from roiflow.params import load_params
 from roiflow.stages import build_features, ingest, validate
 from tests.conftest import Record

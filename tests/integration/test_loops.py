@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from roiflow.errors import RunError
-from roiflow.evaluation.closed_loop import LoopResult, WeekOutcome
-from roiflow.loop import Loop, open_loop, run_loops
+from roiflow.loop.result import LoopResult, WeekOutcome
+from roiflow.loop.weeks import Loop, open_loop, run_loops
 from roiflow.settings import Settings
 
 ROOT = Path(__file__).parents[2]

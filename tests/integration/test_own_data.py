@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner, Result
 
-from roiflow import cli
 from roiflow import columns as c
+from roiflow.cli import main as cli
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.files import Files
 from roiflow.data.weeks import Week

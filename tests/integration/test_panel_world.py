@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from roiflow import columns as c
-from roiflow.cli import app
+from roiflow.cli.main import app
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.complete_journey import CompleteJourney
 from roiflow.data.weeks import Week

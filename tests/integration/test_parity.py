@@ -14,14 +14,14 @@ import pytest
 from roiflow.data import lake, served_features
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
-from roiflow.features import parity
-from roiflow.features.faults import HYPOTHESES
-from roiflow.features.online import MemoryStore
-from roiflow.features.snapshot import load_snapshot
 from roiflow.features.spec import specs
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.jobs.check_parity import check
+from roiflow.online import given as parity
+from roiflow.online.snapshot import load_snapshot
+from roiflow.online.store import MemoryStore
 from roiflow.params import CheckParityParams, load_params
+from roiflow.parity.faults import HYPOTHESES
 from roiflow.serving.chooser import ServedChooser
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender

@@ -103,7 +103,7 @@ def test_a_read_only_install_without_a_home_compiles_anew(read_only_install: Pat
     [
         "roiflow.stages.validate {file}/raw {file}/validated {file}/q metrics.json {params}",
         "roiflow.jobs.report_drift {file}/features {file}/drift.yaml {file}/drift {params}",
-        "roiflow.cli simulate 2026-W01 {file}/world --weeks 1",
+        "roiflow.cli.main simulate 2026-W01 {file}/world --weeks 1",
     ],
 )
 def test_every_program_ends_in_one_line(command: str, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 import torch
 import yaml
 
-from roiflow import ranking
 from roiflow.data.weeks import Week
 from roiflow.errors import PackageError, ParityError
-from roiflow.features.snapshot import load_snapshot
+from roiflow.online.snapshot import load_snapshot
+from roiflow.ranking.rosa import RosaRanker
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts
@@ -164,7 +164,7 @@ def test_no_package_where_the_models_differ(
     checkout: Checkout, package: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The scorer of another ranker, one that was never trained.
-    trained = ranking.load(checkout.at("ranker"))
+    trained = RosaRanker.load(checkout.at("ranker"))
     with torch.no_grad():
         for weight in trained.net.parameters():
             weight.mul_(1.01)

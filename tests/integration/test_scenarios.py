@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from roiflow import features as feature_table
 from roiflow.errors import QuarantineLimit
+from roiflow.features import folder as feature_table
 from roiflow.monitoring.drift import Drift, compare, load_watched, summary
 from roiflow.params import load_params
 from roiflow.stages.build_features import main as build_features

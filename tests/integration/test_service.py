@@ -14,8 +14,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from typer.testing import CliRunner
 
-from roiflow import cli
 from roiflow.bundle import Bento, build_bento, find_bento
+from roiflow.cli import main as cli
 from roiflow.deployment import processes, release
 from roiflow.deployment.edge import SALT
 from roiflow.deployment.placed import Placed, current

@@ -18,7 +18,6 @@ import yaml
 from pydantic import SecretStr
 
 from roiflow import columns as c
-from roiflow import run
 from roiflow.data import lake
 from roiflow.data.schemas import SCHEMAS, TIME
 from roiflow.data.sources import sql, sql_clients
@@ -29,6 +28,7 @@ from roiflow.data.validate import RawWindow, validate
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_WEEK, Week
 from roiflow.errors import RunError, SourceError, UnknownWeek
 from roiflow.params import SqlParams, SqlTables
+from roiflow.weekly import run
 from tests.clones import clone_tree
 from tests.databases import TOKEN, Database, free_port, mariadb, postgresql
 from tests.unit.data import worlds

@@ -11,14 +11,14 @@ import pytest
 from numpy.testing import assert_array_equal
 from typer.testing import CliRunner
 
-from roiflow import cli
+from roiflow.cli import main as cli
 from roiflow.data import event_lake
 from roiflow.data.events import new_rows
 from roiflow.data.weeks import MICROS_PER_HOUR
-from roiflow.features.build import Built
-from roiflow.features.online import FeatureStore, MemoryStore
-from roiflow.features.redis_store import RedisStore
-from roiflow.features.snapshot import load_snapshot
+from roiflow.offline.build import Built
+from roiflow.online.redis_store import RedisStore
+from roiflow.online.snapshot import load_snapshot
+from roiflow.online.store import FeatureStore, MemoryStore
 from roiflow.stream.consumer import Consumer, Pace
 from roiflow.stream.events import Event, event_id
 from roiflow.stream.journal import Journal

@@ -28,9 +28,9 @@ from confluent_kafka import TopicPartition
 from roiflow.data import event_lake
 from roiflow.data.events import KINDS
 from roiflow.errors import ServiceError
-from roiflow.features.online import FeatureStore, MemoryStore
-from roiflow.features.snapshot import load_snapshot
 from roiflow.features.spec import COUNTS, ITEM_ENTITIES
+from roiflow.online.snapshot import load_snapshot
+from roiflow.online.store import FeatureStore, MemoryStore
 from roiflow.stream.checks import OVERSIZED
 from roiflow.stream.dead_letters import SHORTENED
 from roiflow.stream.events import Event, Slate

@@ -1,16 +1,16 @@
 """dvc.yaml, params.yaml and roiflow.stages hold together."""
 
 import ast
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from docs.deps import CODE, PIPELINE, closure, code_of, path_of, with_code
 
 from roiflow.params import Params, load_params
-from roiflow.run import READERS
+from roiflow.weekly.run import READERS
 
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -20,22 +20,6 @@ SECTION = {"look": "ingest"}
 """What a stage reads that has no number of its own."""
 HELD = "data/held.json"
 """Read by no stage: that it is another makes `ingest` run."""
-
-PLUMBING = {
-    "roiflow",
-    "roiflow.compiled",
-    "roiflow.entry",
-    "roiflow.errors",
-    "roiflow.files",
-    "roiflow.params",
-    "roiflow.settings",
-    "roiflow.columns",
-    "roiflow.progress",
-    "roiflow.stages",
-    "roiflow.stages.arguments",
-    "roiflow.stages.command",
-}
-"""What says where things are, how they are called and how they fail; it computes nothing."""
 
 
 def paths(stage: dict[str, Any]) -> list[str]:
@@ -51,21 +35,6 @@ def data_deps(stage: dict[str, Any]) -> list[str]:
     return [dep for dep in stage["deps"] if not dep.startswith("src/") and dep != HELD]
 
 
-def source(module: str) -> Path | None:
-    base = ROOT / "src" / Path(*module.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.exists():
-            return path
-    return None
-
-
-@cache
-def parsed(module: str) -> ast.Module:
-    path = source(module)
-    assert path is not None
-    return ast.parse(path.read_text())
-
-
 def main_of(stage: str) -> ast.FunctionDef:
     (main,) = (
         node
@@ -75,55 +44,9 @@ def main_of(stage: str) -> ast.FunctionDef:
     return main
 
 
-def statements(tree: ast.Module, whole: bool) -> Iterator[ast.AST]:
-    """What importing runs; what its functions may run, too, where `whole`."""
-    for node in tree.body:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        if whole or not isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield from ast.walk(node)
-
-
-def imports(module: str, whole: bool) -> Iterator[tuple[str, bool]]:
-    """First-party modules that a module imports, and whether their functions can be called.
-
-    Of a package that is named only to reach one of its modules, just its own import runs.
-    """
-    for node in statements(parsed(module), whole):
-        if isinstance(node, ast.Import):
-            yield from ((one.name, True) for one in node.names if one.name.startswith("roiflow"))
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("roiflow"):
-            assert node.module is not None
-            inner = [f"{node.module}.{one.name}" for one in node.names]
-            yield from ((name, True) for name in inner if source(name))
-            yield node.module, not all(source(name) for name in inner)
-
-
 @cache
-def closure(module: str) -> frozenset[str]:
-    """Every first-party module that a stage can run."""
-    seen: set[tuple[str, bool]] = set()
-    todo = [(module, True)]
-    while todo:
-        name, whole = todo.pop()
-        if (name, whole) in seen or (name, True) in seen:
-            continue
-        seen.add((name, whole))
-        todo.extend(imports(name, whole))
-        parents = (".".join(name.split(".")[:n]) for n in range(1, name.count(".") + 1))
-        todo.extend((parent, False) for parent in parents)
-    return frozenset(name for name, _ in seen)
-
-
-def code_in(path: Path) -> bool:
-    """Whether there is more than a docstring."""
-    body = ast.parse(path.read_text()).body
-    return any(not isinstance(node, ast.Expr) for node in body)
-
-
-def covered(path: Path, deps: list[str]) -> bool:
-    name = path.relative_to(ROOT).as_posix()
-    return any(name == dep or name.startswith(f"{dep}/") for dep in deps)
+def parsed(module: str) -> ast.Module:
+    return ast.parse((ROOT / path_of(module)).read_text())
 
 
 def test_one_stage_is_one_module() -> None:
@@ -174,18 +97,29 @@ class TestStage:
         declared = {param.split(".")[0] for param in STAGES[name]["params"]}
         assert read == declared
 
-    def test_everything_it_imports_is_a_dependency(self, name: str) -> None:
-        deps = STAGES[name]["deps"]
-        needed = [source(module) for module in sorted(closure(f"roiflow.stages.{name}") - PLUMBING)]
-        # The __init__ of a package runs, too, but an empty one does nothing.
-        missing = [path for path in needed if path and not covered(path, deps) and code_in(path)]
-        assert missing == []
+    def test_its_code_is_what_it_imports_no_more_and_no_less(self, name: str) -> None:
+        declared = [dep for dep in STAGES[name]["deps"] if dep.startswith(CODE)]
+        assert declared == code_of(name), "run `python docs/deps.py`"
 
-    def test_every_listed_source_is_there_and_used(self, name: str) -> None:
-        used = [source(module) for module in closure(f"roiflow.stages.{name}")]
-        for dep in (dep for dep in STAGES[name]["deps"] if dep.startswith("src/")):
-            assert (ROOT / dep).exists(), dep
-            assert any(path and covered(path, [dep]) for path in used), f"{dep} is not imported"
+
+TRAINS = ("train_candidates", "train_ranker", "finetune_policy")
+
+
+@pytest.mark.parametrize("room", ["parity", "online", "spark", "offline", "serving", "loop"])
+def test_no_training_stage_depends_on_a_room_that_it_does_not_use(room: str) -> None:
+    for name in TRAINS:
+        assert not [module for module in closure(f"roiflow.stages.{name}") if f".{room}." in module]
+
+
+def test_what_a_function_imports_is_imported() -> None:
+    assert "roiflow.data.sources.kuairand" in closure("roiflow.stages.ingest")
+
+
+def test_the_generator_leaves_all_else_as_it_is() -> None:
+    text = PIPELINE.read_text()
+    assert with_code(text) == text
+    bare = "".join(line for line in text.splitlines(keepends=True) if f"- {CODE}" not in line)
+    assert with_code(bare) == text
 
 
 def test_no_output_has_two_owners() -> None:

@@ -21,6 +21,8 @@ FORMAT = 1
 FILE, TABLES = "selector.json", "tables.npz"
 Kind = Literal["logistic", "xgboost"]
 KINDS: tuple[Kind, ...] = ("logistic", "xgboost")
+CHOICE = "kind"
+"""File of the candidates folder that names the kind that is used."""
 
 
 class Model(Protocol):
@@ -250,3 +252,14 @@ def load_selector(folder: Path) -> Selector:
         raise PackageError(f"{error.filename or folder}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise PackageError(f"{folder}: not a saved selector: {error}") from None
+
+
+def load(folder: Path, kind: Kind | None = None) -> Selector:
+    """The selector that the train_candidates stage chose, or its `kind`.
+
+    The folder may also be that of one selector alone. Raises PackageError, naming the file.
+    """
+    choice = folder / CHOICE
+    if kind is None and choice.is_file():
+        return load_selector(folder / choice.read_text().strip())
+    return load_selector(folder / kind if kind else folder)

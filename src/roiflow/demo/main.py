@@ -9,19 +9,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from roiflow import platform
 from roiflow.data.weeks import Week
 from roiflow.demo.events import EventsDone, events_table, read_so_far, report_events
 from roiflow.demo.requests import RequestsDone, requests_table, send_requests
 from roiflow.demo.tables import headline, results_table, seconds_table
 from roiflow.demo.truth import truth_by_week, truth_table
 from roiflow.demo.weeks import DAG, WeekDone, run_week
+from roiflow.deployment import platform
 from roiflow.params import load_params
 from roiflow.progress import Progress, progress
-from roiflow.run import PARAMS
 from roiflow.settings import Settings, absolute, without_login
 from roiflow.stages.ingest import open_source
 from roiflow.weekly.choice import SIMULATOR, ingest_of, named_week, newest_week
+from roiflow.weekly.run import PARAMS
 
 REQUESTS = 300
 STARTED = 0.1

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from roiflow import platform
+from roiflow.deployment import platform
 from roiflow.deployment.airflow import Airflow, RunState
 from roiflow.errors import RunError, ServiceError
 from roiflow.files import read_json
 from roiflow.progress import Progress
-from roiflow.run import checkout_of
 from roiflow.settings import Settings
+from roiflow.weekly.run import checkout_of
 
 DAG = "weekly_training"
 

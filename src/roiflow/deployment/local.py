@@ -89,7 +89,7 @@ def stream(home: Path, repository: Path, command: str, environment: dict[str, st
     """`roiflow stream consume` or `forward`, as the repository's params.yaml tells it."""
     return Server(
         name=f"stream-{command}",
-        command=(sys.executable, "-m", "roiflow.cli", "stream", command),
+        command=(sys.executable, "-m", "roiflow.cli.main", "stream", command),
         address=str(home / "stream"),
         ready=_holds(home / "stream" / "journal" / "lock") if command == "consume" else _at_once,
         environment=environment | {"ROIFLOW_HOME": str(home)},

@@ -15,10 +15,10 @@ from roiflow.deployment.placed import STATE, Placed, current, remember
 from roiflow.deployment.processes import Running
 from roiflow.errors import ServiceError
 from roiflow.features.plan import Plan
-from roiflow.features.redis_store import BATCH_SECONDS, RedisStore
-from roiflow.features.snapshot import SNAPSHOT, load_snapshot
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.files import write_directory, write_file
+from roiflow.online.redis_store import BATCH_SECONDS, RedisStore
+from roiflow.online.snapshot import SNAPSHOT, load_snapshot
 from roiflow.serving.package import PLAN, VOCABULARY, Package
 from roiflow.serving.service import namespace
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roiflow import candidates
+from roiflow.candidates import selector as candidates
 from roiflow.data.split import TEST
 from roiflow.evaluation.ranking import auc_influence
 from roiflow.evaluation.statistics import cluster_sums, percentile_interval, resampled_totals

@@ -22,8 +22,8 @@ from roiflow.evaluation.slates import (
 )
 from roiflow.features.table import AD_ATTRIBUTES, Features, Flags, Floats, Longs
 from roiflow.params import EvaluateParams
-from roiflow.policy import SlatePolicy
 from roiflow.policy.candidate_sets import CandidateSets, Engine, Selector, score_requests
+from roiflow.policy.network import SlatePolicy
 from roiflow.policy.plackett_luce import sample
 from roiflow.ranking.protocol import Ranker
 from roiflow.ranking.value import CostShares

@@ -12,9 +12,9 @@ from roiflow.jobs.promote import PROMOTED, write_promoted
 from roiflow.jobs.register import decision_tags, read_decision
 from roiflow.params import load_params
 from roiflow.registry import CHALLENGER, CHAMPION, Registered, Registry, model_name, read_digest
-from roiflow.run import checkout_of
 from roiflow.settings import Settings
 from roiflow.stages.command import run
+from roiflow.weekly.run import checkout_of
 
 
 def main(source: str, version: int, who: str, why: str) -> None:

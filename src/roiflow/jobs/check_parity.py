@@ -15,18 +15,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from roiflow import columns as c
-from roiflow import features as feature_store
 from roiflow.data import served_features
 from roiflow.data.events import FEATURES
 from roiflow.data.weeks import Week
 from roiflow.errors import RoiflowError
 from roiflow.evaluation.gate import NOT_SERVED
 from roiflow.features import engine as counters
-from roiflow.features.build import VOCABULARY
-from roiflow.features.faults import explain
-from roiflow.features.findings import by_feature, corrupt, plain, sampled, unequal
+from roiflow.features import folder as feature_store
 from roiflow.features.plan import Plan
-from roiflow.features.replay import (
+from roiflow.features.rows import Window, micros
+from roiflow.features.vocabulary import Vocabulary
+from roiflow.files import write_file
+from roiflow.offline.build import VOCABULARY
+from roiflow.params import CheckParityParams, IngestParams, load_params
+from roiflow.parity.faults import explain
+from roiflow.parity.findings import by_feature, corrupt, plain, sampled, unequal
+from roiflow.parity.replay import (
     Content,
     Setting,
     Slates,
@@ -34,18 +38,14 @@ from roiflow.features.replay import (
     replay,
     with_later_users,
 )
-from roiflow.features.rows import Window, micros
-from roiflow.features.vocabulary import Vocabulary
-from roiflow.files import write_file
-from roiflow.params import CheckParityParams, IngestParams, load_params
 from roiflow.progress import Progress, progress
 from roiflow.registry import Registry, model_name, package_folder, read_digest
-from roiflow.run import checkout_of
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import vector_shape
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
+from roiflow.weekly.run import checkout_of
 
 _VERSION = re.compile(r"[0-9a-f]{12}")
 

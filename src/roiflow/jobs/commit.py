@@ -7,9 +7,9 @@ from typing import Annotated
 
 from roiflow.files import write_file
 from roiflow.params import load_params
-from roiflow.run import Lineage, commit
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
+from roiflow.weekly.run import Lineage, commit
 
 
 def main(

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from roiflow import features as feature_store
 from roiflow.errors import GateError
 from roiflow.evaluation.gate import Decision, Override, check_distinct, decide
 from roiflow.evaluation.replay import compare
 from roiflow.evaluation.weekly import DRAWS, test_slates
+from roiflow.features import folder as feature_store
 from roiflow.features.engine import open_engine
 from roiflow.files import write_file
 from roiflow.params import Params

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from roiflow.run import prepare
 from roiflow.settings import Settings
 from roiflow.stages.command import run
+from roiflow.weekly.run import prepare
 
 
 def main(source: str, week: str) -> None:

@@ -7,9 +7,9 @@ from roiflow.errors import GateError
 from roiflow.jobs.decide import digest_of
 from roiflow.jobs.gate import DECISION
 from roiflow.registry import Registered, Registry, model_name, read_digest
-from roiflow.run import fetch, job, recreate, remove
 from roiflow.settings import Settings
 from roiflow.stages.command import run
+from roiflow.weekly.run import fetch, job, recreate, remove
 
 INPUTS = ("data/features", "data/evaluation", "data/package")
 """What the gate reads of a run."""

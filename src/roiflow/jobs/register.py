@@ -14,10 +14,10 @@ from roiflow.errors import RegistryError
 from roiflow.files import read_json, write_file
 from roiflow.jobs.decide import NONE
 from roiflow.registry import CHALLENGER, Evidence, Registry, flatten, model_name, read_digest
-from roiflow.run import Lineage
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
+from roiflow.weekly.run import Lineage
 
 
 def main(

@@ -10,10 +10,10 @@ from roiflow.evaluation.gate import PRIMARY
 from roiflow.evaluation.report import MODEL_BASED, PastWeek, write_report
 from roiflow.files import read_json
 from roiflow.jobs.gate import PARITY
-from roiflow.run import Lineage
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
+from roiflow.weekly.run import Lineage
 
 
 def main(

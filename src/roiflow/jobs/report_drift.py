@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from roiflow import features as feature_table
 from roiflow.data.weeks import Week
+from roiflow.features import folder as feature_table
 from roiflow.files import read_json
 from roiflow.monitoring.drift import (
     compare,

@@ -5,7 +5,7 @@ from pathlib import Path
 from roiflow.data import served_features
 from roiflow.data.weeks import Week
 from roiflow.errors import SourceError
-from roiflow.features.snapshot import load_snapshot
+from roiflow.online.snapshot import load_snapshot
 from roiflow.params import load_params
 from roiflow.progress import progress
 from roiflow.serving.chooser import ServedChooser

@@ -28,7 +28,7 @@ from msgspec import Meta
 
 from roiflow.data.ids import has_control, is_name
 from roiflow.errors import RoiflowError, ServiceError
-from roiflow.features import parity
+from roiflow.online import given as parity
 from roiflow.ranking.value import CostShares
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.stream import checks

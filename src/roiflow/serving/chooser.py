@@ -10,8 +10,8 @@ from roiflow.data.served_features import SERVED
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import Week
 from roiflow.errors import ContractError
-from roiflow.features import parity
-from roiflow.features.online import OnlineStore
+from roiflow.online import given as parity
+from roiflow.online.store import OnlineStore
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.simulator.noise import Floats

@@ -27,11 +27,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from roiflow import columns as c
-from roiflow import policy
 from roiflow.errors import PackageError
 from roiflow.features.table import AD_ATTRIBUTES, Catalogue, Ints, Longs, Statistics
 from roiflow.files import write_directory
 from roiflow.policy import network
+from roiflow.policy import network as policy
 from roiflow.ranking.value import CostShares
 from roiflow.stream.checks import Limits
 

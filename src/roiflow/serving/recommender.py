@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from roiflow import candidates
+from roiflow.candidates import selector as candidates
 from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.errors import PackageError
-from roiflow.features import online, parity
-from roiflow.features.layout import UserStates
-from roiflow.features.online import AdStates, MemoryStore, OnlineStore
-from roiflow.features.parity import Bytes
 from roiflow.features.plan import CONTEXT_PLACEMENT, Plan, context
 from roiflow.features.table import Flags, Floats, Ints, Longs, Requests, Singles
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.online import given as parity
+from roiflow.online import store as online
+from roiflow.online.given import Bytes
+from roiflow.online.layout import UserStates
+from roiflow.online.store import AdStates, MemoryStore, OnlineStore
 from roiflow.policy import plackett_luce
 from roiflow.policy.candidate_sets import CandidateSets
 from roiflow.ranking import serving_form

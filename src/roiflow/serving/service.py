@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from roiflow.errors import ServiceError
-from roiflow.features.online import FeatureStore, OnlineStore, Value, Values, Writes
-from roiflow.features.redis_store import RedisValues
+from roiflow.online.redis_store import RedisValues
+from roiflow.online.store import FeatureStore, OnlineStore, Value, Values, Writes
 from roiflow.serving.app import SlateApp, Version
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender

@@ -6,8 +6,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from roiflow.features.parity import Bytes
 from roiflow.features.table import Floats, Longs
+from roiflow.online.given import Bytes
 
 
 @dataclass(frozen=True)

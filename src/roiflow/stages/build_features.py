@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from roiflow.features.build import build
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.files import write_directory
+from roiflow.offline.build import build
 from roiflow.params import load_params
 from roiflow.progress import progress
 from roiflow.stages.arguments import Written

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from roiflow import candidates as preselection
-from roiflow import features as feature_store
-from roiflow import policy as slate_policy
-from roiflow import ranking
+from roiflow.candidates import selector as preselection
 from roiflow.evaluation.weekly import Evaluation, evaluate_week
+from roiflow.features import folder as feature_store
 from roiflow.features.engine import open_engine
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
+from roiflow.policy import network as slate_policy
 from roiflow.progress import progress
+from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.value import CostShares
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -38,7 +38,7 @@ def main(
             feature_store.read(features),
             open_engine(features),
             preselection.load(candidates),
-            ranking.load(ranker),
+            RosaRanker.load(ranker),
             {kind: preselection.load(candidates, kind) for kind in preselection.KINDS},
             slate_policy.load(policy),
             CostShares(**json.loads((ranker / "cost_shares.json").read_text())),

@@ -7,26 +7,25 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from roiflow import candidates as preselection
-from roiflow import features as feature_store
-from roiflow import policy as slate_policy
-from roiflow import ranking
+from roiflow.candidates import selector as preselection
 from roiflow.data.split import TEST
 from roiflow.errors import ParityError
 from roiflow.features import engine as counters
+from roiflow.features import folder as feature_store
 from roiflow.features.table import Catalogue, Features, Requests
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.files import write_file
 from roiflow.params import Params, load_params
-from roiflow.policy import SlatePolicy
+from roiflow.policy import network as slate_policy
 from roiflow.policy.candidate_sets import first_rows, top_requests
+from roiflow.policy.network import SlatePolicy
 from roiflow.progress import progress
 from roiflow.ranking.onnx import export as to_onnx
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.value import load_cost_shares
 from roiflow.serving import package as packages
+from roiflow.serving.exported import compare, latency_ms, served
 from roiflow.serving.package import Description, Package
-from roiflow.serving.parity import compare, latency_ms, served
 from roiflow.serving.recommender import Models
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -49,7 +48,7 @@ def main(
     """
     config = load_params(params)
     table = feature_store.read(features)
-    model, slates = ranking.load(ranker), slate_policy.load(policy)
+    model, slates = RosaRanker.load(ranker), slate_policy.load(policy)
     with progress("export") as show, TemporaryDirectory() as aside:
         show(0.0, "to ONNX")
         encoder, scorer = to_onnx(model)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from roiflow import candidates as preselection
-from roiflow import features as feature_store
-from roiflow import ranking
+from roiflow.candidates import selector as preselection
 from roiflow.data.split import TEST
+from roiflow.features import folder as feature_store
 from roiflow.features.engine import open_engine
 from roiflow.features.table import Features, Longs
 from roiflow.files import write_directory, write_file
@@ -21,6 +20,7 @@ from roiflow.params import load_params
 from roiflow.policy.candidate_sets import first_rows, score_requests
 from roiflow.policy.finetune import Finetuned, Point, finetune, forget
 from roiflow.progress import progress
+from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.value import load_cost_shares
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -45,7 +45,7 @@ def main(
             table,
             open_engine(features),
             preselection.load(candidates),
-            ranking.load(ranker),
+            RosaRanker.load(ranker),
             load_cost_shares(ranker),
             rows=rows,
             k=config.train_candidates.top_k,

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from roiflow import candidates as preselection
-from roiflow import features as feature_store
+from roiflow.candidates import selector as preselection
+from roiflow.features import folder as feature_store
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
 from roiflow.progress import progress

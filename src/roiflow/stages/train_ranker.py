@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from roiflow import features as feature_store
 from roiflow.data.split import TRAIN
+from roiflow.features import folder as feature_store
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
 from roiflow.progress import progress

@@ -6,7 +6,7 @@ from roiflow.data.sources.protocol import Source
 from roiflow.data.weeks import Week, window_ends
 from roiflow.errors import NothingNew, RunError, UnknownWeek
 from roiflow.params import IngestParams, parse_params
-from roiflow.run import PARAMS, checkout_of, is_finished, with_run
+from roiflow.weekly.run import PARAMS, checkout_of, is_finished, with_run
 
 SIMULATOR = "simulator"
 

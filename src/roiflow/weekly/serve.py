@@ -7,8 +7,8 @@ from roiflow.data import served_features
 from roiflow.data.weeks import Week
 from roiflow.files import read_json
 from roiflow.registry import package_folder
-from roiflow.run import FINISHED, Show, checkout_of, is_finished, job
 from roiflow.weekly.choice import SIMULATOR
+from roiflow.weekly.run import FINISHED, Show, checkout_of, is_finished, job
 
 ONLINE = "data/features/online"
 

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from roiflow.features.build import build
 from roiflow.features.plan import Plan
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.offline.build import build
 from roiflow.params import FeaturesParams
 
 PARAMS = FeaturesParams(

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from roiflow.features.plan import Plan
-from roiflow.features.spark import features, spark_session
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.spark.engine import features, spark_session
 from tests.benchmarks.feature_peers.world import WEEKS
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roiflow import candidates
+from roiflow.candidates import selector as candidates
 from roiflow.candidates.design import MAX_CODES, Design
 from roiflow.candidates.selector import RevenueModel, Selector, fit_revenue, narrow
 from roiflow.data.split import TEST, TRAIN

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from roiflow import candidates
-from roiflow.candidates import Selector
+from roiflow.candidates import selector as candidates
+from roiflow.candidates.selector import Selector
 from roiflow.data.split import VALIDATION
 from roiflow.evaluation.weekly import Evaluation, evaluate_week
-from roiflow.features import read
 from roiflow.features.engine import Engine, open_engine
+from roiflow.features.folder import read
 from roiflow.features.table import Features
 from roiflow.params import EvaluateParams, load_params
-from roiflow.policy import SlatePolicy, network
+from roiflow.policy import network as policy_network
 from roiflow.policy.candidate_sets import first_rows, score_requests
+from roiflow.policy.network import SlatePolicy
 from tests.unit.serving.packages import ROOT, SHARES, SLATE, TOP_K, TinyWorld
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -56,14 +57,14 @@ def evaluated_week(world: TinyWorld, params: EvaluateParams = EVALUATE) -> Evalu
     )
     rows = first_rows(features, features.rows(VALIDATION))
     training = score_requests(features, engine, logistic, logistic, SHARES, rows=rows, k=TOP_K)
-    policy = network.start(
+    policy = policy_network.start(
         training,
         slate_size=SLATE,
         top_k=TOP_K,
         cost_weight=1.0,
         temperature=2.0,
         residual_bound=1.0,
-        network=network.Network.start(4, np.random.default_rng(1)),
+        network=policy_network.Network.start(4, np.random.default_rng(1)),
     )
     result = evaluate_week(
         features, engine, logistic, logistic, {"xgboost": xgboost}, policy, SHARES, params

@@ -12,14 +12,14 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from roiflow.errors import ContractError, ServiceError
-from roiflow.features.build import Built
 from roiflow.features.kernels import LARGEST_SUM
-from roiflow.features.online import LAYOUT_KEY, FeatureStore, Value, Values, Writes, dense
 from roiflow.features.plan import Plan
-from roiflow.features.snapshot import load_snapshot
 from roiflow.features.spec import ITEM_ENTITIES
 from roiflow.features.table import Ints, Longs, Singles
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.offline.build import Built
+from roiflow.online.snapshot import load_snapshot
+from roiflow.online.store import LAYOUT_KEY, FeatureStore, Value, Values, Writes, dense
 from tests.unit.features.world import (
     DAY,
     FIRST,

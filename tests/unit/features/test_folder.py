@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-import roiflow.features
 from roiflow.errors import ContractError
 from roiflow.features.engine import open_engine
+from roiflow.features.folder import read
 from roiflow.features.table import Features
 from roiflow.features.vocabulary import Vocabulary
 from tests.unit.features.world import random_world
@@ -30,7 +30,7 @@ def assert_same(one: object, other: object) -> None:
 
 def test_what_is_written_is_read(folder: Path, tmp_path: Path) -> None:
     built = random_world(1).built(tmp_path)
-    found: Features = roiflow.features.read(folder)
+    found: Features = read(folder)
     for name in ("events", "impressions", "statistics"):
         assert_same(getattr(found, name), getattr(built.features, name))
     assert_same(found, built.features)
@@ -40,7 +40,7 @@ def test_what_is_written_is_read(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_engine_of_the_folder_counts_as_the_built_one(folder: Path) -> None:
-    features, engine = roiflow.features.read(folder), open_engine(folder)
+    features, engine = read(folder), open_engine(folder)
     rows = np.flatnonzero(features.impressions.position == 1)
     week = np.searchsorted(
         [0, *np.unique(features.impressions.event_time)], features.impressions.event_time[rows]
@@ -55,7 +55,7 @@ def test_the_engine_of_the_folder_counts_as_the_built_one(folder: Path) -> None:
 
 
 def test_features_are_memory_mapped_and_read_only(folder: Path) -> None:
-    dense = roiflow.features.read(folder).impressions.dense
+    dense = read(folder).impressions.dense
     assert not dense.flags.writeable
     assert not dense.flags.owndata
 
@@ -65,10 +65,10 @@ def test_a_missing_or_corrupt_array_is_named(folder: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:20])
     with pytest.raises(ContractError, match=str(path)):
-        roiflow.features.read(folder)
+        read(folder)
     path.unlink()
     with pytest.raises(ContractError, match=str(path)):
-        roiflow.features.read(folder)
+        read(folder)
     path.write_bytes(content)
     with pytest.raises(ContractError, match="no such"):
-        roiflow.features.read(folder / "no such")
+        read(folder / "no such")

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-import roiflow.features
 from roiflow.errors import ContractError
+from roiflow.features.folder import read
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.stages.build_features import main
 from tests.unit.features.world import LAST, random_world
@@ -31,7 +31,7 @@ def test_the_same_weeks_give_the_same_bytes(tmp_path: Path, raw: Path) -> None:
     for name in ("one", "other"):
         main(raw, validated, tmp_path / name, PARAMS)
     assert digests(tmp_path / "one") == digests(tmp_path / "other")
-    assert roiflow.features.read(tmp_path / "one").impressions.user.size == 80
+    assert read(tmp_path / "one").impressions.user.size == 80
 
 
 def test_a_failure_leaves_the_earlier_features(tmp_path: Path, raw: Path) -> None:

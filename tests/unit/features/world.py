@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 
 from roiflow.data.schemas import CLICKS, SCHEMAS
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
-from roiflow.features.build import Built, build
 from roiflow.features.plan import Plan
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.offline.build import Built, build
 from roiflow.params import FeaturesParams
 
 FIRST, LAST = Week.parse("2026-W02"), Week.parse("2026-W04")

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roiflow import policy
 from roiflow.errors import PackageError
 from roiflow.policy import network, plackett_luce
+from roiflow.policy import network as policy
 from roiflow.policy.candidate_sets import CandidateSets
 from roiflow.policy.environment import slate_rewards
 from roiflow.policy.network import Network, SlatePolicy

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roiflow import candidates, ranking
+from roiflow.candidates import selector as candidates
 from roiflow.data.split import TEST, TRAIN
 from roiflow.errors import PackageError
 from roiflow.features.table import Features
@@ -48,7 +48,7 @@ LOAD: dict[str, Callable[[Path], Ranker]] = {
     "xgboost": candidates.load,
     "sasrec": SasRecRanker.load,
     "din": DinRanker.load,
-    "rosa": ranking.load,
+    "rosa": RosaRanker.load,
 }
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from roiflow.features.online import MemoryStore
-from roiflow.features.snapshot import load_snapshot
+from roiflow.online.snapshot import load_snapshot
+from roiflow.online.store import MemoryStore
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from tests.unit.serving.packages import TinyWorld, tiny_world, write_package

@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from roiflow import candidates
+from roiflow.candidates import selector as candidates
 from roiflow.data import lake
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
-from roiflow.features.build import Built, build
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.offline.build import Built, build
 from roiflow.params import FeaturesParams, SimulatorParams, load_params
 from roiflow.policy import network
 from roiflow.policy.candidate_sets import CandidateSets

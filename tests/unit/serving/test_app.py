@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from roiflow.features.parity import hashes, sampled
+from roiflow.online.given import hashes, sampled
 from roiflow.ranking.value import CostShares
 from roiflow.serving.app import MAX_SLATE_BYTES, SlateApp, Version
 from roiflow.serving.slates import RequestContexts, Slates

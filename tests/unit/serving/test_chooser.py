@@ -10,10 +10,11 @@ from roiflow.data import served_features
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError
 from roiflow.evaluation.replay import replay
-from roiflow.features import parity, read
 from roiflow.features.engine import open_engine
-from roiflow.features.snapshot import load_snapshot
+from roiflow.features.folder import read
 from roiflow.jobs.simulate_week import simulate
+from roiflow.online import given as parity
+from roiflow.online.snapshot import load_snapshot
 from roiflow.policy.candidate_sets import columns_of
 from roiflow.policy.plackett_luce import conditional_propensities
 from roiflow.serving.chooser import ServedChooser

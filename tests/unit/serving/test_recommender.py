@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.errors import PackageError
-from roiflow.features.online import MemoryStore
+from roiflow.online.store import MemoryStore
 from roiflow.policy import plackett_luce
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Models, Recommender
@@ -292,7 +292,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 import numpy as np
 import roiflow.serving.service
-from roiflow.features.snapshot import load_snapshot
+from roiflow.online.snapshot import load_snapshot
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from roiflow.errors import PackageError, ServiceError
-from roiflow.features.online import FeatureStore, MemoryValues, Value, Writes
-from roiflow.features.snapshot import load_snapshot
+from roiflow.online.snapshot import load_snapshot
+from roiflow.online.store import FeatureStore, MemoryValues, Value, Writes
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.service import Breaker, OnlineSlates, build_app, namespace

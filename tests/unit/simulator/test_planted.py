@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from roiflow.cli import app
+from roiflow.cli.main import app
 from roiflow.data.weeks import Week
 from roiflow.errors import SourceError
 from roiflow.params import SimulatorParams, load_params

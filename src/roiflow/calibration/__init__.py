@@ -1,0 +1,1 @@
+"""How like a real log the ad world is, and the world fitted to one."""

@@ -1,0 +1,172 @@
+"""`roiflow features`: the declared features, and what was served replayed against the lake."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from roiflow.cli.terminal import finished, here
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+features = typer.Typer(
+    name="features",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""
+The features: what they are, and whether serving saw what training sees.
+
+    roiflow features list
+
+    roiflow features replay --week 2017-W21
+
+    roiflow features spark --week 2017-W21 features-2017-W21
+""",
+)
+
+USED = "pre-selection, ranker, policy"
+"""All dense features go the same way."""
+
+
+@features.command("list")
+def list_command() -> None:
+    """Every dense feature of params.yaml: meaning, rows, window, default, unit, owner, use."""
+    from rich.table import Table
+
+    from roiflow.features.spec import WINDOWS, specs
+    from roiflow.params import load_params
+
+    repository, _, console = here()
+    params = load_params(repository / "params.yaml")
+    hours = params.build_features.windows_hours
+    found = specs(hours)
+    owners = ", ".join(sorted({spec.owner for spec in found}))
+    table = Table(title=f"{len(found)} dense features, {found[0].type}")
+    table.caption = f"Owner: {owners}. Used in: {USED}."
+    table.add_column("feature", no_wrap=True)
+    for name in ("meaning", "rows", "window", "default", "unit"):
+        table.add_column(name, no_wrap=name == "window")
+    for spec in found:
+        window = WINDOWS[spec.window_hours] if spec.window_hours else "-"
+        table.add_row(spec.name, spec.meaning, spec.rows, window, spec.default, spec.unit)
+    console.print(table)
+
+
+@features.command("replay")
+def replay_command(
+    week: Annotated[str, typer.Option(help="A served week with a finished run: 2017-W21.")],
+    source: Annotated[str, typer.Option(help="simulator, stream, ...")] = "simulator",
+) -> None:
+    """Compute again what serving was given in a week, and say where it differs.
+
+    roiflow features replay --week 2017-W21
+    """
+    from roiflow.jobs.gate import PARITY
+    from roiflow.weekly.run import checkout_of, job
+
+    _, settings, console = here()
+    checkout = finished(checkout_of(settings.home, source, week))
+    arguments = ["data/validated", "params.yaml", str(PARITY)]
+    with console.status(f"replay of {source} {week}"):
+        job(checkout, settings.home, "check_parity", arguments, lambda _: None)
+    report: dict[str, Any] = json.loads((checkout / PARITY).read_text())
+    for one in report["packages"]:
+        if "cannot" not in one:
+            console.print(package_table(one))
+            if one["features"]:
+                console.print(features_table(one))
+    console.print(f"{report['verdict']}: {report['reason'] or report['summary']}", highlight=False)
+    console.print(checkout / PARITY, soft_wrap=True, highlight=False)
+
+
+@features.command("spark")
+def spark_command(
+    week: Annotated[str, typer.Option(help="A week with a finished run: 2017-W21.")],
+    out: Annotated[Path, typer.Argument(help="A new folder for the Parquet files.")],
+    source: Annotated[str, typer.Option(help="simulator, complete_journey, ...")] = "simulator",
+) -> None:
+    """Compute a run's features on Apache Spark: a row per impression, equal to the engine's.
+
+    `ROIFLOW_SPARK` names a cluster; the default is every core of this machine.
+
+        roiflow features spark --week 2017-W21 features-2017-W21
+    """
+    from roiflow.features.engine import PLAN
+    from roiflow.features.plan import Plan
+    from roiflow.features.rows import Window
+    from roiflow.features.vocabulary import Vocabulary
+    from roiflow.offline.build import VOCABULARY
+    from roiflow.spark.engine import features as on_spark
+    from roiflow.spark.engine import spark_session
+    from roiflow.weekly.run import checkout_of
+
+    _, settings, console = here()
+    data = finished(checkout_of(settings.home, source, week)) / "data"
+    window = Window(data / "validated")
+    plan = Plan.read(data / "features" / PLAN)
+    vocabulary = Vocabulary.read(data / "features" / VOCABULARY)
+    with console.status(f"{source} {week} on {settings.spark}"):
+        session = spark_session(settings.spark)
+        try:
+            table = on_spark(session, window.folder, window.weeks, plan, vocabulary)
+            table.write.parquet(str(out.absolute()))
+        finally:
+            session.stop()
+    console.print(out.absolute(), soft_wrap=True, highlight=False)
+
+
+COUNTS = {
+    "compared": "slates compared",
+    "different": "that differ",
+    "sampled": "kept whole",
+    "not_final": "with open item counters",
+    "ahead": "whose store was ahead of the request",
+    "degraded": "degraded",
+    "not_kept": "not kept",
+}
+
+
+def package_table(one: dict[str, Any]) -> "Table":
+    """Slates of one package, and the fault that explains what differs."""
+    from rich.table import Table
+
+    table = Table(title=f"Slates served by {one['policy_version']}", show_header=False)
+    for name, words in COUNTS.items():
+        table.add_row(words, f"{one[name]:,}")
+    table.add_row("stale: training sees otherwise", f"{100 * one['stale_share']:.2f} %")
+    if fault := one["fault"]:
+        size = (
+            f": {fault['size']}, explains {100 * fault['explains']:.0f} %" if fault["size"] else ""
+        )
+        table.add_row("fault", f"{fault['name']}{size}")
+    return table
+
+
+def features_table(one: dict[str, Any]) -> "Table":
+    """Features that differ, each with its largest difference."""
+    from rich.table import Table
+
+    table = Table(title="Features that differ, of the slates kept whole")
+    for name in ("feature", "slates", "rows", "largest", "request", "ad", "served", "recomputed"):
+        table.add_column(name, justify="left" if name in {"feature", "request", "ad"} else "right")
+    for feature in one["features"]:
+        worst = feature["examples"][0]
+        table.add_row(
+            feature["feature"],
+            f"{feature['slates']:,}",
+            f"{feature['rows']:,}",
+            number(feature["largest"]),
+            worst["request_id"],
+            worst["ad_id"] or "-",
+            number(worst["served"]),
+            number(worst["expected"]),
+        )
+    return table
+
+
+def number(value: float | str) -> str:
+    """Six digits; what is no number stays as it is."""
+    return value if isinstance(value, str) else f"{value:.6g}"

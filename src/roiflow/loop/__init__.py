@@ -1,0 +1,1 @@
+"""The closed loop of the simulated world, and what it came to."""

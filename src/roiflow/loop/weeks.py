@@ -1,0 +1,344 @@
+"""The closed loop of the simulated world: the whole pipeline, then the champion serves, every week.
+
+A week is one run of the stages of dvc.yaml and of the jobs that decide, register and promote; the
+champion then fills the next week's slates, whose log is what the next run learns from. Building,
+deploying and reporting, which change nothing of that, are left out.
+
+A week's truths compare like with like: the policy that served week W came out of the run of week
+W - 1, and so did the baselines, from the same training rows. Their features are as known in W.
+"""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from roiflow import columns as c
+from roiflow.candidates import selector as candidates
+from roiflow.data.weeks import Week
+from roiflow.errors import RunError
+from roiflow.features import folder as features
+from roiflow.features.engine import open_engine
+from roiflow.features.vocabulary import Vocabulary
+from roiflow.loop.ranker_chooser import KnownWeek, RankerChooser
+from roiflow.loop.result import SERVED, LoopResult, WeekOutcome
+from roiflow.params import Params, load_params, parse_params
+from roiflow.ranking.baselines import popularity
+from roiflow.ranking.baselines.sasrec import SasRecRanker
+from roiflow.ranking.protocol import Ranker
+from roiflow.ranking.train import fit
+from roiflow.ranking.value import load_cost_shares
+from roiflow.registry import CHAMPION, Registry, flatten, model_name
+from roiflow.settings import Settings
+from roiflow.simulator.policies import Oracle, logging_policy, random_policy
+from roiflow.simulator.run import SlateChooser
+from roiflow.simulator.source import shown
+from roiflow.simulator.truth import expected_value_of
+from roiflow.simulator.truth import truth as true_value
+from roiflow.simulator.world import World
+from roiflow.weekly.run import PARAMS, checkout_of, job, prepare, reason, repro, with_values
+from roiflow.weekly.serve import serve_week
+
+SOURCE = "simulator"
+RESULT = "loop.json"
+JOBS = (
+    "commit params.yaml data/lineage.json",
+    "check_parity data/validated params.yaml data/parity/report.json",
+    "decide data/package params.yaml data/gate/decision.json",
+    "register data/package data/features data/evaluation metrics plots "
+    "data/gate/decision.json data/lineage.json params.yaml data/registered.json",
+    "promote data/gate/decision.json data/registered.json data/promoted.json",
+)
+"""The jobs of the DAG up to promotion, in its order, with its arguments."""
+
+STEPS = 16
+"""Things done in a week, about."""
+
+_RUNNING = re.compile(r"Running stage '(\w+)'")
+
+Progress = Callable[[float, str], None]
+"""Told the done fraction and what is being done."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One loop: a seed, its own home, and what its runs have in params.yaml."""
+
+    repository: Path
+    settings: Settings
+    """Of its own home."""
+    seed: int
+    params: Params
+    """With the values."""
+    values: Mapping[str, str | float]
+    """What the runs have at keys of params.yaml instead: those of its section `loop`, the seed."""
+
+    @property
+    def home(self) -> Path:
+        """Lake, registry, checkouts and result of this loop alone."""
+        return self.settings.home.absolute()
+
+    @property
+    def result(self) -> Path:
+        """Where the weeks so far are kept."""
+        return self.home / RESULT
+
+    @property
+    def log(self) -> Path:
+        """What the loop's process said."""
+        return self.home / "loop.log"
+
+    @property
+    def digest(self) -> str:
+        """Of the parameters that every week shares; 16 hex digits."""
+        return hashlib.sha256(self.params.model_dump_json().encode()).hexdigest()[:16]
+
+    def checkout(self, week: Week) -> Path:
+        """The checkout of one week's run."""
+        return checkout_of(self.home, SOURCE, str(week))
+
+
+def open_loop(repository: Path, settings: Settings, seed: int | None) -> Loop:
+    """The loop of a seed, params.yaml's own where none is given.
+
+    Raises ParamsError, naming key and value, where params.yaml is wrong.
+    """
+    own = load_params(repository / PARAMS)
+    seed = own.ingest.simulator.seed if seed is None else seed
+    values = {**dict(flatten(own.loop.model_dump())), "ingest.simulator.seed": seed}
+    text = with_values((repository / PARAMS).read_text(), values)
+    home = settings.home.absolute() / "loop" / f"seed-{seed}"
+    places = settings.model_copy(update={"home": home, "mlflow_uri": None})
+    return Loop(repository, places, seed, parse_params(text, PARAMS), values)
+
+
+def run_loop(loop: Loop, weeks: int, show: Progress) -> LoopResult:
+    """Run `weeks` weeks and keep each one's outcome; weeks that are finished are not run again.
+
+    Raises RunError where the world ends before, or where the result that is there was made with
+    other parameters, and whatever a stage or a job fails with.
+    """
+    result, names = resume(loop), weeks_of(loop.params, weeks)
+    for number in range(len(result.weeks), weeks):
+        watch = Stopwatch(show, number, weeks, str(names[number]))
+        outcome = run_week(loop, names[number], number == 0, watch)
+        result = replace(result, weeks=(*result.weeks, outcome))
+        result.write(loop.result)
+    return replace(result, weeks=result.weeks[:weeks])
+
+
+def run_loops(loops: Sequence[Loop], weeks: int, jobs: int, show: Progress) -> list[LoopResult]:
+    """Several loops, `jobs` at a time, each in a process of its own with its own log.
+
+    Raises RunError where one cannot be resumed, before any runs, and with a failed one's own last
+    error line after the others have run on to their end.
+    """
+    for one in loops:
+        resume(one)
+    waiting, failed = list(loops), list[str]()
+    running: dict[subprocess.Popen[bytes], Loop] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                one = waiting.pop(0)
+                running[_start(one, weeks, alone=jobs == 1)] = one
+            time.sleep(0.2)
+            for process in [process for process in running if process.poll() is not None]:
+                one = running.pop(process)
+                if process.returncode:
+                    tail = one.log.read_text().splitlines()[-60:]
+                    why = reason(tail, process.returncode)
+                    failed.append(f"seed {one.seed}: {why} (log: {one.log})")
+            done = {one.seed: min(weeks, len(resume(one).weeks)) for one in loops}
+            told = " + ".join(map(str, done.values()))
+            show(sum(done.values()) / (weeks * len(loops)), f"weeks done: {told}")
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait()
+    if failed:
+        raise RunError("; ".join(failed))
+    return [run_loop(one, weeks, lambda _done, _what: None) for one in loops]
+
+
+def _start(loop: Loop, weeks: int, *, alone: bool) -> "subprocess.Popen[bytes]":
+    arguments = ["simulate", "loop", "--weeks", str(weeks), "--seed", str(loop.seed)]
+    threads = {} if alone else {"OMP_NUM_THREADS": "1"}
+    home = {"ROIFLOW_HOME": str(loop.home.parents[1])}
+    loop.home.mkdir(parents=True, exist_ok=True)
+    with loop.log.open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "roiflow.cli.main", *arguments],
+            cwd=loop.repository,
+            env={**os.environ, **threads, **home},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def resume(loop: Loop) -> LoopResult:
+    """The weeks that are there. Raises RunError where they were made with other parameters."""
+    if not loop.result.exists():
+        return LoopResult(loop.seed, loop.digest, ())
+    found = LoopResult.read(loop.result)
+    if found.params != loop.digest:
+        raise RunError(
+            f"{loop.result}: made with parameters {found.params}, params.yaml now gives "
+            f"{loop.digest}: move {loop.home} away to start over"
+        )
+    return found
+
+
+def weeks_of(params: Params, count: int) -> list[Week]:
+    """The first `count` weeks that end a whole window: those before them are only logged.
+
+    Raises RunError where the world does not go on for so long.
+    """
+    world = World(params.ingest.simulator)
+    first = world.first_week.plus(params.ingest.simulator.weeks - 1)
+    weeks, last = [first.plus(number) for number in range(count)], world.population.last_week
+    if last is not None and weeks[-1] > last:
+        raise RunError(f"{count} weeks from {first} on: the world ends with {last}")
+    return weeks
+
+
+class Stopwatch:
+    """Says what is being done in a week and counts the seconds that it takes."""
+
+    def __init__(self, show: Progress, number: int, weeks: int, week: str) -> None:
+        self.seconds: dict[str, float] = {}
+        self._show, self._number, self._weeks, self._week = show, number, weeks, week
+        self._what, self._since = "", time.monotonic()
+
+    def start(self, what: str) -> None:
+        """What was being done ends, `what` begins."""
+        self.stop()
+        self._what = what
+        done = self._number + min(1.0, len(self.seconds) / STEPS)
+        self._show(done / self._weeks, f"{self._week}: {what}")
+
+    def stop(self) -> None:
+        """Nothing is being done."""
+        now = time.monotonic()
+        if self._what:
+            spent = self.seconds.get(self._what, 0.0) + now - self._since
+            self.seconds[self._what] = round(spent, 2)
+        self._what, self._since = "", now
+
+
+def run_week(loop: Loop, week: Week, first: bool, watch: Stopwatch) -> WeekOutcome:
+    """Run the pipeline on a week, which the champion of the week before has served.
+
+    What is finished of an interrupted week is not done again. The first week, and any week without
+    a champion, is the logging policy's.
+    """
+    before = None if first else loop.checkout(week.plus(-1))
+    if before is not None and outcome_of(before)["champion"]:
+        watch.start("serve")
+        serve_week(loop.home, week, lambda _: None)
+    watch.start("prepare")
+    checkout = prepare(loop.repository, loop.home, SOURCE, str(week), values=loop.values)
+
+    def started(line: str) -> None:
+        if match := _RUNNING.match(line):
+            watch.start(match[1])
+
+    watch.start("dvc")
+    repro(checkout, loop.home, stages(checkout), started)
+    for command in JOBS:
+        name, *arguments = command.split()
+        watch.start(name)
+        job(checkout, loop.home, name, arguments, lambda _: None)
+    watch.start("truth")
+    fetch_champion(loop)
+    served, truth = true_values(loop, week, checkout, before)
+    watch.stop()
+    return WeekOutcome(str(week), served, truth, outcome_of(checkout), watch.seconds)
+
+
+def stages(checkout: Path) -> list[str]:
+    """The stages of dvc.yaml, which names each after those it reads from."""
+    return list(yaml.safe_load((checkout / "dvc.yaml").read_text())["stages"])
+
+
+def fetch_champion(loop: Loop) -> None:
+    """Put the champion's package, if there is one, where whoever serves finds it."""
+    registry = Registry(loop.settings.registry_uri, loop.home)
+    champion = registry.by_alias(model_name(SOURCE), CHAMPION)
+    if champion is not None:
+        registry.package(champion)
+
+
+def outcome_of(checkout: Path) -> dict[str, Any]:
+    """What a week's run came to: verdict, rule and who is champion then.
+
+    Raises RunError, naming the file, where the run is not there or did not end.
+    """
+    gate, promoted, lineage = (
+        _read(checkout / "data" / name)
+        for name in ("gate/decision.json", "promoted.json", "lineage.json")
+    )
+    return {"verdict": gate["verdict"], **promoted, "commit": lineage["commit"]}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: no finished run: {error}") from None
+    return content
+
+
+def true_values(
+    loop: Loop, week: Week, checkout: Path, before: Path | None
+) -> tuple[str, dict[str, dict[str, float]]]:
+    """Who served the week, and each policy's truth on all its requests."""
+    config = load_params(checkout / PARAMS)
+    world = World(config.ingest.simulator)
+    policies: list[SlateChooser] = [Oracle(world), logging_policy(world), random_policy(world)]
+    if before is not None:
+        folder = checkout / "data" / "features"
+        vocabulary = Vocabulary.read(folder / "vocabulary.parquet")
+        known = KnownWeek(world, features.read(folder), open_engine(folder), vocabulary)
+        policies += baselines(before, known)
+    truth = {one.policy_version: expected_value_of(world, week, one)[0] for one in policies}
+    rows = shown(loop.settings.lake / SOURCE, week)
+    if rows is None:
+        return "logging", truth | {SERVED: truth["logging"]}
+    return str(rows[c.POLICY_VERSION][0]), truth | {SERVED: true_value(world, rows)}
+
+
+def baselines(before: Path, known: KnownWeek) -> list[SlateChooser]:
+    """What the run of the week before could have left to serve instead: rankers alone.
+
+    Trained on that run's training rows. An ad's revenue is the share of its price that conversions
+    brought in, as in pre-selection: SASRec and popularity do not tell ads apart by revenue.
+    """
+    folder, params = before / "data" / "features", load_params(before / PARAMS)
+    table = features.read(folder)
+    selectors = [candidates.load(before / "data" / "candidates", kind) for kind in candidates.KINDS]
+    rankers: list[Ranker] = [
+        fit(SasRecRanker, table, params.train_ranker)[0],
+        *selectors,
+        popularity.fit(table),
+    ]
+    known = known.counted_as(open_engine(folder).plan)
+    return [
+        RankerChooser(
+            ranker,
+            known,
+            load_cost_shares(before / "data" / "ranker"),
+            revenue=selectors[0].revenue,
+            cost_weight=params.finetune_policy.cost_weight,
+        )
+        for ranker in rankers
+    ]

@@ -1,0 +1,1 @@
+"""The online store: its layout, what an event changes, and what is read at a request."""

@@ -1,0 +1,384 @@
+"""The same features online: user states and item counters in a key-value store.
+
+Everything is kept by these keys, so that one round trip reads all that a request needs:
+
+    user:<user_id>               layout.py
+    hour:<h>, day:<d>            what each ad had in that hour or day of known_time (item_rows.py)
+    impression:<impression_id>   whose a later click or conversion is
+    waiting:<impression_id>      clicks and conversions that came before their impression
+    layout, as_of                version of the values, newest known_time that was taken in
+
+A request adds up the closed hours of its day and the day before, and whole days before those.
+What has been passed to `update` is known: pass events when they become known, before the first
+request after that. A store is for one thread; writers in several processes exclude each other.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from roiflow.data.weeks import MICROS_PER_HOUR
+from roiflow.errors import ContractError, ServiceError
+from roiflow.features import kernels
+from roiflow.features.plan import Plan, frozen
+from roiflow.features.spec import ATTRIBUTION_DAYS, FINE_HOURS
+from roiflow.features.table import Ints, Longs, Singles
+from roiflow.features.vocabulary import Vocabulary
+from roiflow.online import item_rows, layout
+from roiflow.online.layout import UserStates
+from roiflow.online.updates import Batch, Changes
+
+STORED_HISTORIES = 4
+"""A store keeps this many history lengths of behaviours: enough for encoders of 4 layers."""
+
+LAYOUT_KEY, AS_OF_KEY = "layout", "as_of"
+
+_DAY_SECONDS = 86_400
+
+Value = bytes | None
+Tables = Mapping[str, pa.Table]
+Writes = Sequence[tuple[Mapping[str, bytes], int]]
+"""Values by key, with the seconds to keep them (0: for ever)."""
+
+
+@dataclass(frozen=True)
+class AdStates:
+    """Counters of every item-side entity over the closed hours before `hour`."""
+
+    hour: int  # hours since the epoch
+    counts: Longs  # (rows of Plan.item_cells, 4) impressions, clicks, conversions, revenue (micros)
+    as_of: int = -1
+    """The store's watermark when they were read; the counters are final from `hour` on."""
+    degraded: bool = False
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more can become known in the closed hours."""
+        return self.as_of >= self.hour * MICROS_PER_HOUR
+
+
+class OnlineStore(Protocol):
+    """What serving needs of a store."""
+
+    def read(self, user_ids: Sequence[str], as_of: int) -> UserStates:
+        """States of users (B,), in one round trip; defaults for a user that was never seen.
+
+        Where the store cannot be reached or is empty every user has the defaults and `degraded`
+        is set.
+        `as_of` (microseconds, UTC) is the time of the requests.
+        """
+        ...
+
+    def ad_states(self, as_of: int) -> AdStates:
+        """Item counters of the closed hours before as_of; no round trip right after `read`."""
+        ...
+
+    def update(self, tables: Tables, stamp: int | None = None) -> bool:
+        """New rows of impressions, clicks, conversions, behaviours, users, in the order known."""
+        ...
+
+
+class Values(Protocol):
+    """Bytes by key. Every method raises ServiceError where the server cannot be reached."""
+
+    def get(self, keys: Sequence[str]) -> list[Value]:
+        """One round trip; None where there is no such key."""
+        ...
+
+    def put(self, pairs: Mapping[str, bytes], seconds: int) -> None:
+        """Keep each for `seconds` (0: for ever)."""
+        ...
+
+    def commit(self, key: str, expected: Value, writes: Writes) -> None:
+        """All of `writes` or none, and only while `key` has the expected value.
+
+        Raises ServiceError where it has another one.
+        """
+        ...
+
+
+def dense(
+    plan: Plan,
+    users: UserStates,
+    ads: AdStates,
+    *,
+    event_time: Longs,
+    placement: Ints,
+    ad: Ints,
+    price: Longs,
+    bid: Longs,
+) -> Singles:
+    """Features of requests (B,) and candidates (B, K) -> (B, K, F), as the offline engine's.
+
+    All requests are in hour `ads.hour`. Where `ad` is -1 the features are 0.
+    """
+    out = np.zeros((*ad.shape, len(plan.specs)), np.float32)
+    time, ad = frozen(event_time), frozen(ad)
+    kernels.user_states_pass(
+        time, ad, users.bucket_offsets, users.bucket_hour, users.bucket_ad, users.bucket_category,
+        users.bucket_counts, plan.ad_attributes, plan.user_cells, plan.rates, kernels.LOGS, out,
+    )  # fmt: skip
+    kernels.item_states_pass(
+        ad, frozen(placement), ads.counts, plan.ad_attributes, plan.item_cells, plan.rates,
+        kernels.LOGS, out,
+    )  # fmt: skip
+    last = np.where(users.history_length > 0, users.history_time[:, -1], -1)
+    plan.values(event_time, last, ad=ad, price=price, bid=bid, out=out)
+    return out
+
+
+class FeatureStore:
+    """An OnlineStore over any Values. `history` behaviours are read of each user."""
+
+    def __init__(self, plan: Plan, vocabulary: Vocabulary, history: int, values: Values) -> None:
+        self.capacity = STORED_HISTORIES * plan.history_length
+        if not 1 <= history <= self.capacity:
+            raise ContractError(
+                f"history of {history} behaviours: a store keeps 1 to {self.capacity}"
+            )
+        self.plan, self.vocabulary, self.history, self.values = plan, vocabulary, history, values
+        self._rows: dict[str, Longs] = {}
+        empty = np.zeros((int(plan.item_cells.base[-1]), kernels.ITEM_COUNTS), np.int64)
+        self._ads = AdStates(-1, empty, degraded=True)
+
+    def read(self, user_ids: Sequence[str], as_of: int) -> UserStates:
+        """See OnlineStore. Raises ServiceError where the store holds another layout."""
+        hour = as_of // MICROS_PER_HOUR
+        periods = self._stale(hour)
+        keys = [LAYOUT_KEY, AS_OF_KEY, *(f"user:{name}" for name in user_ids), *periods]
+        attributes = len(self.plan.profile_names)
+        try:
+            found = self.values.get(keys)
+        except ServiceError:
+            self._ads = AdStates(self._ads.hour, self._ads.counts, degraded=True)
+            return layout.unpack([None] * len(user_ids), self.history, attributes, degraded=True)
+        self._check(found[0])
+        watermark = _number(found[1])
+        states = found[2 : 2 + len(user_ids)]
+        self._refresh(hour, watermark, dict(zip(periods, found[2 + len(user_ids) :], strict=True)))
+        _check_values(states)
+        users = layout.unpack(
+            states, self.history, attributes, as_of=watermark, degraded=watermark < 0
+        )
+        self._forget_newer(users)
+        return users
+
+    def _forget_newer(self, users: UserStates) -> None:
+        """A store may serve an older model beside a newer one: what is newer than the plan is 0."""
+        sizes = self.plan.sizes
+        forget_newer(users.user, sizes["user"])
+        for column, name in enumerate(self.plan.profile_names):
+            forget_newer(users.profile[:, column], sizes[f"profile:{name}"])
+        for indices in (users.history_ad, users.bucket_ad):
+            forget_newer(indices, sizes["ad"])
+        for indices in (users.history_category, users.bucket_category):
+            forget_newer(indices, sizes["category"])
+        forget_newer(users.history_action, sizes["action"])
+
+    def ad_states(self, as_of: int) -> AdStates:
+        """See OnlineStore. Where the store cannot be reached: the last counters, degraded."""
+        hour = as_of // MICROS_PER_HOUR
+        if self._ads.hour != hour or self._ads.degraded:
+            periods = self._stale(hour)
+            try:
+                found = self.values.get([LAYOUT_KEY, AS_OF_KEY, *periods])
+            except ServiceError:
+                self._ads = AdStates(self._ads.hour, self._ads.counts, degraded=True)
+                return self._ads
+            self._check(found[0])
+            self._refresh(hour, _number(found[1]), dict(zip(periods, found[2:], strict=True)))
+        return self._ads
+
+    def watermark(self) -> int | None:
+        """The newest known_time taken in, microseconds; None for an empty store.
+
+        Raises ServiceError where the store cannot be reached or holds another layout.
+        """
+        found = self.values.get([LAYOUT_KEY, AS_OF_KEY])
+        self._check(found[0])
+        return None if found[1] is None else int(found[1])
+
+    def update(self, tables: Tables, stamp: int | None = None, after: int | None = None) -> bool:
+        """Take in a batch, whole or not at all; False where the store has it already.
+
+        It has it where its watermark is not before `stamp` (microseconds; every row of the batch
+        is known at or before it), so a batch may be sent again. Clicks and conversions of an
+        impression that is not there yet wait for it. Raises ServiceError where the store cannot
+        be reached, where its watermark is not `after` (it lost what it had) if that is given, or
+        where another writer moves the watermark meanwhile.
+        """
+        batch = Batch.of(self.plan, self.vocabulary, tables)
+        found = self.values.get([LAYOUT_KEY, AS_OF_KEY, *batch.keys])
+        self._check(found[0])
+        watermark = _number(found[1])
+        if stamp is not None and watermark >= stamp:
+            return False
+        if after is not None and watermark != after:
+            raise ServiceError(moved(AS_OF_KEY, str(after).encode(), found[1]))
+        changes = batch.changes(dict(zip(batch.keys, found[2:], strict=True)))
+        newest = max(watermark, changes.known if stamp is None else stamp)
+        if newest >= 0:
+            self.values.commit(AS_OF_KEY, found[1], self._writes(changes, newest))
+        return True
+
+    def _writes(self, changes: Changes, newest: int) -> Writes:
+        keys = [f"user:{name}" for name in changes.user_ids]
+        periods = [*changes.hours, *changes.days]
+        found = self.values.get([*keys, *periods])
+        old = found[: len(keys)]
+        _check_values(old)
+        profile = layout.unpack(old, 1, len(self.plan.profile_names)).profile
+        profile[changes.profiled] = changes.profile
+        merged = layout.merge(
+            old,
+            changes.user,
+            profile,
+            changes.rows,
+            capacity=self.capacity,
+            now=newest // MICROS_PER_HOUR,
+            max_days=self.plan.max_days,
+        )
+        totals = {
+            period: item_rows.add(value, rows)
+            for (period, rows), value in zip(
+                (changes.hours | changes.days).items(), found[len(keys) :], strict=True
+            )
+        }
+        return [
+            (changes.impressions | changes.waiting, self.impression_seconds),
+            (dict(zip(keys, merged, strict=True)), self.user_seconds),
+            ({period: totals[period] for period in changes.hours}, self.hour_seconds),
+            ({period: totals[period] for period in changes.days}, self.day_seconds),
+            ({LAYOUT_KEY: self.layout, AS_OF_KEY: str(newest).encode()}, 0),
+        ]
+
+    def load(self, writes: Iterable[tuple[Mapping[str, bytes], int]]) -> None:
+        """Put values in chunks, as_of last; what was there before stays."""
+        self._check(self.values.get([LAYOUT_KEY])[0])
+        for chunk, seconds in writes:
+            self.values.put(chunk, seconds)
+        self._rows.clear()
+        self._ads = AdStates(-1, self._ads.counts, degraded=True)
+
+    @property
+    def layout(self) -> bytes:
+        """Version of the values, behaviours kept, days kept, profile attributes."""
+        plan = self.plan
+        return json.dumps(
+            {
+                "layout": layout.LAYOUT,
+                "history": self.capacity,
+                "days": plan.max_days,
+                "profile": list(plan.profile_names),
+            }
+        ).encode()
+
+    @property
+    def user_seconds(self) -> int:
+        """A user without an event for so long is forgotten."""
+        return 2 * (self.plan.max_days + 1) * _DAY_SECONDS
+
+    @property
+    def hour_seconds(self) -> int:
+        """An hour is kept while a window of at most a day may need it."""
+        return FINE_HOURS * 3_600 + 2 * _DAY_SECONDS
+
+    @property
+    def day_seconds(self) -> int:
+        """A day is kept while the longest window may need it."""
+        return (self.plan.max_days + 2) * _DAY_SECONDS
+
+    @property
+    def impression_seconds(self) -> int:
+        """An impression waits so long for its conversion, and a conversion for its impression."""
+        return (ATTRIBUTION_DAYS + 1) * _DAY_SECONDS
+
+    def _check(self, found: Value) -> None:
+        if found is not None and found != self.layout:
+            raise ServiceError(
+                f"the online store has layout {found.decode(errors='replace')}, "
+                f"this model reads {self.layout.decode()}: load its snapshot into an empty store"
+            )
+
+    def _stale(self, hour: int) -> list[str]:
+        """Hours and days to fetch before counters of `hour` can be told."""
+        ads = self._ads
+        if ads.hour == hour and ads.final and not ads.degraded:
+            return []
+        open_hour = ads.as_of // MICROS_PER_HOUR  # what became known since may be of this hour on
+        return [
+            key
+            for key, start, hours in item_rows.periods(hour, self.plan.max_days)
+            if key not in self._rows or start + hours > open_hour
+        ]
+
+    def _refresh(self, hour: int, watermark: int, found: Mapping[str, Value]) -> None:
+        ads = self._ads
+        if ads.hour == hour and not ads.degraded and (ads.final or ads.as_of == watermark):
+            return
+        periods = item_rows.periods(hour, self.plan.max_days)
+        known = self._rows | {key: item_rows.read(value) for key, value in found.items()}
+        self._rows = {key: known[key] for key, _, _ in periods}
+        counts = np.zeros_like(ads.counts)
+        cells, attributes = self.plan.item_cells, self.plan.ad_attributes
+        for key, start, hours in periods:
+            rows = self._rows[key]
+            if rows.size:
+                inside = item_rows.windows(cells.hours, hour, start, hours)
+                for column, kind in enumerate(("ad", "placement")):
+                    forget_newer(rows[:, column], self.plan.sizes[kind])
+                kernels.item_counts(counts, inside, rows, attributes, cells)
+        self._ads = AdStates(hour, counts, watermark, degraded=watermark < 0)
+
+
+def _number(value: Value) -> int:
+    return -1 if value is None else int(value)
+
+
+def _check_values(states: list[Value]) -> None:
+    other = layout.other_layout(states)
+    if other is not None:
+        raise ServiceError(f"a user's value has layout {other}, this code reads {layout.LAYOUT}")
+
+
+def forget_newer(indices: Ints | Longs, size: int) -> None:
+    """In place: indices that a vocabulary of `size` rows does not have become 0."""
+    indices[indices >= size] = 0
+
+
+@dataclass
+class MemoryValues:
+    """Values in this process. They are not forgotten."""
+
+    content: dict[str, bytes] = field(default_factory=dict)
+
+    def get(self, keys: Sequence[str]) -> list[Value]:
+        """See Values."""
+        return [self.content.get(key) for key in keys]
+
+    def put(self, pairs: Mapping[str, bytes], seconds: int) -> None:  # noqa: ARG002
+        """See Values; `seconds` is not used."""
+        self.content.update(pairs)
+
+    def commit(self, key: str, expected: Value, writes: Writes) -> None:
+        """See Values."""
+        if self.content.get(key) != expected:
+            raise ServiceError(moved(key, expected, self.content.get(key)))
+        for pairs, seconds in writes:
+            self.put(pairs, seconds)
+
+
+def moved(key: str, expected: Value, found: Value) -> str:
+    """What `commit` says where another writer was there first."""
+    return f"another writer moved {key!r} from {expected!r} to {found!r}: nothing was written"
+
+
+class MemoryStore(FeatureStore):
+    """A store in this process: for offline replay and the simulated weeks."""
+
+    def __init__(self, plan: Plan, vocabulary: Vocabulary, history: int) -> None:
+        super().__init__(plan, vocabulary, history, MemoryValues())

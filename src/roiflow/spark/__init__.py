@@ -1,0 +1,1 @@
+"""The same feature definition on Apache Spark."""

@@ -1,0 +1,3 @@
+from tests.unit.simulator.conftest import make
+
+__all__ = ["make"]

@@ -1,0 +1,82 @@
+"""What `roiflow features` shows."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+from typer.testing import CliRunner
+
+from roiflow.cli import main as cli
+from roiflow.cli.features import features_table, package_table
+from roiflow.features.spec import specs
+from roiflow.params import load_params
+
+ROOT = Path(__file__).parents[3]
+
+
+def shown(table: Table) -> str:
+    out = io.StringIO()
+    Console(file=out, width=200).print(table)
+    return out.getvalue()
+
+
+def test_every_feature_of_params_yaml_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "250")
+    text = CliRunner().invoke(cli.app, ["features", "list"]).output
+    declared = specs(load_params(ROOT / "params.yaml").build_features.windows_hours)
+    assert f"{len(declared)} dense features" in text
+    for spec in declared:
+        (line,) = (line for line in text.splitlines() if f" {spec.name} " in line)
+        assert spec.unit in line
+    for words in ({spec.owner for spec in declared}, ("pre-selection", "ranker", "policy")):
+        assert all(word in text for word in words)
+
+
+def test_names_are_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "80")
+    text = CliRunner().invoke(cli.app, ["features", "list"]).output
+    declared = specs(load_params(ROOT / "params.yaml").build_features.windows_hours)
+    assert [spec.name for spec in declared if f" {spec.name} " not in text] == []
+
+
+def test_differences_are_told_by_feature() -> None:
+    counts = ("compared", "different", "sampled", "not_final", "ahead", "degraded", "not_kept")
+    package = {
+        "policy_version": "0123456789ab",
+        **{name: 1000 + place for place, name in enumerate(counts)},
+        "stale_share": 0.0125,
+        "fault": {"name": "dropped hour", "size": "2026-01-14T13:00 UTC", "explains": 0.98},
+        "features": [
+            {
+                "feature": "ad_ctr_1h",
+                "rows": 12,
+                "slates": 5,
+                "largest": 0.125,
+                "examples": [
+                    {"request_id": "r7", "ad_id": "a3", "slot": 1, "served": 0.5, "expected": 0.375}
+                ],
+            },
+            {
+                "feature": "log_hours_since_behaviour",
+                "rows": 1,
+                "slates": 1,
+                "largest": "inf",
+                "examples": [
+                    {"request_id": "r9", "ad_id": "", "slot": -1, "served": "nan", "expected": 1.0}
+                ],
+            },
+        ],
+    }
+    text = shown(package_table(package))
+    assert "dropped hour: 2026-01-14T13:00 UTC, explains 98 %" in text
+    assert "1.25 %" in text
+    assert "1,006" in text
+    first, second = (line for line in shown(features_table(package)).splitlines() if "│ r" in line)
+    cells = [cell.strip() for cell in first.strip("│").split("│")]
+    assert cells == ["ad_ctr_1h", "5", "12", "0.125", "r7", "a3", "0.5", "0.375"]
+    cells = [cell.strip() for cell in second.strip("│").split("│")]
+    assert cells[3:] == ["inf", "r9", "-", "nan", "1"]

@@ -1,0 +1,3 @@
+from tests.unit.evaluation.conftest import world
+
+__all__ = ["world"]
