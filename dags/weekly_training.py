@@ -1,4 +1,4 @@
-"""One week of data to a served model: the stages of dvc.yaml, then the effects."""
+"""One week of data to a served model: the stages of dvc.yaml and the effects, each when it can."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,63 +9,15 @@ import yaml
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
 
 from _connection import uri_of
-from _dvc import read_stages
 from _reason import in_one_line
+from roiflow.weekly.effects import EFFECTS
+from roiflow.weekly.steps import after, read_stages
 
 if TYPE_CHECKING:
     from roiflow.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INGEST = yaml.safe_load((REPOSITORY / "params.yaml").read_text())["ingest"]
-EFFECTS = (
-    (
-        "commit",
-        "commit params.yaml data/lineage.json",
-        "Commit params.yaml and dvc.lock of the run: the lineage key of its model.",
-    ),
-    (
-        "check_parity",
-        "check_parity data/validated params.yaml data/parity/report.json",
-        "Compare what serving was given in the week with what the offline engine makes of its log.",
-    ),
-    (
-        "gate",
-        "decide data/package params.yaml data/gate/decision.json",
-        "Compare the challenger with the champion: pass, fail or inconclusive.",
-    ),
-    (
-        "register",
-        "register data/package data/features data/evaluation metrics plots "
-        "data/gate/decision.json data/lineage.json params.yaml data/registered.json",
-        "Register the package in MLflow with its lineage; publish the vocabulary.",
-    ),
-    (
-        "promote",
-        "promote data/gate/decision.json data/registered.json data/promoted.json",
-        "Move the alias `champion` where the gate allows it.",
-    ),
-    (
-        "bundle",
-        "bundle data/registered.json bentos/ad_ranker data/bento.json",
-        "Build the Bento from the registered champion.",
-    ),
-    (
-        "deploy",
-        "deploy data/bento.json data/features/online data/deployed.json",
-        "Load the online features and serve the Bento.",
-    ),
-    (
-        "report_drift",
-        "report_drift data/features monitoring/drift.yaml data/drift params.yaml",
-        "Compare the week's data with the training reference (Evidently).",
-    ),
-    (
-        "report",
-        "report data/lineage.json data/drift/drift.html data/report/report.html",
-        "Write the weekly report.",
-    ),
-)
-"""Task, the job it calls with its arguments, and what it is for."""
 
 
 def settings_of(params: dict[str, Any]) -> "Settings":
@@ -130,7 +82,7 @@ def serve_week(week: str) -> str | None:
 def prepare(week: str) -> str:
     """The run's checkout; every later task works in it."""
     from roiflow.settings import Settings
-    from roiflow.weekly.run import prepare as prepare_run
+    from roiflow.weekly.checkout import prepare as prepare_run
 
     source = get_current_context()["params"]["source"]
     with in_one_line():
@@ -153,12 +105,12 @@ def reproduce(stage: str) -> None:
 
 
 @task
-def effect(command: str) -> None:
-    """One job."""
-    from roiflow.weekly.run import job
+def take_effect(name: str) -> None:
+    """One effect."""
+    from roiflow.weekly.effects import effect
+    from roiflow.weekly.run import perform
 
-    name, *arguments = command.split()
-    in_run(lambda checkout, home: job(checkout, home, name, arguments, print))
+    in_run(lambda checkout, home: perform(checkout, home, effect(name), print))
 
 
 @dag(
@@ -209,23 +161,19 @@ model package in MLflow, and serves it.
     },
 )
 def weekly_training() -> None:
-    """Render the stages of dvc.yaml, then the effects, as one chain of tasks."""
+    """Render the stages of dvc.yaml and the effects: each after those whose outputs it reads."""
     week = choose_week()
     first = prepare(week)  # type: ignore[arg-type]
     served = serve_week(week)  # type: ignore[arg-type]
     first.set_upstream(served)
-    done: dict[str, Any] = {}
     stages = read_stages(REPOSITORY / "dvc.yaml")
-    for stage in stages:
-        step = reproduce.override(task_id=stage.name, doc_md=f"`{stage.command}`")(stage.name)
-        step.set_upstream([done[name] for name in stage.after] or first)
-        done[stage.name] = step
-    read = {name for stage in stages for name in stage.after}
-    last: Any = [done[name] for name in done if name not in read]
-    for name, command, doc in EFFECTS:
-        step = effect.override(task_id=name, doc_md=f"{doc}\n\n`{command}`")(command)
-        step.set_upstream(last)
-        last = step
+    tasks: dict[str, Any] = {}
+    for step in (*stages, *EFFECTS):
+        kind = reproduce if step in stages else take_effect
+        doc = f"{step.purpose}\n\n`{step.command}`".strip()
+        tasks[step.name] = kind.override(task_id=step.name, doc_md=doc)(step.name)
+    for name, before in after([*stages, *EFFECTS]).items():
+        tasks[name].set_upstream([tasks[one] for one in before] or first)
 
 
 weekly_training()

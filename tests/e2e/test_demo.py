@@ -24,7 +24,7 @@ from roiflow.deployment.airflow import Airflow, RunState
 from roiflow.deployment.processes import Running
 from roiflow.deployment.state import airflow_password
 from roiflow.settings import Settings
-from roiflow.weekly.run import checkout_of
+from roiflow.weekly.checkout import checkout_of
 from tests.artefacts import naming
 from tests.browser import open_browser, press_trigger, wait_for_end
 from tests.clones import clone_tree

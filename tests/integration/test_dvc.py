@@ -21,6 +21,8 @@ from roiflow.data import lake
 from roiflow.errors import ParamsError, RunError, UnknownWeek
 from roiflow.stages.ingest import VOCABULARY
 from roiflow.weekly import run
+from roiflow.weekly.checkout import checkout_of, code_of, commit, prepare
+from roiflow.weekly.reasons import busy, reason
 from tests.clones import clone_tree
 from tests.unit.data import worlds
 from tests.unit.data.worlds import FIRST, SECOND
@@ -124,13 +126,13 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_second_run_runs_nothing_and_one_number_runs_its_dependents(
     repository: Path, home: Path
 ) -> None:
-    checkout = run.prepare(repository, home, "simulator", "2026-W05")
+    checkout = prepare(repository, home, "simulator", "2026-W05")
     everything(checkout, home)
     assert ran(checkout) == ["ingest", "evaluate", "export"]
     everything(checkout, home)
     assert ran(checkout) == ["ingest", "evaluate", "export"]
     edit(repository / "params.yaml", "parity_rows: 10000", "parity_rows: 10001")
-    assert run.prepare(repository, home, "simulator", "2026-W05") == checkout
+    assert prepare(repository, home, "simulator", "2026-W05") == checkout
     everything(checkout, home)
     assert ran(checkout) == ["ingest", "evaluate", "export", "export"]
 
@@ -139,7 +141,7 @@ def test_a_run_holds_its_week_and_leaves_the_main_checkout_alone(
     repository: Path, home: Path
 ) -> None:
     before = git(repository, "status", "--porcelain")
-    checkout = run.prepare(repository, home, "kuairand", "2022-W18")
+    checkout = prepare(repository, home, "kuairand", "2022-W18")
     text = (checkout / "params.yaml").read_text()
     assert "source: kuairand" in text
     assert "week: 2022-W18" in text
@@ -152,30 +154,30 @@ def test_a_run_holds_its_week_and_leaves_the_main_checkout_alone(
 
 
 def test_the_cache_is_shared_by_runs(repository: Path, home: Path) -> None:
-    first = run.prepare(repository, home, "simulator", "2026-W05")
+    first = prepare(repository, home, "simulator", "2026-W05")
     everything(first, home)
     git(repository, "worktree", "remove", "--force", str(first))
-    again = run.prepare(repository, home, "simulator", "2026-W05")
+    again = prepare(repository, home, "simulator", "2026-W05")
     everything(again, home)
     assert ran(again) == []
     assert (again / "data" / "package" / "whole").exists()
 
 
 def test_equal_runs_have_equal_commits_and_other_weeks_others(repository: Path, home: Path) -> None:
-    checkout = run.prepare(repository, home, "simulator", "2026-W05")
+    checkout = prepare(repository, home, "simulator", "2026-W05")
     everything(checkout, home)
-    made = run.commit(checkout)
-    assert run.commit(checkout) == made
-    run.prepare(repository, home, "simulator", "2026-W05")
+    made = commit(checkout)
+    assert commit(checkout) == made
+    prepare(repository, home, "simulator", "2026-W05")
     everything(checkout, home)
-    assert run.commit(checkout) == made
+    assert commit(checkout) == made
     assert set(git(repository, "show", "--name-only", "--format=", made).split()) == {
         "params.yaml",
         "dvc.lock",
     }
-    other = run.prepare(repository, home, "simulator", "2026-W06")
+    other = prepare(repository, home, "simulator", "2026-W06")
     everything(other, home)
-    assert run.commit(other) != made
+    assert commit(other) != made
     assert git(repository, "cat-file", "-t", made) == "commit"
     assert git(repository, "rev-parse", "HEAD") != made
 
@@ -183,27 +185,27 @@ def test_equal_runs_have_equal_commits_and_other_weeks_others(repository: Path, 
 def test_uncommitted_and_untracked_edits_count(repository: Path, home: Path) -> None:
     (repository / "src" / "new.py").write_text("NUMBER = 3\n")
     edit(repository / "params.yaml", "parity_rows: 10000", "parity_rows: 7")
-    checkout = run.prepare(repository, home, "simulator", "2026-W05")
+    checkout = prepare(repository, home, "simulator", "2026-W05")
     assert (checkout / "src" / "new.py").read_text() == "NUMBER = 3\n"
-    assert (run.code_of(checkout, home) / "new.py").exists()
+    assert (code_of(checkout, home) / "new.py").exists()
     assert "parity_rows: 7" in (checkout / "params.yaml").read_text()
     assert "?? src/new.py" in git(repository, "status", "--porcelain")
 
 
 def test_code_has_one_copy_per_content(repository: Path, home: Path) -> None:
-    first = run.prepare(repository, home, "simulator", "2026-W05")
-    second = run.prepare(repository, home, "simulator", "2026-W06")
-    assert run.code_of(first, home) == run.code_of(second, home)
+    first = prepare(repository, home, "simulator", "2026-W05")
+    second = prepare(repository, home, "simulator", "2026-W06")
+    assert code_of(first, home) == code_of(second, home)
     with (repository / "src" / "tiny.py").open("a") as code:
         code.write("# changed\n")
-    third = run.prepare(repository, home, "simulator", "2026-W07")
-    assert run.code_of(third, home) != run.code_of(first, home)
+    third = prepare(repository, home, "simulator", "2026-W07")
+    assert code_of(third, home) != code_of(first, home)
 
 
 def test_a_failing_stage_says_its_own_words_and_keeps_what_was_done(
     repository: Path, home: Path
 ) -> None:
-    checkout = run.prepare(repository, home, "simulator", "2026-W09")
+    checkout = prepare(repository, home, "simulator", "2026-W09")
     with pytest.raises(RunError, match=r"^stage .* GateError: week 2026-W09: nothing to evaluate$"):
         everything(checkout, home)
     assert (checkout / "data" / "raw" / "whole").exists()
@@ -211,7 +213,7 @@ def test_a_failing_stage_says_its_own_words_and_keeps_what_was_done(
 
 
 def test_a_killed_stage_leaves_nothing_that_is_trusted(repository: Path, home: Path) -> None:
-    checkout = run.prepare(repository, home, "simulator", "2026-W05")
+    checkout = prepare(repository, home, "simulator", "2026-W05")
     (checkout / "slow").touch()
     with subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "evaluate"],
@@ -245,18 +247,18 @@ def test_a_wrong_run_is_refused_before_anything_changes(
     repository: Path, home: Path, asked: tuple[str, str], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        run.prepare(repository, home, *asked)
-    assert not run.checkout_of(home, *asked).exists()
+        prepare(repository, home, *asked)
+    assert not checkout_of(home, *asked).exists()
 
 
 def test_an_unknown_key_stops_the_run_and_keeps_the_earlier_checkout(
     repository: Path, home: Path
 ) -> None:
-    checkout = run.prepare(repository, home, "simulator", "2026-W05")
+    checkout = prepare(repository, home, "simulator", "2026-W05")
     before = (checkout / "params.yaml").read_bytes()
     edit(repository / "params.yaml", "  parity_tolerance:", "  paraty_rows: 3\n  parity_tolerance:")
     with pytest.raises(ParamsError, match=r"params\.yaml: export\.paraty_rows: .*value 3"):
-        run.prepare(repository, home, "simulator", "2026-W05")
+        prepare(repository, home, "simulator", "2026-W05")
     assert (checkout / "params.yaml").read_bytes() == before
 
 
@@ -283,25 +285,25 @@ class TestLocks:
     @pytest.mark.parametrize("line", LOCKS)
     def test_dvcs_own_words(self, line: str) -> None:
         after = ["  (PID 20747): dvc repro -s slow", "", "If there are no processes, remove rwlock"]
-        assert run.busy(["Running stage 'slow':", line, *after])
-        assert not run.busy([line, "ERROR: failed to reproduce 'slow': exited with 1"])
+        assert busy(["Running stage 'slow':", line, *after])
+        assert not busy([line, "ERROR: failed to reproduce 'slow': exited with 1"])
 
     def test_a_stages_words(self) -> None:
-        assert not run.busy([*NO_LOCK[1:], NO_LOCK[0]])
-        assert not run.busy(NO_LOCK[1:3])
-        assert not run.busy([])
+        assert not busy([*NO_LOCK[1:], NO_LOCK[0]])
+        assert not busy(NO_LOCK[1:3])
+        assert not busy([])
 
     def test_a_failure_that_speaks_of_locks_happens_once(
         self, repository: Path, home: Path
     ) -> None:
-        checkout = run.prepare(repository, home, "simulator", "2026-W08")
+        checkout = prepare(repository, home, "simulator", "2026-W08")
         with pytest.raises(RunError, match=r"RunError: dvc\.lock blocks the table 'clicks'"):
             everything(checkout, home)
         assert ran(checkout) == ["ingest", "evaluate"]
 
     @pytest.mark.parametrize("lock", ["lock", "rwlock.lock"])
     def test_a_held_lock_is_waited_for(self, repository: Path, home: Path, lock: str) -> None:
-        checkout = run.prepare(repository, home, "simulator", "2026-W05")
+        checkout = prepare(repository, home, "simulator", "2026-W05")
         run.repro(checkout, home, ["ingest"], print)
         lines: list[str] = []
         held = (checkout / ".dvc" / "tmp" / lock).open("w")
@@ -317,7 +319,7 @@ class TestLocks:
         assert ran(checkout) == ["ingest", "evaluate"]
 
     def test_patience_ends_with_who_holds_it(self, repository: Path, home: Path) -> None:
-        checkout = run.prepare(repository, home, "simulator", "2026-W05")
+        checkout = prepare(repository, home, "simulator", "2026-W05")
         run.repro(checkout, home, ["ingest"], print)
         holder = {"pid": os.getpid(), "cmd": "dvc repro by somebody"}
         (checkout / ".dvc/tmp/rwlock").write_text(
@@ -340,7 +342,7 @@ class TestSecrets:
             monkeypatch.setenv(name, uri)
         for name in ("ROIFLOW_REDIS_URL", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.setenv(name, PASSWORD)
-        checkout = run.prepare(repository, home, "simulator", "2026-W05")
+        checkout = prepare(repository, home, "simulator", "2026-W05")
         (checkout / "environ").touch()
         lines: list[str] = []
         run.repro(checkout, home, STAGES, lambda _: None, sql=SecretStr(uri))
@@ -349,7 +351,7 @@ class TestSecrets:
             for stage, out in zip(STAGES, ("data/raw", "data/score", "data/package"), strict=True)
         }
         assert knows == {"ingest": True, "evaluate": False, "export": False}
-        run.prepare(repository, home, "simulator", "2026-W05", values={"evaluate.seed": 1})
+        prepare(repository, home, "simulator", "2026-W05", values={"evaluate.seed": 1})
         run.repro(checkout, home, STAGES, lines.append)
         assert ran(checkout)[3:] == ["evaluate", "export"]
         with pytest.raises(RunError):
@@ -366,7 +368,7 @@ class TestSecrets:
             (repository / name).parent.mkdir(exist_ok=True)
             (repository / name).write_text(f"# {name}\n")
         (repository / "src" / "tiny.py").write_text("# edited\n")
-        checkout = run.prepare(repository, home, "simulator", "2026-W05")
+        checkout = prepare(repository, home, "simulator", "2026-W05")
         assert PASSWORD.encode() not in everything_in_git(repository)
         assert not (checkout / ".env").exists()
         for name in ("src/new/__init__.py", "monitoring/more.yaml", "src/page.html.j2"):
@@ -388,13 +390,13 @@ def test_another_owner_of_the_checkout_is_named_with_the_remedy(
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     words = rf"dubious ownership.* git config --global --add safe\.directory {repository}$"
     with pytest.raises(RunError, match=words) as caught:
-        run.prepare(repository, home, "simulator", "2026-W05")
+        prepare(repository, home, "simulator", "2026-W05")
     assert "\n" not in str(caught.value)
 
 
 def test_outside_a_repository(tmp_path: Path, home: Path) -> None:
     with pytest.raises(RunError, match="not a git repository"):
-        run.prepare(tmp_path, home, "simulator", "2026-W05")
+        prepare(tmp_path, home, "simulator", "2026-W05")
 
 
 def test_the_name_of_an_error_is_found_among_other_lines() -> None:
@@ -403,9 +405,9 @@ def test_the_name_of_an_error_is_found_among_other_lines() -> None:
         "UnknownWeek: week '2026-W99'",
         "ERROR: failed to reproduce 'ingest': exited with 1",
     ]
-    assert run.reason(tail, 255) == "UnknownWeek: week '2026-W99'"
-    assert run.reason(tail[::2], 255).startswith("ERROR: failed")
-    assert run.reason([], -9) == "exit code -9: no output"
+    assert reason(tail, 255) == "UnknownWeek: week '2026-W99'"
+    assert reason(tail[::2], 255).startswith("ERROR: failed")
+    assert reason([], -9) == "exit code -9: no output"
 
 
 @dataclass(frozen=True)
@@ -504,7 +506,7 @@ def test_any_name_of_checkout_home_and_folder_will_do(tree: Tree, tmp_path: Path
     here = Tree(place / "clone", worlds.write(place / "own"), place / "home")
     assert here.repro() == ALL
     assert here.repro() == NOTHING_NEW
-    checkout = run.prepare(here.clone, here.home, "files", str(SECOND))
+    checkout = prepare(here.clone, here.home, "files", str(SECOND))
     run.repro(checkout, here.home, [*run.READERS, "validate"], print, data_folder=str(here.own))
     assert (checkout / "metrics" / "validate.json").exists()
-    assert run.commit(checkout) == run.commit(checkout)
+    assert commit(checkout) == commit(checkout)

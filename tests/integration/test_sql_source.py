@@ -29,6 +29,7 @@ from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_WEEK, Week
 from roiflow.errors import RunError, SourceError, UnknownWeek
 from roiflow.params import SqlParams, SqlTables
 from roiflow.weekly import run
+from roiflow.weekly.checkout import checkout_of, prepare
 from tests.clones import clone_tree
 from tests.databases import TOKEN, Database, free_port, mariadb, postgresql
 from tests.unit.data import worlds
@@ -521,7 +522,7 @@ class TestRun:
 
         def once() -> tuple[str, int]:
             values = {"ingest.sql.weeks": 2}
-            checkout = run.prepare(clone, home, "sql", str(SECOND), values=values)
+            checkout = prepare(clone, home, "sql", str(SECOND), values=values)
             run.repro(checkout, home, run.READERS, said.append, sql=uri)
             impressions = lake.read_weeks(checkout / "data" / "raw", "impressions", WEEKS)
             return (checkout / "data" / "held.json").read_text(), impressions.num_rows
@@ -540,7 +541,7 @@ class TestRun:
 
         other = TOKEN[::-1]
         wrong = SecretStr(postgres.uri.replace(TOKEN, other))
-        checkout = run.prepare(clone, home, "sql", str(SECOND))
+        checkout = prepare(clone, home, "sql", str(SECOND))
         with pytest.raises(RunError, match="authentication failed") as caught:
             run.repro(checkout, home, run.READERS, said.append, sql=wrong)
         assert other not in str(caught.value) + "\n".join(said)
@@ -583,7 +584,7 @@ class TestRun:
         said = airflow("dags", "test", "weekly_training", "--conf", conf)
         # The second stage stops the run, at the user without an id.
         assert "QuarantineLimit" in said
-        raw = run.checkout_of(home, "sql", str(SECOND)) / "data" / "raw"
+        raw = checkout_of(home, "sql", str(SECOND)) / "data" / "raw"
         assert lake.read_weeks(raw, "impressions", WEEKS).num_rows == 20
         assert TOKEN not in said
         assert self.files_with(tmp_path, TOKEN) == []

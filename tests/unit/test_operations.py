@@ -13,7 +13,7 @@ from roiflow.cli.terminal import finished
 from roiflow.errors import RoiflowError
 from roiflow.evaluation.gate import Override, decide
 from roiflow.params import load_params, parse_params
-from roiflow.weekly.run import PARAMS, with_values
+from roiflow.weekly.values import PARAMS, with_values
 
 PAGE = (ROOT / "docs/operations.md").read_text()
 SECTIONS = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", PAGE, re.DOTALL | re.MULTILINE))

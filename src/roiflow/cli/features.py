@@ -65,13 +65,14 @@ def replay_command(
     roiflow features replay --week 2017-W21
     """
     from roiflow.jobs.gate import PARITY
-    from roiflow.weekly.run import checkout_of, job
+    from roiflow.weekly.checkout import checkout_of
+    from roiflow.weekly.effects import effect
+    from roiflow.weekly.run import perform
 
     _, settings, console = here()
     checkout = finished(checkout_of(settings.home, source, week))
-    arguments = ["data/validated", "params.yaml", str(PARITY)]
     with console.status(f"replay of {source} {week}"):
-        job(checkout, settings.home, "check_parity", arguments, lambda _: None)
+        perform(checkout, settings.home, effect("check_parity"), lambda _: None)
     report: dict[str, Any] = json.loads((checkout / PARITY).read_text())
     for one in report["packages"]:
         if "cannot" not in one:
@@ -101,7 +102,7 @@ def spark_command(
     from roiflow.offline.build import VOCABULARY
     from roiflow.spark.engine import features as on_spark
     from roiflow.spark.engine import spark_session
-    from roiflow.weekly.run import checkout_of
+    from roiflow.weekly.checkout import checkout_of
 
     _, settings, console = here()
     data = finished(checkout_of(settings.home, source, week)) / "data"

@@ -35,7 +35,6 @@ of the source sql's database), `ROIFLOW_REDIS_URL`, `ROIFLOW_KAFKA`, `ROIFLOW_ML
 """,
 )
 
-REPORT_INPUTS = ("data/lineage.json", "data/drift/drift.html")
 REPORT = "data/report/report.html"
 
 Source = Annotated[str, typer.Option(help="simulator, complete_journey, kuairand, ...")]
@@ -122,7 +121,7 @@ def pull(
     from roiflow.data.weeks import Week as IsoWeek
     from roiflow.params import parse_params
     from roiflow.stages.ingest import open_source
-    from roiflow.weekly.run import PARAMS, with_run
+    from roiflow.weekly.values import PARAMS, with_run
 
     repository, settings, console = here()
     text = with_run((repository / "params.yaml").read_text(), source, week)
@@ -140,14 +139,16 @@ def pull(
 @app.command()
 def report(source: Source = "simulator", week: Week = None) -> None:
     """Write a finished week's HTML report again and say where it is; without a week, the newest."""
+    from roiflow.weekly.checkout import checkout_of
     from roiflow.weekly.choice import last_finished
-    from roiflow.weekly.run import checkout_of, job
+    from roiflow.weekly.effects import effect
+    from roiflow.weekly.run import perform
 
     _, settings, console = here()
     named = week or str(last_finished(settings.home, source))
     checkout = finished(checkout_of(settings.home, source, named))
     with console.status(f"report of {source} {named}"):
-        job(checkout, settings.home, "report", [*REPORT_INPUTS, REPORT], lambda _: None)
+        perform(checkout, settings.home, effect("report"), lambda _: None)
     console.print(checkout / REPORT)
 
 
@@ -203,7 +204,8 @@ def leaderboard(source: Source = "simulator", week: Week = None) -> None:
     from roiflow.evaluation.leaderboard import leaderboard as compare
     from roiflow.features import folder as feature_table
     from roiflow.params import load_params
-    from roiflow.weekly.run import READERS, prepare, repro
+    from roiflow.weekly.checkout import prepare
+    from roiflow.weekly.run import READERS, repro
 
     repository, settings, console = here()
     named = str(first_week(repository, settings, source, week))

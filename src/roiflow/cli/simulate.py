@@ -75,7 +75,7 @@ def weeks_command(
     repository, settings, console = here()
     first = IsoWeek.parse(week)
     if served:
-        from roiflow.weekly.run import checkout_of
+        from roiflow.weekly.checkout import checkout_of
         from roiflow.weekly.serve import serve_week
 
         finished(checkout_of(settings.home, "simulator", str(first.plus(-1))))
@@ -296,7 +296,7 @@ def calibrate_command(
     from roiflow.calibration.public_logs import read_log
     from roiflow.files import write_file
     from roiflow.params import load_params
-    from roiflow.weekly.run import with_values
+    from roiflow.weekly.values import with_values
 
     repository, settings, console = here()
     params = repository / "params.yaml"

@@ -18,7 +18,7 @@ def here() -> tuple[Path, "Settings", "Console"]:
     from rich.console import Console
 
     from roiflow.settings import Settings
-    from roiflow.weekly.run import main_checkout, repository_of
+    from roiflow.weekly.checkout import main_checkout, repository_of
 
     repository, settings = repository_of(Path.cwd()), Settings()
     home = main_checkout(repository) / settings.home
@@ -28,7 +28,7 @@ def here() -> tuple[Path, "Settings", "Console"]:
 def finished(checkout: Path) -> Path:
     """A run's checkout. Raises RunError where the run did not get to a decision."""
     from roiflow.errors import RunError
-    from roiflow.weekly.run import is_finished
+    from roiflow.weekly.checkout import is_finished
 
     if not is_finished(checkout):
         raise RunError(f"{checkout}: no finished run; run the week first, such as roiflow demo")

@@ -21,7 +21,7 @@ from roiflow.progress import Progress, progress
 from roiflow.settings import Settings, absolute, without_login
 from roiflow.stages.ingest import open_source
 from roiflow.weekly.choice import SIMULATOR, ingest_of, named_week, newest_week
-from roiflow.weekly.run import PARAMS
+from roiflow.weekly.values import PARAMS
 
 REQUESTS = 300
 STARTED = 0.1

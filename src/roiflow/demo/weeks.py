@@ -10,7 +10,7 @@ from roiflow.errors import RunError, ServiceError
 from roiflow.files import read_json
 from roiflow.progress import Progress
 from roiflow.settings import Settings
-from roiflow.weekly.run import checkout_of
+from roiflow.weekly.checkout import checkout_of
 
 DAG = "weekly_training"
 

@@ -18,7 +18,7 @@ from roiflow.deployment import placed, processes
 from roiflow.deployment.processes import Running
 from roiflow.registry import CHAMPION, Registry, model_name
 from roiflow.settings import Settings, without_login
-from roiflow.weekly.run import is_finished
+from roiflow.weekly.checkout import is_finished
 
 DOORS = (
     ("Airflow", "airflow-api-server", "/dags/weekly_training", "runs, logs, the form for one more"),

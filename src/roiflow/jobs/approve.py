@@ -14,7 +14,7 @@ from roiflow.params import load_params
 from roiflow.registry import CHALLENGER, CHAMPION, Registered, Registry, model_name, read_digest
 from roiflow.settings import Settings
 from roiflow.stages.command import run
-from roiflow.weekly.run import checkout_of
+from roiflow.weekly.checkout import checkout_of
 
 
 def main(source: str, version: int, who: str, why: str) -> None:

@@ -45,7 +45,7 @@ from roiflow.serving.recommender import vector_shape
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
-from roiflow.weekly.run import checkout_of
+from roiflow.weekly.checkout import checkout_of
 
 _VERSION = re.compile(r"[0-9a-f]{12}")
 

@@ -9,7 +9,7 @@ from roiflow.files import write_file
 from roiflow.params import load_params
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
-from roiflow.weekly.run import Lineage, commit
+from roiflow.weekly.checkout import Lineage, commit
 
 
 def main(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from roiflow.settings import Settings
 from roiflow.stages.command import run
-from roiflow.weekly.run import prepare
+from roiflow.weekly.checkout import prepare
 
 
 def main(source: str, week: str) -> None:

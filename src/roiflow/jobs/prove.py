@@ -9,7 +9,9 @@ from roiflow.jobs.gate import DECISION
 from roiflow.registry import Registered, Registry, model_name, read_digest
 from roiflow.settings import Settings
 from roiflow.stages.command import run
-from roiflow.weekly.run import fetch, job, recreate, remove
+from roiflow.weekly.checkout import recreate, remove
+from roiflow.weekly.effects import effect
+from roiflow.weekly.run import fetch, perform
 
 INPUTS = ("data/features", "data/evaluation", "data/package")
 """What the gate reads of a run."""
@@ -39,8 +41,7 @@ def prove(
                 f"{known.name} version {version}: commit {known.tags['commit']} holds package "
                 f"{found}, registered was {known.digest}"
             )
-        arguments = ["data/package", "params.yaml", str(DECISION)]
-        job(folder, settings.home, "decide", arguments, show)
+        perform(folder, settings.home, effect("gate"), show)
         if (again := digest_of(folder / DECISION)) != known.tags["decision"]:
             raise GateError(
                 f"{known.name} version {version}: the decision came out as {again}, "

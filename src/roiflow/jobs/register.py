@@ -17,7 +17,7 @@ from roiflow.registry import CHALLENGER, Evidence, Registry, flatten, model_name
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
-from roiflow.weekly.run import Lineage
+from roiflow.weekly.checkout import Lineage
 
 
 def main(

@@ -13,7 +13,7 @@ from roiflow.jobs.gate import PARITY
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
-from roiflow.weekly.run import Lineage
+from roiflow.weekly.checkout import Lineage
 
 
 def main(

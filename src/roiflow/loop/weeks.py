@@ -1,7 +1,7 @@
 """The closed loop of the simulated world: the whole pipeline, then the champion serves, every week.
 
-A week is one run of the stages of dvc.yaml and of the jobs that decide, register and promote; the
-champion then fills the next week's slates, whose log is what the next run learns from. Building,
+A week is one run of the stages of dvc.yaml and of the effects that promotion needs; the champion
+then fills the next week's slates, whose log is what the next run learns from. Building,
 deploying and reporting, which change nothing of that, are left out.
 
 A week's truths compare like with like: the policy that served week W came out of the run of week
@@ -19,8 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from roiflow import columns as c
 from roiflow.candidates import selector as candidates
@@ -45,21 +43,16 @@ from roiflow.simulator.source import shown
 from roiflow.simulator.truth import expected_value_of
 from roiflow.simulator.truth import truth as true_value
 from roiflow.simulator.world import World
-from roiflow.weekly.run import PARAMS, checkout_of, job, prepare, reason, repro, with_values
+from roiflow.weekly.checkout import checkout_of, prepare
+from roiflow.weekly.effects import DECIDES, EFFECTS
+from roiflow.weekly.reasons import reason
+from roiflow.weekly.run import perform, repro
 from roiflow.weekly.serve import serve_week
+from roiflow.weekly.steps import needed, read_stages
+from roiflow.weekly.values import PARAMS, with_values
 
 SOURCE = "simulator"
 RESULT = "loop.json"
-JOBS = (
-    "commit params.yaml data/lineage.json",
-    "check_parity data/validated params.yaml data/parity/report.json",
-    "decide data/package params.yaml data/gate/decision.json",
-    "register data/package data/features data/evaluation metrics plots "
-    "data/gate/decision.json data/lineage.json params.yaml data/registered.json",
-    "promote data/gate/decision.json data/registered.json data/promoted.json",
-)
-"""The jobs of the DAG up to promotion, in its order, with its arguments."""
-
 STEPS = 16
 """Things done in a week, about."""
 
@@ -253,21 +246,15 @@ def run_week(loop: Loop, week: Week, first: bool, watch: Stopwatch) -> WeekOutco
             watch.start(match[1])
 
     watch.start("dvc")
-    repro(checkout, loop.home, stages(checkout), started)
-    for command in JOBS:
-        name, *arguments = command.split()
-        watch.start(name)
-        job(checkout, loop.home, name, arguments, lambda _: None)
+    repro(checkout, loop.home, [one.name for one in read_stages(checkout / "dvc.yaml")], started)
+    for effect in needed(EFFECTS, DECIDES):
+        watch.start(effect.name)
+        perform(checkout, loop.home, effect, lambda _: None)
     watch.start("truth")
     fetch_champion(loop)
     served, truth = true_values(loop, week, checkout, before)
     watch.stop()
     return WeekOutcome(str(week), served, truth, outcome_of(checkout), watch.seconds)
-
-
-def stages(checkout: Path) -> list[str]:
-    """The stages of dvc.yaml, which names each after those it reads from."""
-    return list(yaml.safe_load((checkout / "dvc.yaml").read_text())["stages"])
 
 
 def fetch_champion(loop: Loop) -> None:

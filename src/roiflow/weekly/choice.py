@@ -6,7 +6,8 @@ from roiflow.data.sources.protocol import Source
 from roiflow.data.weeks import Week, window_ends
 from roiflow.errors import NothingNew, RunError, UnknownWeek
 from roiflow.params import IngestParams, parse_params
-from roiflow.weekly.run import PARAMS, checkout_of, is_finished, with_run
+from roiflow.weekly.checkout import checkout_of, is_finished
+from roiflow.weekly.values import PARAMS, with_run
 
 SIMULATOR = "simulator"
 

@@ -1,267 +1,24 @@
-"""One checkout per weekly run: a git worktree over one shared DVC cache.
+"""The programs of a run in its checkout: DVC for the stages, a module for each job."""
 
-A DVC workspace locks while it works, so runs never share one. A run starts from the tree as it is
-now (tracked files with their uncommitted edits, and code that is not tracked yet, but no other
-file: a key or a .env would stay in git's objects) and ends in a commit of `params.yaml` and
-`dvc.lock`, which is the run's lineage key. Equal trees give equal commits, so a second attempt
-resumes the first and a third changes nothing.
-
-Code runs from a copy named by its git tree id, not from the checkout: runs of equal code share
-compiled files, and files compiled from other code are never taken.
-"""
-
-import configparser
-import json
 import os
-import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from roiflow.data.weeks import Week
-from roiflow.errors import ParamsError, RoiflowError, RunError, StoppedError
-from roiflow.files import write_directory, write_file
-from roiflow.params import parse_params
 from roiflow.settings import absolute, without_logins, without_secrets
+from roiflow.weekly.checkout import code_of
+from roiflow.weekly.reasons import busy, failure
+from roiflow.weekly.steps import Step
 
-PARAMS = Path("params.yaml")
-FINISHED = Path("data/promoted.json")
-"""What the last job that decides leaves in a run's checkout."""
-NEW_CODE = (
-    "src/**/*.py", "src/**/*.j2", "dags/**/*.py", "bentos/**/*.py", "monitoring/**/*.yaml"
-)  # fmt: skip
-"""Files that a run takes along before git tracks them."""
-_BUSY = re.compile(
-    r"^ERROR: (?:failed to reproduce .*?: )?"
-    r"(?:'.+' is busy, it is being blocked by:"
-    r"|Unable to acquire lock\. Most likely another DVC process is running)"
-)
-"""DVC's two errors on a lock that another process holds (dvc/rwlock.py and dvc/lock.py)."""
-_ERROR = re.compile(r"^(?:[\w.]+\.)?([A-Z]\w+: .+)$")
-_REFS = "refs/roiflow"
 READERS = ("look", "ingest")
 """The stages that read the source; no other needs to reach it."""
-
 Show = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """What a model was made from."""
-
-    source: str
-    week: str
-    commit: str
-    """Of params.yaml and dvc.lock, and through them of code and data."""
-
-    @classmethod
-    def read(cls, path: Path) -> "Lineage":
-        """Raises RunError, naming the file, where it is missing or not a lineage."""
-        try:
-            return cls(**json.loads(path.read_text()))
-        except OSError as error:
-            raise RunError(f"{path}: {error.strerror}") from None
-        except (ValueError, TypeError) as error:
-            raise RunError(f"{path}: not a lineage: {error}") from None
-
-
-def checkout_of(home: Path, source: str, week: str) -> Path:
-    """Where the run of one week lives."""
-    return home.absolute() / "runs" / f"{source}-{week}"
-
-
-def is_finished(checkout: Path) -> bool:
-    """Whether the run of a checkout got to a decision."""
-    return (checkout / FINISHED).exists()
-
-
-def prepare(
-    repository: Path,
-    home: Path,
-    source: str,
-    week: str,
-    values: Mapping[str, str | float] | None = None,
-) -> Path:
-    """Make the run's checkout, or bring an earlier one to the tree as it is now.
-
-    `values` are what this run has at keys of params.yaml, such as train_ranker.epochs, instead.
-    Raises RunError where `repository` is no git repository with a commit, ParamsError or
-    UnknownWeek where source, week or params.yaml are wrong; the checkout is then not touched.
-    """
-    base = snapshot(repository)
-    text = with_values(_git(repository, "show", f"{base}:{PARAMS}"), values or {})
-    params = with_run(text, source, week)
-    checkout = checkout_of(home, source, week)
-    lock = _place(repository, checkout, base)
-    if lock is not None:
-        (checkout / "dvc.lock").write_bytes(lock)
-    with write_file(checkout / PARAMS) as aside:
-        aside.write_text(params)
-    return checkout
-
-
-def recreate(repository: Path, folder: Path, commit: str) -> None:
-    """A checkout of an earlier run's commit in `folder`, without its data (`dvc checkout`)."""
-    _place(repository, folder, commit)
-
-
-def remove(repository: Path, folder: Path) -> None:
-    """Remove a checkout and everything in it."""
-    _git(repository, "worktree", "remove", "--force", "--force", str(folder))
-
-
-def _place(repository: Path, folder: Path, commit: str) -> bytes | None:
-    """Put `commit` into the worktree `folder`; returns the dvc.lock that was there."""
-    lock = folder / "dvc.lock"
-    kept = lock.read_bytes() if lock.exists() else None
-    _git(repository, "worktree", "prune")
-    if (folder / ".git").exists():
-        _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
-    else:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _git(repository, "worktree", "add", "--quiet", "--force", "--detach", str(folder), commit)
-    _share_cache(main_checkout(folder), folder)
-    return kept
-
-
-def repository_of(folder: Path) -> Path:
-    """The checkout that holds `folder`; RunError where it is none of this project's."""
-    top = Path(_git(folder, "rev-parse", "--show-toplevel").strip())
-    if not (top / "dvc.yaml").exists():
-        raise RunError(f"{top}: no dvc.yaml: run this inside the repository")
-    return top
-
-
-def main_checkout(checkout: Path) -> Path:
-    """The main checkout a worktree belongs to (itself where it is the main one)."""
-    common = _git(checkout, "rev-parse", "--path-format=absolute", "--git-common-dir").strip()
-    return Path(common).parent
-
-
-def snapshot(repository: Path) -> str:
-    """A commit of the working tree; HEAD itself where it is clean.
-
-    What git does not track stays out, but for the code that stages run (NEW_CODE).
-    """
-    head = _git(repository, "rev-parse", "--verify", "HEAD^{commit}").strip()
-    with tempfile.TemporaryDirectory() as folder:
-        index = Path(folder) / "index"
-        own = Path(_git(repository, "rev-parse", "--path-format=absolute", "--git-dir").strip())
-        if (own / "index").exists():
-            shutil.copy2(own / "index", index)
-        _git(repository, "add", "--update", GIT_INDEX_FILE=str(index))
-        others = ("ls-files", "--others", "--exclude-standard", "-z", "--", *NEW_CODE)
-        if new := _git(repository, *others, GIT_GLOB_PATHSPECS="1").split("\0")[:-1]:
-            literal = {"GIT_INDEX_FILE": str(index), "GIT_LITERAL_PATHSPECS": "1"}
-            _git(repository, "add", "--", *new, **literal)
-        tree = _git(repository, "write-tree", GIT_INDEX_FILE=str(index)).strip()
-    if tree == _git(repository, "rev-parse", f"{head}^{{tree}}").strip():
-        return head
-    return _commit_tree(repository, tree, head, "Working tree of a run")
-
-
-def commit(checkout: Path) -> str:
-    """Commit params.yaml and dvc.lock; the same contents give the same commit id."""
-    files = [name for name in ("params.yaml", "dvc.lock") if (checkout / name).exists()]
-    _git(checkout, "add", "--force", *files)
-    tree = _git(checkout, "write-tree").strip()
-    head = _git(checkout, "rev-parse", "HEAD").strip()
-    if tree == _git(checkout, "rev-parse", "HEAD^{tree}").strip():
-        return head
-    made = _commit_tree(checkout, tree, head, f"Run {checkout.name}")
-    _git(checkout, "update-ref", f"{_REFS}/{checkout.name}/{made}", made)
-    _git(checkout, "reset", "--quiet", "--soft", made)
-    return made
-
-
-def _commit_tree(repository: Path, tree: str, parent: str, message: str) -> str:
-    """A commit whose id follows from tree, parent and message alone."""
-    when = _git(repository, "show", "--no-patch", "--format=%cI", parent).strip()
-    identity = {
-        f"GIT_{role}_{part}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for part, value in (("NAME", "roiflow"), ("EMAIL", "roiflow@localhost"), ("DATE", when))
-    }
-    return _git(repository, "commit-tree", tree, "-p", parent, "-m", message, **identity).strip()
-
-
-def with_run(params: str, source: str, week: str) -> str:
-    """The text of params.yaml for a run; errors as in `with_values`.
-
-    Raises UnknownWeek where there is no such week.
-    """
-    text = with_values(params, {"ingest.source": source, "ingest.week": week})
-    Week.parse(week)
-    return text
-
-
-def with_values(params: str, values: Mapping[str, str | float]) -> str:
-    """The text of params.yaml with other values at keys such as ingest.week.
-
-    All else, comments included, stays. Raises ParamsError, naming key and value, where the result
-    is not a valid params.yaml.
-    """
-    from io import StringIO
-
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    editor = YAML()
-    editor.preserve_quotes = True
-    editor.width = 1000
-    try:
-        content = editor.load(params)
-    except YAMLError as error:
-        raise ParamsError(f"{PARAMS}: not valid YAML: {error}") from None
-    for key, value in values.items():
-        *sections, name = key.split(".")
-        inside = content
-        for number, section in enumerate(sections):
-            inside = inside.get(section) if isinstance(inside, dict) else None
-            if not isinstance(inside, dict):
-                missing = ".".join(sections[: number + 1])
-                raise ParamsError(f"{PARAMS}: {missing}: the section is missing")
-        inside[name] = value
-    text = StringIO()
-    editor.dump(content, text)
-    parse_params(text.getvalue(), PARAMS)
-    return text.getvalue()
-
-
-def _share_cache(main: Path, checkout: Path) -> None:
-    """Point the checkout at the main checkout's DVC cache, keeping the main one's own settings."""
-    settings = configparser.ConfigParser(interpolation=None)
-    settings.read(main / ".dvc" / "config.local")
-    if not settings.has_section("cache"):
-        settings.add_section("cache")
-    tracked = configparser.ConfigParser(interpolation=None)
-    tracked.read(main / ".dvc" / "config")
-    own = settings.get("cache", "dir", fallback=tracked.get("cache", "dir", fallback="cache"))
-    settings.set("cache", "dir", str((main / ".dvc" / own).absolute()))
-    with write_file(checkout / ".dvc" / "config.local") as aside, aside.open("w") as stream:
-        settings.write(stream)
-
-
-def code_of(checkout: Path, home: Path) -> Path:
-    """The folder `src` of the checkout's commit, one copy per git tree id under `home`."""
-    tree = _git(checkout, "rev-parse", "HEAD:src").strip()
-    folder = home.absolute() / "code" / tree
-    if not folder.exists():
-        with write_directory(folder) as aside:
-            archive = subprocess.run(
-                ["git", "archive", tree], cwd=checkout, capture_output=True, check=True
-            )
-            subprocess.run(["tar", "-x", "-C", str(aside)], input=archive.stdout, check=True)
-    return folder
 
 
 def environment(checkout: Path, home: Path) -> dict[str, str]:
@@ -315,6 +72,14 @@ def fetch(checkout: Path, home: Path, outs: Sequence[str], show: Show) -> None:
     _dvc(command, "data", checkout, environment(checkout, home), show)
 
 
+def job(checkout: Path, home: Path, name: str, arguments: Sequence[str], show: Show) -> None:
+    """`python -m roiflow.jobs.NAME` in the checkout; RunError with the job's own error line."""
+    command = [sys.executable, "-m", f"roiflow.jobs.{name}", *arguments]
+    code, tail = _stream(command, checkout, environment(checkout, home), show)
+    if code != 0:
+        raise failure(f"job {name} of {checkout.name}", tail, code)
+
+
 def _dvc(
     arguments: Sequence[str],
     what: str,
@@ -334,18 +99,10 @@ def _dvc(
         time.sleep(2.0)
 
 
-def busy(tail: Sequence[str]) -> bool:
-    """Whether DVC ended because another DVC process holds a lock."""
-    last = next((line for line in reversed(tail) if line.startswith("ERROR: ")), "")
-    return _BUSY.match(last) is not None
-
-
-def job(checkout: Path, home: Path, name: str, arguments: Sequence[str], show: Show) -> None:
-    """`python -m roiflow.jobs.NAME` in the checkout; RunError with the job's own error line."""
-    command = [sys.executable, "-m", f"roiflow.jobs.{name}", *arguments]
-    code, tail = _stream(command, checkout, environment(checkout, home), show)
-    if code != 0:
-        raise failure(f"job {name} of {checkout.name}", tail, code)
+def perform(checkout: Path, home: Path, effect: Step, show: Show) -> None:
+    """An effect, by its job, with the arguments that its declaration has; errors as in `job`."""
+    name, *arguments = effect.command.split()
+    job(checkout, home, name, arguments, show)
 
 
 def _stream(
@@ -366,53 +123,3 @@ def _stream(
             tail.append(line.rstrip())
             show(line.rstrip())
     return process.returncode, list(tail)
-
-
-def failure(what: str, tail: Sequence[str], code: int) -> RunError:
-    """What a program's end means: StoppedError where the reason is none of roiflow's own.
-
-    A server that is away may be back, too; every other error of roiflow's would come again.
-    """
-    why = reason(tail, code)
-    lasting = {one.__name__ for one in _kinds(RoiflowError)} - {"ServiceError", "StoppedError"}
-    kind = RunError if why.partition(":")[0] in lasting else StoppedError
-    return kind(f"{what}: {why}")
-
-
-def _kinds(error: type[RoiflowError]) -> list[type[RoiflowError]]:
-    return [error, *(kind for one in error.__subclasses__() for kind in _kinds(one))]
-
-
-def reason(tail: Sequence[str], code: int) -> str:
-    """The last line of the form `SomeError: text`, or else the last line there is."""
-    if busy(tail):  # a stage before it may have ended well, and said anything
-        start = max(place for place, line in enumerate(tail) if line.startswith("ERROR: "))
-        return " ".join(line.strip() for line in tail[start : start + 2])
-    named = [match[1] for line in tail if (match := _ERROR.match(line))]
-    own = [line for line in named if not line.startswith(("ERROR", "WARNING"))]
-    last = next((line for line in reversed(tail) if line.startswith("ERROR: ")), None)
-    if own:
-        return own[-1]
-    return last or f"exit code {code}: {tail[-1] if tail else 'no output'}"
-
-
-def _git(folder: Path, *arguments: str, **variables: str) -> str:
-    """Raises RunError with git's own message: its reason, and the remedy it names."""
-    done = subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RunError(f"{folder}: git {arguments[0]}: {_said(done.stderr, done.returncode)}")
-    return done.stdout
-
-
-def _said(stderr: str, code: int) -> str:
-    """Git's words in one line, from its first error on: what comes before is progress and hints."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    starts = [n for n, line in enumerate(lines) if line.startswith(("fatal:", "error:"))]
-    return " ".join(lines[starts[0] if starts else 0 :]) or f"exit code {code}"

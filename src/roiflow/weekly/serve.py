@@ -7,8 +7,9 @@ from roiflow.data import served_features
 from roiflow.data.weeks import Week
 from roiflow.files import read_json
 from roiflow.registry import package_folder
+from roiflow.weekly.checkout import FINISHED, checkout_of, is_finished
 from roiflow.weekly.choice import SIMULATOR
-from roiflow.weekly.run import FINISHED, Show, checkout_of, is_finished, job
+from roiflow.weekly.run import Show, job
 
 ONLINE = "data/features/online"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from roiflow.evaluation.report import PastWeek
 from roiflow.jobs.report import history, parity_line
-from roiflow.weekly.run import Lineage
+from roiflow.weekly.checkout import Lineage
 
 
 def keep(runs: Path, name: str, roi: dict[str, object]) -> None:

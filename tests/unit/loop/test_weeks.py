@@ -1,6 +1,5 @@
 """The closed loop without a pipeline: what its weeks run with, resume from and take from a week."""
 
-import ast
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,12 @@ from roiflow.data.weeks import Week
 from roiflow.errors import ParamsError, RunError
 from roiflow.loop.result import LoopResult, WeekOutcome
 from roiflow.loop.weeks import (
-    JOBS,
     Loop,
     Stopwatch,
     open_loop,
     outcome_of,
     resume,
     run_loop,
-    stages,
     weeks_of,
 )
 from roiflow.settings import Settings
@@ -41,26 +38,6 @@ def loop(tmp_path: Path) -> Loop:
 
 def weeks(*names: str) -> tuple[WeekOutcome, ...]:
     return tuple(WeekOutcome(name, "logging", {}, {}, {}) for name in names)
-
-
-def test_the_jobs_are_the_dag_s_up_to_promotion() -> None:
-    tree = ast.parse((ROOT / "dags/weekly_training.py").read_text())
-    (effects,) = (
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EFFECTS"
-    )
-    assert tuple(command for _, command, _ in effects[: len(JOBS)]) == JOBS
-    assert [name for name, _, _ in effects[: len(JOBS)]][-1] == "promote"
-
-
-def test_dvc_yaml_names_a_stage_after_those_it_reads_from() -> None:
-    content = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    made: set[str] = set()
-    for name in stages(ROOT):
-        needed = {dep for dep in content[name]["deps"] if dep.startswith("data/")}
-        assert all(any(dep == out or dep.startswith(f"{out}/") for out in made) for dep in needed)
-        made |= set(content[name]["outs"])
 
 
 def test_a_seed_has_its_own_home_and_its_runs_the_values_of_the_section_loop(loop: Loop) -> None:

@@ -9,8 +9,8 @@ from roiflow.data.weeks import Week, span
 from roiflow.errors import NothingNew, ParamsError, UnknownWeek
 from roiflow.params import IngestParams
 from roiflow.simulator.source import SimulatorSource
+from roiflow.weekly.checkout import checkout_of
 from roiflow.weekly.choice import finished_weeks, ingest_of, newest_week, next_week
-from roiflow.weekly.run import checkout_of
 
 ROOT = Path(__file__).parents[3]
 

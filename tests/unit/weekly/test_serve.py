@@ -7,7 +7,7 @@ import pytest
 
 from roiflow.data.weeks import Week
 from roiflow.errors import RunError
-from roiflow.weekly.run import checkout_of
+from roiflow.weekly.checkout import checkout_of
 from roiflow.weekly.serve import serve_week, served_by
 from tests.unit.demo.test_tables import write
 

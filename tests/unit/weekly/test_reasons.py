@@ -3,7 +3,7 @@
 import pytest
 
 from roiflow.errors import RunError, StoppedError
-from roiflow.weekly.run import failure
+from roiflow.weekly.reasons import failure
 
 
 @pytest.mark.parametrize(
