@@ -15,6 +15,9 @@ from roiflow.features.table import Features, Longs, Singles
 
 MAX_POSITION = 20
 MASKED = -1e9
+MAX_SCALED = 5.0
+LEAST_STD = 0.05
+LEAST_REST = 1e-7
 PRICE = "log_price"
 """The dense feature that revenue is expected to follow."""
 MAX_SLOPE = 2.0
@@ -88,7 +91,7 @@ class DenseEncoding(nn.Module):
 
     def forward(self, dense: Tensor) -> Tensor:
         """(..., F) -> (..., F (1 + T))."""
-        scaled = torch.clamp((dense - self.mean) / self.std, -5.0, 5.0)
+        scaled = torch.clamp((dense - self.mean) / self.std, -MAX_SCALED, MAX_SCALED)
         part = torch.clamp((dense.unsqueeze(-1) - self.low) * self.inverse_width, 0.0, 1.0)
         return torch.cat([scaled, part.flatten(-2)], dim=-1)
 
@@ -154,7 +157,7 @@ class Heads(nn.Module):
         click, conversion, mean, std = self.out(trunk).unbind(-1)
         if dense is not None:
             mean = mean + dense @ self.revenue_slope
-        return Logits(click, conversion, mean, F.softplus(std) + 0.05)
+        return Logits(click, conversion, mean, F.softplus(std) + LEAST_STD)
 
 
 class PositionBias(nn.Module):
@@ -177,8 +180,8 @@ def log_click_and_conversion(click: Tensor, conversion: Tensor) -> Tensor:
 
 
 def logit_of(log_probability: Tensor) -> Tensor:
-    """log(p / (1 - p)) from log p; p is held below 1 - 1e-7."""
-    rest = torch.clamp(1 - torch.exp(log_probability), min=1e-7)
+    """log(p / (1 - p)) from log p; p is held below 1 - LEAST_REST."""
+    rest = torch.clamp(1 - torch.exp(log_probability), min=LEAST_REST)
     return log_probability - torch.log(rest)
 
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roiflow.features.table import AD_ATTRIBUTES, Features, Requests
-from roiflow.ranking import serving_form
+from roiflow.features.table import AD_ATTRIBUTES
 from roiflow.ranking.network import (
     MASKED,
     DenseEncoding,
@@ -28,17 +27,16 @@ from roiflow.ranking.network import (
     small_embedding,
     split_heads,
 )
-from roiflow.ranking.protocol import Predictions
 from roiflow.ranking.torch_ranker import (
     Behaviours,
-    Calibrator,
     Candidates,
     NetworkShape,
     TorchRanker,
-    seen,
 )
 
 CATEGORY = AD_ATTRIBUTES.index("category")
+MAX_IMPORTANCE = 5.0
+"""Of an event in the counts, as a logarithm: no action counts more than exp(5) = 148 times."""
 
 
 class Decay(nn.Module):
@@ -189,7 +187,7 @@ class Rosa(nn.Module):
         attended = join_heads(weight[..., :-1] @ value + weight[..., -1:] * blank)
 
         weight = torch.exp(
-            self.count_decay(elapsed) + torch.clamp(count_importance, max=5.0)[:, None]
+            self.count_decay(elapsed) + torch.clamp(count_importance, max=MAX_IMPORTANCE)[:, None]
         )
         weight = weight * window.unsqueeze(-1).to(weight.dtype)
         total = weight.sum(2).expand(-1, ad.shape[1], -1)
@@ -222,104 +220,8 @@ class Rosa(nn.Module):
         return self.score(self.encode(history), candidates)
 
 
-class UserEncoder(nn.Module):
-    """Serving form, once per user: see serving_form."""
-
-    def __init__(self, net: Rosa) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(
-        self,
-        history_ad: Tensor,
-        history_category: Tensor,
-        history_action: Tensor,
-        history_hours: Tensor,
-        length: Tensor,
-    ) -> Tensor:
-        """(B, L) -> memory (B, L, M)."""
-        return self.net.encode(
-            Behaviours(history_ad, history_category, history_action, history_hours, length)
-        )
-
-
-class Scorer(nn.Module):
-    """Serving form, once per request: see serving_form."""
-
-    def __init__(self, net: Rosa, calibrator: Calibrator) -> None:
-        super().__init__()
-        self.net = net
-        self.calibrator = calibrator
-
-    def forward(
-        self,
-        memory: Tensor,
-        history_ad: Tensor,
-        history_category: Tensor,
-        elapsed_hours: Tensor,
-        length: Tensor,
-        user: Tensor,
-        profile: Tensor,
-        context: Tensor,
-        ad: Tensor,
-        attributes: Tensor,
-        dense: Tensor,
-    ) -> Tensor:
-        """(B, K) -> predictions (B, K, 3)."""
-        window = seen(length, elapsed_hours.shape[1], self.net.window)
-        logits = self.net.score(
-            memory,
-            Candidates(
-                history_ad,
-                history_category,
-                elapsed_hours[:, None],
-                window[:, None],
-                user,
-                profile,
-                context[:, None],
-                ad,
-                attributes,
-                dense,
-            ),
-        )
-        return self.calibrator(logits)
-
-
 class RosaRanker(TorchRanker):
     """The ranker that is shipped."""
 
     name = "rosa"
     network = Rosa
-
-    @property
-    def encode_length(self) -> int:
-        """Events the encoder takes: L of the serving form."""
-        return serving_form.encode_length(self.shape.layers, self.shape.history_length)
-
-    def serving_modules(self) -> tuple[UserEncoder, Scorer]:
-        """The two modules that are exported, in evaluation mode; names in serving_form."""
-        assert isinstance(self.net, Rosa)
-        return UserEncoder(self.net).eval(), Scorer(self.net, self.calibrator).eval()
-
-    def _score(self, features: Features, requests: Requests) -> Predictions:
-        sizes = self.shape.index_sizes
-        encoder, scorer = self.serving_modules()
-        history = serving_form.histories(
-            features.events, requests.user, requests.history_end, self.encode_length
-        )
-        feed = serving_form.encoder_inputs(history, sizes)
-        memory = encoder(*(torch.from_numpy(feed[name]) for name in serving_form.ENCODER_INPUTS))
-        feed = serving_form.scorer_inputs(
-            memory=memory.numpy(),
-            history=history,
-            sizes=sizes,
-            event_time=requests.event_time,
-            user=requests.user,
-            profile=features.profile[requests.user],
-            context=requests.context,
-            ad=requests.ad,
-            attributes=features.attributes[requests.ad.clip(0)],
-            dense=requests.dense,
-        )
-        output = scorer(*(torch.from_numpy(feed[name]) for name in serving_form.SCORER_INPUTS))
-        return serving_form.predictions(output.numpy(), requests.ad >= 0)

@@ -1,11 +1,11 @@
 """The two inputs of the ranker in its serving form, built in numpy; needs no torch.
 
-`UserEncoder` runs once per request (or per user and event), `Scorer` once per request for all
+The user encoder runs once per request (or per user and event), the scorer once per request for all
 candidates. Both are exported to ONNX with these very input names. All index tensors are int64, all
 others float32. Histories are right-aligned: the most recent event is last, `length` of the L
 columns hold events, the others hold zeros.
 
-UserEncoder: history_ad, history_category, history_action (B, L), history_hours (B, L): hours from
+User encoder: history_ad, history_category, history_action (B, L), history_hours (B, L): hours from
 the event to the newest event of the row, length (B,)
 -> memory (B, L, M).
 
@@ -133,7 +133,7 @@ def histories(events: Events, user: Ints, history_end: Longs, width: int) -> His
 
 
 def encoder_inputs(history: Histories, sizes: Sizes) -> Feed:
-    """What UserEncoder takes; the newest event is the one known last."""
+    """What the user encoder takes; the newest event is the one known last."""
     newest = history.event_time[:, -1:]
     filled = _filled(history)
     return {
@@ -171,7 +171,7 @@ def scorer_inputs(
     attributes: Ints,
     dense: Singles,
 ) -> Feed:
-    """What Scorer takes; shapes as in the module's text, `ad` -1 where there is no candidate.
+    """What the scorer takes; shapes as in the module's text, `ad` -1 where there is no candidate.
 
     Vocabularies only grow; an index newer than the model becomes 0.
     """
@@ -193,7 +193,7 @@ def scorer_inputs(
 
 
 def predictions(output: Singles, candidate: NDArray[np.bool_]) -> Predictions:
-    """Scorer's output (B, K, 3) -> Predictions (B, K) in micros, 0 where there is no candidate."""
+    """The scorer's (B, K, 3) -> Predictions (B, K) in micros, 0 where there is no candidate."""
     kept = np.where(candidate[..., None], output, np.float32(0))
     return Predictions(
         np.ascontiguousarray(kept[..., 0]),

@@ -164,6 +164,11 @@ class TorchRanker:
         """Events before the H-window that influence what an impression sees."""
         return serving_form.encode_length(shape.layers, shape.history_length) - shape.history_length
 
+    @property
+    def encode_length(self) -> int:
+        """Events that the network must be given of a user: L of the serving form."""
+        return self.shape.history_length + self.reach(self.shape)
+
     def logits(
         self, features: Features, rows: Longs, batch_tokens: int = PREDICT_TOKENS
     ) -> tuple[Logits, Tensor]:
@@ -204,8 +209,7 @@ class TorchRanker:
             )
 
     def _score(self, features: Features, requests: Requests) -> Predictions:
-        width = self.shape.history_length + self.reach(self.shape)
-        logits = self.net(*request_tensors(features, requests, width, self.shape))
+        logits = self.net(*request_tensors(features, requests, self.encode_length, self.shape))
         return serving_form.predictions(self.calibrator(logits).numpy(), requests.ad >= 0)
 
     def save(self, folder: Path) -> None:

@@ -1,12 +1,18 @@
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from onnx.checker import check_model
 
 from roiflow.data.split import TEST
 from roiflow.features.table import Features, Requests
 from roiflow.ranking import onnx, serving_form
+from roiflow.ranking.calibrate import Calibration
 from roiflow.ranking.protocol import Predictions
 from roiflow.ranking.rosa import RosaRanker
+from roiflow.ranking.torch_ranker import Calibrator
 from roiflow.ranking.train import start
 from roiflow.serving.package import session
 from tests.unit.ranking import worlds
@@ -17,25 +23,30 @@ def features() -> Features:
     return worlds.build(users=10, per_user=10).features
 
 
-@pytest.fixture(scope="module")
-def ranker(features: Features) -> RosaRanker:
-    torch.manual_seed(0)
-    return start(RosaRanker, features, worlds.PARAMS.model_copy(update={"layers": 2}))
+BENT = Calibration(0.2, (0.5, 1.5, 0.8), (-1.0, 0.5))
+STRAIGHT = Calibration(-0.1, (0.9,), ())
 
 
-@pytest.fixture(scope="module")
-def exported(ranker: RosaRanker) -> tuple[bytes, bytes]:
-    return onnx.export(ranker)
+@cache
+def ranker(layers: int) -> RosaRanker:
+    """Every weight is away from its start, so that none can be left out unseen."""
+    generator = torch.manual_seed(layers)
+    features = worlds.build(users=10, per_user=10).features
+    made = start(RosaRanker, features, worlds.PARAMS.model_copy(update={"layers": layers}))
+    with torch.no_grad():
+        for parameter in made.net.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    made.net.eval()
+    made.calibrator = Calibrator(BENT, STRAIGHT, 1.7)
+    return made
 
 
-def run(
-    exported: tuple[bytes, bytes], ranker: RosaRanker, features: Features, requests: Requests
-) -> Predictions:
+def run(ranker: RosaRanker, features: Features, requests: Requests) -> Predictions:
     sizes = ranker.shape.index_sizes
     history = serving_form.histories(
         features.events, requests.user, requests.history_end, ranker.encode_length
     )
-    encoder, scorer = map(session, exported)
+    encoder, scorer = map(session, onnx.export(ranker))
     (memory,) = encoder.run(None, serving_form.encoder_inputs(history, sizes))
     feed = serving_form.scorer_inputs(
         memory=memory,
@@ -53,35 +64,40 @@ def run(
     return serving_form.predictions(output, requests.ad >= 0)
 
 
+@pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize(("rows", "candidates"), [(1, 1), (1, 40), (9, 2), (30, 5)])
 def test_any_number_of_requests_and_candidates_as_in_torch(
-    exported: tuple[bytes, bytes],
-    ranker: RosaRanker,
-    features: Features,
-    rows: int,
-    candidates: int,
+    features: Features, layers: int, rows: int, candidates: int
 ) -> None:
     # One candidate more than asked for: the last one of these worlds is absent.
     slates = features.rows(TEST)[:rows]
     requests = worlds.requests_of(features, slates, candidates=candidates + 1)
-    expected, found = ranker.score(features, requests), run(exported, ranker, features, requests)
+    trained = ranker(layers)
+    expected, found = trained.score(features, requests), run(trained, features, requests)
     assert np.ptp(expected.click[requests.ad >= 0]) > 0 or rows * candidates == 1
     np.testing.assert_allclose(found.click, expected.click, atol=1e-6)
     np.testing.assert_allclose(found.conversion, expected.conversion, atol=1e-6)
     np.testing.assert_allclose(found.revenue, expected.revenue, rtol=1e-5)
 
 
-def test_equal_weights_give_equal_bytes_without_a_path(
-    exported: tuple[bytes, bytes], ranker: RosaRanker
-) -> None:
-    encoder, _ = ranker.serving_modules()
-    again = onnx.to_onnx(
-        encoder,
-        onnx.example(ranker),
-        serving_form.ENCODER_INPUTS,
-        serving_form.ENCODER_OUTPUT,
-    )
-    assert again == exported[0]
+def test_equal_weights_give_equal_bytes_without_a_path(tmp_path: Path) -> None:
+    ranker(2).save(tmp_path / "ranker")
+    exported = onnx.export(ranker(2))
+    assert onnx.export(RosaRanker.load(tmp_path / "ranker")) == exported
+    assert onnx.export(ranker(3)) != exported
     for content in exported:
         for trace in (b"site-packages", b"roiflow/", b".py"):
             assert trace not in content
+
+
+def test_the_graphs_are_valid_and_take_what_the_serving_form_feeds() -> None:
+    for content, inputs, output in zip(
+        onnx.export(ranker(2)),
+        (serving_form.ENCODER_INPUTS, serving_form.SCORER_INPUTS),
+        (serving_form.ENCODER_OUTPUT, serving_form.SCORER_OUTPUT),
+        strict=True,
+    ):
+        check_model(content, full_check=True)
+        graph = session(content)
+        assert tuple(each.name for each in graph.get_inputs()) == inputs
+        assert [each.name for each in graph.get_outputs()] == [output]
