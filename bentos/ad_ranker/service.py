@@ -30,7 +30,7 @@ Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
 def slate_app() -> SlateApp:
     """The one slate app of this process."""
     settings = Settings()
-    return build_app(HERE / "package", settings.redis_url, settings.served)
+    return build_app(HERE / "package", settings.limits, settings.redis_url, settings.served)
 
 
 async def mounted(scope: Message, receive: Receive, send: Send) -> None:

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     redis_url: str | None = None
     """A Redis server; None starts or uses the embedded one."""
 
+    limits: Path | None = None
+    """The file of what the slate service's door takes; written and named where it is deployed."""
+
     kafka: str | None = None
     """Kafka's bootstrap servers, such as 127.0.0.1:9092; None takes events from the served log."""
 

@@ -24,6 +24,7 @@ from tests.unit.serving.packages import tiny_world, write_package
 
 NAME = "ad_ranker_simulator"
 SERVICE = Path(__file__).parents[2] / "bentos" / "ad_ranker"
+LIMITS = SERVICE.parents[1] / "deploy" / "base" / "limits.json"
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,7 @@ def test_bentoml_serves_it(package: Path, tmp_path: Path) -> None:
     environment = {
         "BENTOML_HOME": str(store(tmp_path)),
         "ROIFLOW_HOME": str(tmp_path),
+        "ROIFLOW_LIMITS": str(LIMITS),
         "ROIFLOW_REDIS_URL": redis.address,
     }
     server = processes.Server(
@@ -137,6 +139,7 @@ def test_a_service_without_its_package_ends_in_one_line(tmp_path: Path) -> None:
         env=os.environ
         | {
             "PYTHONPATH": str(SERVICE.parents[1] / "src"),
+            "ROIFLOW_LIMITS": str(LIMITS),
             "ROIFLOW_REDIS_URL": "redis://127.0.0.1:1/0",
         },
         capture_output=True,

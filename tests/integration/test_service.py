@@ -1,5 +1,6 @@
 """A Bento behind the edge, on real servers: deploy, serve, log, lose Redis, switch, roll back."""
 
+import hashlib
 import json
 import os
 import signal
@@ -30,11 +31,16 @@ from roiflow.deployment.release import (
 from roiflow.errors import ServiceError
 from roiflow.experiment.assignment import arm
 from roiflow.jobs import deploy as deploy_job
+from roiflow.params import load_params
 from roiflow.stream import served_log
+from roiflow.stream.checks import Limits
 from tests.conftest import Record
 from tests.unit.serving.packages import TinyWorld, tiny_world, write_package
 
 SERVICE = Path(__file__).parents[2] / "bentos" / "ad_ranker"
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+SHIPPED = load_params(PARAMS)
+LIMITS = Limits.of(SHIPPED.stream, SHIPPED.validate_)
 FOREVER = 1 << 60
 
 
@@ -74,7 +80,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def address(place: Place) -> str:
-    return deploy(place.home, place.bento, place.online, None).address
+    return deploy(place.home, place.bento, place.online, LIMITS, None).address
+
+
+def placed(name: str, percent: float, bento: Bento, limits: Limits = LIMITS) -> Placed:
+    return Placed(name, percent, bento.tag, hashlib.sha256(limits.content).hexdigest()[:8])
 
 
 def body(number: int, user: str = "u00") -> dict[str, object]:
@@ -175,7 +185,7 @@ def test_a_reported_behaviour_reaches_the_deployed_store(
 
 def test_deploying_the_same_again_changes_nothing(place: Place, address: str) -> None:
     before = processes.running(place.home)
-    again = deploy(place.home, place.bento, place.online, None)
+    again = deploy(place.home, place.bento, place.online, LIMITS, None)
     assert again.address == address
     assert processes.running(place.home) == before
 
@@ -185,12 +195,36 @@ def test_the_job_deploys_what_the_file_names(
 ) -> None:
     monkeypatch.setenv("ROIFLOW_HOME", str(place.home))
     (tmp_path / "bento.json").write_text(json.dumps({"tag": place.bento.tag}))
-    deploy_job.main(tmp_path / "bento.json", place.online, tmp_path / "deployed.json")
+    deploy_job.main(tmp_path / "bento.json", place.online, PARAMS, tmp_path / "deployed.json")
     assert json.loads((tmp_path / "deployed.json").read_text())["address"] == address
     with pytest.raises(ServiceError, match=r"none\.json"):
-        deploy_job.main(tmp_path / "none.json", place.online, tmp_path / "deployed.json")
+        deploy_job.main(tmp_path / "none.json", place.online, PARAMS, tmp_path / "deployed.json")
     with pytest.raises(ServiceError, match="no Bento 'ad_ranker:zzz'"):
         find_bento("ad_ranker:zzz", place.home)
+
+
+def test_other_limits_are_another_instance_of_the_same_bento(
+    place: Place, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROIFLOW_HOME", str(place.home))
+    (tmp_path / "bento.json").write_text(json.dumps({"tag": place.bento.tag}))
+    (tmp_path / "params.yaml").write_text(
+        PARAMS.read_text().replace("future_tolerance_seconds: 60", "future_tolerance_seconds: 7200")
+    )
+    hour = {"event_time": time.time_ns() // 1000 + 3_600_000_000}
+    found = []
+    with httpx.Client(base_url=address) as client:
+        for params in (PARAMS, tmp_path / "params.yaml", PARAMS):
+            deploy_job.main(
+                tmp_path / "bento.json", place.online, params, tmp_path / "deployed.json"
+            )
+            version = client.get("/v1/version").json()["digest"]
+            answer = client.post("/v1/slate", json=body(5, "u00") | hour)
+            found.append((answer.status_code, version))
+    digest = place.bento.digest
+    assert found == [(400, digest), (200, digest), (400, digest)]
+    names = {name for name in processes.running(place.home) if name.startswith("ranker")}
+    assert names == {placed("stable", 100.0, place.bento).server}
 
 
 def test_without_redis_slates_are_degraded_and_come_back(place: Place, address: str) -> None:
@@ -231,7 +265,7 @@ def test_a_redis_that_was_killed_comes_back_where_it_was(
 
 
 def test_a_canary_takes_its_users_and_is_rolled_back(place: Place, address: str) -> None:
-    canary(place.home, place.other, place.online, None, percent=25)
+    canary(place.home, place.other, place.online, LIMITS, None, percent=25)
     users = [f"u{number:02d}" for number in range(60)]
     percents = {"canary": 25.0, "stable": 75.0}
     versions = {"canary": place.other.digest[:12], "stable": place.bento.digest[:12]}
@@ -241,9 +275,9 @@ def test_a_canary_takes_its_users_and_is_rolled_back(place: Place, address: str)
             mine = arm(user, SALT, percents)
             assert answer.headers["X-Arm"] == mine
             assert answer.json()["policy_version"] == versions[mine]
-    assert {placed.arm for placed in current(place.home)} == {"canary", "stable"}
+    assert {one.arm for one in current(place.home)} == {"canary", "stable"}
     roll_back(place.home, None)
-    assert current(place.home) == (Placed("stable", 100.0, place.bento.tag),)
+    assert current(place.home) == (placed("stable", 100.0, place.bento),)
     with httpx.Client(base_url=address) as client:
         found = {slate(client, 4000, user).json()["policy_version"] for user in users}
     assert found == {place.bento.digest[:12]}
@@ -267,12 +301,14 @@ def test_a_deployment_leaves_a_canary_its_users_and_a_canary_can_be_deployed(
     def job(bento: Bento) -> tuple[Placed, ...]:
         (tmp_path / "bento.json").write_text(json.dumps({"tag": bento.tag}))
         for _ in range(2):
-            deploy_job.main(tmp_path / "bento.json", place.online, tmp_path / "deployed.json")
+            deploy_job.main(
+                tmp_path / "bento.json", place.online, PARAMS, tmp_path / "deployed.json"
+            )
         return current(place.home)
 
-    canary(place.home, place.other, place.online, None, percent=25)
+    canary(place.home, place.other, place.online, LIMITS, None, percent=25)
     before = arms_of_users()
-    kept = (Placed("canary", 25.0, place.other.tag), Placed("stable", 75.0, place.third.tag))
+    kept = (placed("canary", 25.0, place.other), placed("stable", 75.0, place.third))
     assert job(place.third) == kept
     after = arms_of_users()
     assert {user: name for user, (name, _) in after.items()} == {
@@ -282,10 +318,10 @@ def test_a_deployment_leaves_a_canary_its_users_and_a_canary_can_be_deployed(
     assert all(version == versions[name] for name, version in after.values())
     assert {name for name, _ in after.values()} == {"canary", "stable"}
     running = {name for name in processes.running(place.home) if name.startswith("ranker")}
-    assert running == {placed.server for placed in kept}
-    assert job(place.other) == (Placed("stable", 100.0, place.other.tag),)
+    assert running == {one.server for one in kept}
+    assert job(place.other) == (placed("stable", 100.0, place.other),)
     assert {version for _, version in arms_of_users().values()} == {place.other.digest[:12]}
-    assert job(place.bento) == (Placed("stable", 100.0, place.bento.tag),)
+    assert job(place.bento) == (placed("stable", 100.0, place.bento),)
 
 
 def test_a_switch_loses_no_slate_and_ends_the_old_instance(place: Place, address: str) -> None:
@@ -307,13 +343,13 @@ def test_a_switch_loses_no_slate_and_ends_the_old_instance(place: Place, address
     thread = threading.Thread(target=load)
     thread.start()
     try:
-        deploy(place.home, place.other, place.online, None)
+        deploy(place.home, place.other, place.online, LIMITS, None)
     finally:
         done.set()
         thread.join()
     assert not faults
     names = {name for name in processes.running(place.home) if name.startswith("ranker")}
-    assert names == {Placed("stable", 100.0, place.other.tag).server}
+    assert names == {placed("stable", 100.0, place.other).server}
     assert httpx.get(f"{address}/v1/version").json()["digest"] == place.other.digest
 
 

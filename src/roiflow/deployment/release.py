@@ -6,12 +6,12 @@ What runs is written in <home>/deployment.json; starting it again from there giv
 import shutil
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roiflow.bundle import Bento, find_bento
 from roiflow.deployment import edge, local, processes, start_page
-from roiflow.deployment.placed import STATE, Placed, current, remember
+from roiflow.deployment.placed import STATE, Placed, current, keep_limits, limits_file, remember
 from roiflow.deployment.processes import Running
 from roiflow.errors import ServiceError
 from roiflow.features.plan import Plan
@@ -21,6 +21,7 @@ from roiflow.online.redis_store import BATCH_SECONDS, RedisStore
 from roiflow.online.snapshot import SNAPSHOT, load_snapshot
 from roiflow.serving.package import PLAN, VOCABULARY, Package
 from roiflow.serving.service import namespace
+from roiflow.stream.checks import Limits
 
 EDGE_PORT, RANKER_PORT, REDIS_PORT = 8088, 3001, 6390
 """Preferred ports; a taken one gives way to a free one."""
@@ -37,17 +38,25 @@ class Deployed:
     arms: tuple[Placed, ...]
 
 
-def deploy(home: Path, bento: Bento, snapshot: Path, redis_url: str | None) -> Deployed:
-    """Serve a Bento to all users, or to those whom a canary leaves.
+def deploy(
+    home: Path, bento: Bento, snapshot: Path, limits: Limits, redis_url: str | None
+) -> Deployed:
+    """Serve a Bento to all users, or to those whom a canary leaves; both doors take `limits`.
 
     A canary that serves keeps its share and so its users, for its experiment goes on beside the
     new stable arm; where it is the canary that is deployed, it takes all. Else as `canary`.
     """
-    return _release(home, bento, snapshot, redis_url, _promoted(current(home), bento.tag))
+    name = keep_limits(home, limits)
+    return _release(home, bento, snapshot, redis_url, _promoted(current(home), bento.tag, name))
 
 
 def canary(
-    home: Path, bento: Bento, snapshot: Path, redis_url: str | None, percent: float
+    home: Path,
+    bento: Bento,
+    snapshot: Path,
+    limits: Limits,
+    redis_url: str | None,
+    percent: float,
 ) -> Deployed:
     """Serve a Bento to `percent` of the users; what was stable keeps the rest.
 
@@ -55,7 +64,8 @@ def canary(
     anyone, and what nobody is sent to is ended last; so a failure leaves what was there. Doing it
     twice changes nothing. Raises ServiceError where a server does not start, or nothing is stable.
     """
-    return _release(home, bento, snapshot, redis_url, _tried(current(home), bento.tag, percent))
+    arms = _tried(current(home), bento.tag, keep_limits(home, limits), percent)
+    return _release(home, bento, snapshot, redis_url, arms)
 
 
 def _release(
@@ -100,20 +110,23 @@ def _end(home: Path, servers: Collection[str]) -> None:
         processes.stop(server, home)
 
 
-def _promoted(old: Sequence[Placed], tag: str) -> tuple[Placed, ...]:
+def _promoted(old: Sequence[Placed], tag: str, limits: str) -> tuple[Placed, ...]:
     """The arms where `tag` is the stable one."""
-    others = tuple(arm for arm in old[:-1] if arm.tag != tag)
+    others = tuple(replace(arm, limits=limits) for arm in old[:-1] if arm.tag != tag)
     rest = 100 - sum(arm.percent for arm in others)
-    return (*others, Placed("stable", rest, tag))
+    return (*others, Placed("stable", rest, tag, limits))
 
 
-def _tried(old: Sequence[Placed], tag: str, percent: float) -> tuple[Placed, ...]:
+def _tried(old: Sequence[Placed], tag: str, limits: str, percent: float) -> tuple[Placed, ...]:
     """The arms where `tag` is the canary of `percent`."""
     if not old:
         raise ServiceError(f"a canary of {percent:g} percent needs a stable deployment beside it")
     if percent == 100 or old[-1].tag == tag:
-        return (Placed("stable", 100.0, tag),)
-    return (Placed("canary", percent, tag), Placed("stable", 100 - percent, old[-1].tag))
+        return (Placed("stable", 100.0, tag, limits),)
+    return (
+        Placed("canary", percent, tag, limits),
+        Placed("stable", 100 - percent, old[-1].tag, limits),
+    )
 
 
 def roll_back(home: Path, redis_url: str | None) -> Deployed:
@@ -121,8 +134,7 @@ def roll_back(home: Path, redis_url: str | None) -> Deployed:
     old = current(home)
     if not old:
         raise ServiceError(f"{home / STATE}: nothing is deployed")
-    stable = find_bento(old[-1].tag, home)
-    arms = (Placed("stable", 100.0, stable.tag),)
+    arms = (replace(old[-1], percent=100.0),)
     deployed = serve(home, arms, ensure_redis(home, redis_url))
     remember(home, arms)
     _end(home, {arm.server for arm in old} - {arm.server for arm in arms})
@@ -142,7 +154,11 @@ def serve(home: Path, arms: Sequence[Placed], redis_url: str) -> Deployed:
 def _instance(home: Path, arm: Placed, redis_url: str) -> processes.Server:
     bento = find_bento(arm.tag, home)
     port = processes.port_of(arm.server, home, RANKER_PORT)
-    environment = {"ROIFLOW_HOME": str(home.absolute()), "ROIFLOW_REDIS_URL": redis_url}
+    environment = {
+        "ROIFLOW_HOME": str(home.absolute()),
+        "ROIFLOW_LIMITS": str(limits_file(home, arm.limits)),
+        "ROIFLOW_REDIS_URL": redis_url,
+    }
     return local.ranker(arm.server, bento.folder, port, environment)
 
 

@@ -33,9 +33,8 @@ from roiflow.files import write_directory
 from roiflow.policy import network
 from roiflow.policy import network as policy
 from roiflow.ranking.value import CostShares
-from roiflow.stream.checks import Limits
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 USER_ENCODER = "user_encoder.onnx"
 SCORER = "scorer.onnx"
@@ -69,8 +68,6 @@ class Description:
     cost_shares: CostShares
     feature_sample: float
     """Share of slates whose vectors are logged whole; of all others the hash is."""
-    limits: Limits
-    """What events the door takes."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +263,6 @@ def _describe(path: Path, manifest: Mapping[str, Any]) -> Description:
                 "dense_names": tuple(values["dense_names"]),
                 "profile_names": tuple(values["profile_names"]),
                 "cost_shares": CostShares(**values["cost_shares"]),
-                "limits": Limits(**values["limits"]),
             }
         )
     except TypeError as error:

@@ -12,6 +12,7 @@ from roiflow.serving.app import SlateApp, Version
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts, Slates
+from roiflow.stream.checks import Limits
 from roiflow.stream.served_log import EventLog
 
 RETRY_SECONDS = 0.5
@@ -68,8 +69,18 @@ def namespace(digest: str) -> str:
     return f"roiflow:{digest[:12]}:"
 
 
-def build_app(package_folder: Path, redis_url: str | None, served: Path) -> SlateApp:
-    """Raises PackageError on a package that is not whole, ServiceError without a Redis address."""
+def build_app(
+    package_folder: Path, limits: Path | None, redis_url: str | None, served: Path
+) -> SlateApp:
+    """`limits` is the file of what the door takes, `served` the folder of the event log.
+
+    Raises PackageError on a package that is not whole, ParamsError on limits that cannot be read,
+    ServiceError where no limits or no Redis are named.
+    """
+    if not limits:
+        raise ServiceError(
+            "no limits of the door: set ROIFLOW_LIMITS to the file, such as .roiflow/limits/*.json"
+        )
     if not redis_url:
         raise ServiceError(
             "no online store: set ROIFLOW_REDIS_URL, such as redis://127.0.0.1:6379/0"
@@ -85,6 +96,6 @@ def build_app(package_folder: Path, redis_url: str | None, served: Path) -> Slat
         EventLog(served),
         Version(recommender.policy_version, package.digest, about.week, len(package.ads.ad_id)),
         about.cost_shares,
-        about.limits,
+        Limits.read(limits),
         feature_sample=about.feature_sample,
     )

@@ -29,7 +29,6 @@ from roiflow.serving.package import Description, Package
 from roiflow.serving.recommender import Models
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
-from roiflow.stream.checks import Limits
 
 
 def main(
@@ -105,7 +104,6 @@ def describe(
         cost_weight=policy.cost_weight,
         cost_shares=load_cost_shares(ranker),
         feature_sample=config.export.feature_sample,
-        limits=Limits.of(config.stream, config.validate_),
     )
 
 

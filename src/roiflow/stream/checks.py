@@ -5,13 +5,14 @@ A refusal has a short code, so that it can be counted, and names the value.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from roiflow.data.ids import has_control
 from roiflow.data.weeks import MICROS_PER_HOUR, MICROS_PER_SECOND
+from roiflow.errors import ParamsError
 from roiflow.params import StreamParams, ValidateParams
 from roiflow.stream.events import Behaviour, Click, Conversion, Event, Slate
 
@@ -30,9 +31,8 @@ _SHOWN = 200
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Times in microseconds."""
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Times in microseconds. They are the deployment's, and so in no model package."""
 
     lateness: int
     """An event may become known so long after it happened."""
@@ -54,6 +54,21 @@ class Limits:
             contract.max_amount_micros,
             contract.max_slate_size,
         )
+
+    @classmethod
+    def read(cls, path: Path) -> "Limits":
+        """What `content` was written to. Raises ParamsError, naming the file and what is wrong."""
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except OSError as error:
+            raise ParamsError(f"{path}: {error.strerror}") from None
+        except msgspec.DecodeError as error:
+            raise ParamsError(f"{path}: not the limits of the door: {error}") from None
+
+    @property
+    def content(self) -> bytes:
+        """JSON, one limit a line; equal limits, equal bytes."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
 
 
 class Refused(Exception):

@@ -66,7 +66,7 @@ EFFECTS = (
     ),
     Step(
         "deploy",
-        "deploy data/bento.json data/features/online data/deployed.json",
+        "deploy data/bento.json data/features/online params.yaml data/deployed.json",
         reads=("data/bento.json", "data/features/online"),
         writes=("data/deployed.json",),
         purpose="Load the online features and serve the Bento.",

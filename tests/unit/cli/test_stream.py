@@ -83,7 +83,7 @@ def test_a_consumer_that_is_asked_to_stop_puts_all_into_the_lake(home: Path) -> 
 
 
 def test_a_deployment_that_cannot_be_followed_is_said_and_events_are_taken(home: Path) -> None:
-    arm = {"arm": "stable", "percent": 100.0, "tag": "ad_ranker:gone"}
+    arm = {"arm": "stable", "percent": 100.0, "tag": "ad_ranker:gone", "limits": "0f3a"}
     (home / "deployment.json").write_text(json.dumps({"arms": [arm]}))
     write(home, "b1")
     said = call("consume", "--until-idle", "1.5")

@@ -44,5 +44,5 @@ def write_home(home: Path) -> None:
     move = {"time": 1000.0, "name": MODEL, "version": 1, "digest": DIGESTS["2026-W04"],
             "previous": None, "verdict": "inconclusive", "by": "gate", "why": "first"}  # fmt: skip
     write(home / "promotions.jsonl", json.dumps(move) + "\n")
-    arms = [{"arm": "stable", "percent": 100.0, "tag": BENTO}]
+    arms = [{"arm": "stable", "percent": 100.0, "tag": BENTO, "limits": "0f3a"}]
     write(home / "deployment.json", {"arms": arms})

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from roiflow.deployment.edge import SALT, Arm, render
+from roiflow.params import load_params
+from roiflow.stream.checks import Limits
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 
@@ -74,3 +76,16 @@ def test_the_edge_is_configured_by_the_same_template() -> None:
     assert (DEPLOY / "base" / "nginx.conf").read_text() == render([stable], SALT, "8080", "/tmp")
     names = [manifest["metadata"]["name"] for manifest in rendered("base")]
     assert "ad-ranker-stable" in names
+
+
+def test_the_door_takes_what_the_shipped_params_allow(manifests: list[dict[str, Any]]) -> None:
+    params = load_params(DEPLOY.parent / "params.yaml")
+    written = DEPLOY / "base" / "limits.json"
+    assert written.read_bytes() == Limits.of(params.stream, params.validate_).content
+    (mounted,) = [
+        next(volume["configMap"]["name"] for volume in volumes if volume["name"] == "limits")
+        for manifest in manifests
+        if manifest["metadata"]["name"] == "ad-ranker-stable" and manifest["kind"] == "Deployment"
+        for volumes in [manifest["spec"]["template"]["spec"]["volumes"]]
+    ]
+    assert mounted.startswith("limits-")  # by content: other limits start other pods

@@ -124,7 +124,6 @@ def write_package(
         cost_weight=1.0,
         cost_shares=SHARES,
         feature_sample=feature_sample,
-        limits=LIMITS,
     )
     encode, dense = about.encode_length, len(features.dense_names)
     files = {

@@ -1,7 +1,6 @@
 """The slate route's contract: what it takes, refuses, answers and logs."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +214,7 @@ def test_a_slate_too_large_for_the_consumer_is_not_served(maker: Planted, tmp_pa
     log, version = EventLog(tmp_path), Version("v7", "digest", "2026-W04", 2)
 
     def answer(longest: int) -> httpx.Response:
-        limits = replace(LIMITS, message_bytes=longest)
+        limits = msgspec.structs.replace(LIMITS, message_bytes=longest)
         return post(SlateApp(maker, log, version, SHARES, limits, lambda: NOW), BODY)
 
     assert answer(2_000).status_code == 200

@@ -13,7 +13,6 @@ from roiflow.policy.network import FEATURES, Network, SlatePolicy
 from roiflow.ranking.value import CostShares
 from roiflow.serving import package
 from roiflow.serving.package import Description, Package
-from roiflow.stream.checks import Limits
 
 DESCRIPTION = Description(
     source="simulator",
@@ -29,7 +28,6 @@ DESCRIPTION = Description(
     cost_weight=1.0,
     cost_shares=CostShares(0.0, 0.25, 0.0),
     feature_sample=0.5,
-    limits=Limits(lateness=3, tolerance=2, message_bytes=1, amount=4, slate=5),
 )
 POLICY = SlatePolicy(
     slate_size=2,
@@ -129,8 +127,8 @@ def edit(folder: Path, **values: object) -> None:
 
 
 def test_another_format_is_refused_with_both_versions(folder: Path) -> None:
-    edit(folder, format=1)
-    with pytest.raises(PackageError, match=r"manifest.json: format 1, .* reads format 2"):
+    edit(folder, format=2)
+    with pytest.raises(PackageError, match=r"manifest.json: format 2, .* reads format 3"):
         Package.load(folder)
 
 

@@ -6,14 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roiflow.errors import PackageError, ServiceError
+from roiflow.errors import PackageError, ParamsError, ServiceError
 from roiflow.online.snapshot import load_snapshot
 from roiflow.online.store import FeatureStore, MemoryValues, Value, Writes
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.service import Breaker, OnlineSlates, build_app, namespace
 from roiflow.serving.slates import RequestContexts
-from tests.unit.serving.packages import TinyWorld
+from tests.unit.serving.packages import LIMITS, TinyWorld
+
+
+@pytest.fixture
+def limits(tmp_path: Path) -> Path:
+    path = tmp_path / "limits.json"
+    path.write_bytes(LIMITS.content)
+    return path
 
 
 class Failing:
@@ -73,11 +80,20 @@ def test_packages_have_keys_of_their_own() -> None:
     assert namespace("a" * 64) != namespace("b" * 64)
 
 
-def test_without_an_address_of_redis_there_is_no_app(package: Package, tmp_path: Path) -> None:
+def test_without_limits_of_the_door_there_is_no_app(package: Package, tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="ROIFLOW_LIMITS"):
+        build_app(package.folder, None, "redis://127.0.0.1:1/0", tmp_path)
+    with pytest.raises(ParamsError, match=r"none\.json: No such file"):
+        build_app(package.folder, tmp_path / "none.json", "redis://127.0.0.1:1/0", tmp_path)
+
+
+def test_without_an_address_of_redis_there_is_no_app(
+    package: Package, limits: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ServiceError, match="ROIFLOW_REDIS_URL"):
-        build_app(package.folder, None, tmp_path)
+        build_app(package.folder, limits, None, tmp_path)
 
 
-def test_without_a_package_there_is_no_app(tmp_path: Path) -> None:
+def test_without_a_package_there_is_no_app(limits: Path, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match=r"manifest\.json"):
-        build_app(tmp_path, "redis://127.0.0.1:1/0", tmp_path / "served")
+        build_app(tmp_path, limits, "redis://127.0.0.1:1/0", tmp_path / "served")

@@ -1,10 +1,11 @@
 """What is refused, why, and with which value; the consumer's tests have the hostile messages."""
 
-from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from roiflow.errors import ParamsError
 from roiflow.stream.checks import Limits, Refused, check_times, parse, reported, value_at
 from roiflow.stream.events import Behaviour, Click, Conversion, event_id, impression_id
 
@@ -70,7 +71,7 @@ def slate(*bids: int, ad: str = "") -> bytes:
     return msgspec.json.encode(content | dict.fromkeys(names, "x") | dict.fromkeys(shares, 0))
 
 
-WIDE = replace(LIMITS, message_bytes=5_000)
+WIDE = msgspec.structs.replace(LIMITS, message_bytes=5_000)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,30 @@ def test_the_largest_amount_and_slate_are_taken() -> None:
     parse(slate(0, 1, 10**12), WIDE)
     sold = b'{"kind":"conversion","impression_id":"r","revenue_micros":1000000000000}'
     reported(sold, NOW, LIMITS)
+
+
+def test_limits_come_back_from_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "limits.json"
+    path.write_bytes(LIMITS.content)
+    assert Limits.read(path) == LIMITS
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"{}", "missing required field `lateness`"),
+        (LIMITS.content.replace(b"slate", b"slates"), "unknown field `slates`"),
+        (LIMITS.content.replace(b"500", b'"500"'), r"got `str` - at `\$.message_bytes`"),
+        (b"[", "truncated"),
+    ],
+)
+def test_limits_that_are_none_are_named(content: bytes, fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "limits.json"
+    path.write_bytes(content)
+    with pytest.raises(ParamsError, match=f"limits.json: not the limits of the door: .*{fault}"):
+        Limits.read(path)
+    with pytest.raises(ParamsError, match=r"none\.json: No such file"):
+        Limits.read(tmp_path / "none.json")
 
 
 def test_limits_are_inclusive() -> None:
