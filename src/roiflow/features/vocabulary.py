@@ -26,9 +26,7 @@ SCHEMA = pa.schema(
 )
 
 
-_NOTHING = pa.schema(
-    [("id", pa.string()), ("known_time", pa.int64()), ("count", pa.int64())]
-).empty_table()
+_SEEN = pa.schema([("id", pa.string()), ("known_time", pa.int64()), ("count", pa.int64())])
 
 
 class Vocabulary:
@@ -77,7 +75,7 @@ class Vocabulary:
         `seen` are tables of columns `id`, `known_time` and `count`, the rows that each stands for.
         """
         total = (
-            pa.concat_tables([_NOTHING, *(table.cast(_NOTHING.schema) for table in seen)])
+            pa.concat_tables([_SEEN.empty_table(), *(table.cast(_SEEN) for table in seen)])
             .group_by("id")
             .aggregate([("known_time", "min"), ("count", "sum")])
         )

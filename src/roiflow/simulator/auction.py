@@ -9,7 +9,6 @@ more of it than the day's traffic up to the end of the hour stands for, is not e
 """
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.params import AuctionParams
@@ -56,6 +55,8 @@ def expected_price(params: AuctionParams, ads: Ads) -> Floats:
     sigma = params.competition_sigma
     if sigma == 0:
         return np.minimum(bid, np.rint(ads.market))
+    from scipy.special import ndtr  # half a second, and most worlds pay the bid
+
     height = np.log(bid / ads.market) / sigma
     mean = ads.market * np.exp(sigma**2 / 2)
     price: Floats = mean * ndtr(height - sigma) / ndtr(height)
@@ -71,6 +72,8 @@ def paid(params: AuctionParams, ads: Ads, rows: Ints, uniform: Floats) -> Longs:
     middle = ads.market[rows]
     if sigma == 0:
         return np.minimum(bid, np.rint(middle).astype(np.int64))
+    from scipy.special import ndtr, ndtri
+
     below = ndtr(np.log(bid / middle) / sigma)
     price = middle * np.exp(sigma * ndtri(uniform * below))
     return np.minimum(bid, np.rint(price).astype(np.int64))

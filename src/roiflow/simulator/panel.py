@@ -36,7 +36,16 @@ from roiflow.errors import ParamsError, UnknownWeek
 from roiflow.params import SimulatorParams
 from roiflow.simulator import auction, panel_model
 from roiflow.simulator import population as people
-from roiflow.simulator.noise import Floats, Longs, Stream, generator, key, normals, uniforms
+from roiflow.simulator.noise import (
+    Floats,
+    Longs,
+    Singles,
+    Stream,
+    generator,
+    key,
+    normals,
+    uniforms,
+)
 from roiflow.simulator.panel_catalogue import Catalogue, choose_catalogue
 from roiflow.simulator.panel_model import HeldOutFit, Purchases, ResponseModel
 from roiflow.simulator.panel_views import draw_views
@@ -101,6 +110,7 @@ class PanelPopulation:
         self._latest_ads: dict[Week, Ads] = {}
         self._latest_interests: dict[Week, _Interests] = {}
         self._latest_codes: dict[Week, Longs] = {}
+        self._latest_features: dict[int, Singles] = {}
 
     @cached_property
     def user_ids(self) -> Names:
@@ -296,8 +306,23 @@ class PanelPopulation:
         return panel_model.held_out(self.model(week), self._pairs(self._number(week)))
 
     def _pairs(self, number: int) -> panel_model.Pairs:
-        product = self.catalogue.product[self.catalogue.live(number)]
-        return panel_model.pairs(self.purchases, number, self._history, product)
+        live = self.catalogue.live(number)
+        values = self._features(number)[:, live]
+        return panel_model.pairs(self.purchases, number, values, self.catalogue.product[live])
+
+    def _features(self, number: int) -> Singles:
+        """(U, N, F) of every ad of all weeks: a week is asked for by itself and by later ones.
+
+        An ad's do not depend on the other ads. Two more weeks are kept than a fit needs, since a
+        source asks for the two weeks before a window newest first.
+        """
+        if number not in self._latest_features:
+            kept = list(self._latest_features.items())[-self._training - 1 :]
+            made = panel_model.features(
+                self.purchases, number, self._history, self.catalogue.product
+            )
+            self._latest_features = dict(kept) | {number: made}
+        return self._latest_features[number]
 
     def _interests(self, week: Week) -> _Interests:
         if week not in self._latest_interests:
@@ -307,9 +332,8 @@ class PanelPopulation:
     def _fit_interests(self, week: Week) -> _Interests:
         """A household without any line in the weeks before wants what is popular."""
         number = self._number(week)
-        product, live = self.catalogue.product, self.catalogue.live(number)
-        values = panel_model.features(self.purchases, number, self._history, product)
-        wanted = self.model(week).log_odds(values)
+        live = self.catalogue.live(number)
+        wanted = self.model(week).log_odds(self._features(number))
         wanted -= wanted[:, live].mean(1, keepdims=True)
         before = self.purchases.lines(number - self._history, number - 1)
         lines = np.bincount(self.purchases.household[before], minlength=self.user_ids.size)

@@ -185,22 +185,60 @@ def _similarity(
     purchases: Purchases, lines: slice, products: Longs, product_weeks: Floats
 ) -> Floats:
     """(U, A) mean cosine similarity of a product's buyers to those of the other types bought."""
-    from scipy.sparse import csr_array
-
     line_type = purchases.product_type[purchases.product[lines]]
     known = line_type >= 0
     types = int(purchases.product_type.max()) + 1
-    any_line = np.zeros((purchases.households, types), bool)
-    any_line[purchases.household[lines][known], line_type[known]] = True
-    bought = csr_array(any_line, dtype=np.float64)
-    count = bought.sum(axis=0)
+    bought = np.zeros((purchases.households, types), bool)
+    bought[purchases.household[lines][known], line_type[known]] = True
     buyers = np.log1p(product_weeks)
     length = np.sqrt(np.square(buyers).sum(0))
-    cosine = (bought.T @ buyers) / np.sqrt(np.maximum(count, 1.0))[:, None]  # (T, A)
+    cosine = _shared(bought, buyers) / np.sqrt(np.maximum(bought.sum(0), 1.0))[:, None]
     cosine /= np.where(length > 0, length, 1.0)
     cosine[purchases.product_type[products], np.arange(products.size)] = 0.0
-    mean: Floats = (bought @ cosine) / np.maximum(bought.sum(axis=1), 1.0)[:, None]
+    mean: Floats = _summed(bought, cosine) / np.maximum(bought.sum(1), 1.0)[:, None]
     return mean
+
+
+# The next two are products of a sparse matrix. They are written out since they are small beside
+# the import of scipy.sparse, and visit the few products that a household buys instead of all.
+
+
+@compiled(nogil=True)
+def _shared(bought: Flags, buyers: Floats) -> Floats:
+    """(T, A) of types bought (U, T) and products (U, A): the sum over households of buyers."""
+    basket = np.empty(bought.shape[1], np.int64)
+    chosen = np.empty(buyers.shape[1], np.int64)
+    out = np.zeros((basket.size, chosen.size))
+    for who in range(bought.shape[0]):
+        types = _marked(bought[who], basket)
+        products = _marked(buyers[who] > 0.0, chosen)
+        for kind in basket[:types]:
+            for product in chosen[:products]:
+                out[kind, product] += buyers[who, product]
+    return out
+
+
+@compiled(nogil=True)
+def _summed(bought: Flags, cosine: Floats) -> Floats:
+    """(U, A) of types bought (U, T) and cosines (T, A): the sum over a household's types."""
+    basket = np.empty(bought.shape[1], np.int64)
+    out = np.zeros((bought.shape[0], cosine.shape[1]))
+    for who in range(bought.shape[0]):
+        for kind in basket[: _marked(bought[who], basket)]:
+            for product in range(cosine.shape[1]):
+                out[who, product] += cosine[kind, product]
+    return out
+
+
+@compiled(nogil=True)
+def _marked(flags: Flags, places: Longs) -> int:
+    """Write where flags are set to the front of `places`; how many there are."""
+    count = 0
+    for place in range(flags.size):
+        if flags[place]:
+            places[count] = place
+            count += 1
+    return count
 
 
 @dataclass(frozen=True)
@@ -227,31 +265,55 @@ class Pairs(NamedTuple):
     bought: Flags  # (n,)
 
 
-def pairs(purchases: Purchases, week: int, history: int, products: Longs) -> Pairs:
-    """Every household that shopped in a week with each of `products`."""
+def pairs(purchases: Purchases, week: int, values: Singles, products: Longs) -> Pairs:
+    """Every household that shopped in a week with each of `products`, by their features."""
     shoppers = purchases.shoppers(week)
-    values = features(purchases, week, history, products)[shoppers]
     bought = purchases.bought(week, products)[shoppers]
-    return Pairs(values.reshape(-1, len(FEATURES)), bought.ravel())
+    return Pairs(values[shoppers].reshape(-1, len(FEATURES)), bought.ravel())
 
 
 def fit(parts: list[Pairs], rng: np.random.Generator) -> ResponseModel:
     """The model of all pairs. Where negatives are sampled, a kept one stands for its share."""
     negatives = sum(int((~part.bought).sum()) for part in parts)
     kept = min(1.0, MAX_NEGATIVES / max(negatives, 1))
-    rows = [part.bought | (rng.random(part.bought.size) < kept) for part in parts]
-    values = np.concatenate(
-        [part.features[chosen] for part, chosen in zip(parts, rows, strict=True)]
-    ).astype(np.float64)
-    bought = np.concatenate([part.bought[chosen] for part, chosen in zip(parts, rows, strict=True)])
+    if kept < 1.0:
+        parts = [_sampled(part, kept, rng) for part in parts]
+    bought = np.concatenate([part.bought for part in parts])
     weight = np.where(bought, 1.0, 1.0 / kept)
-    mean, spread = values.mean(0), values.std(0)
-    scale = np.where(spread > 0, spread, 1.0)
-    values -= mean
-    values /= scale
+    values, mean, scale = _standardised(np.concatenate([part.features for part in parts]))
     intercept, coefficients = logistic(values, bought, weight, L2)
     rate = float(np.sum(weight * bought) / np.sum(weight))
     return ResponseModel(mean, scale, coefficients, intercept, rate)
+
+
+def _sampled(part: Pairs, kept: float, rng: np.random.Generator) -> Pairs:
+    """All purchases, and a share of the pairs without one."""
+    chosen = part.bought | (rng.random(part.bought.size) < kept)
+    return Pairs(part.features[chosen], part.bought[chosen])
+
+
+@compiled(nogil=True, error_model="numpy")
+def _standardised(values: Singles) -> tuple[Floats, Floats, Floats]:
+    """(n, F) of mean 0 and variance 1, with the means and scales (F,); a constant has scale 1.
+
+    As numpy would with five copies of the largest array of the fit.
+    """
+    rows, width = values.shape
+    out, mean, scale = np.empty((rows, width)), np.zeros(width), np.zeros(width)
+    for row in range(rows):
+        for at in range(width):
+            mean[at] += values[row, at]
+    mean /= rows
+    for row in range(rows):
+        for at in range(width):
+            out[row, at] = values[row, at] - mean[at]
+            scale[at] += out[row, at] * out[row, at]
+    for at in range(width):
+        scale[at] = np.sqrt(scale[at] / rows) if scale[at] > 0 else 1.0
+    for row in range(rows):
+        for at in range(width):
+            out[row, at] /= scale[at]
+    return out, mean, scale
 
 
 def logistic(values: Floats, label: Flags, weight: Floats, l2: float) -> tuple[float, Floats]:

@@ -5,6 +5,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from inspect import Parameter, getdoc
 
+from roiflow.arrow import leave_pandas_out
 from roiflow.entry import exit_on_expected
 from roiflow.stages.arguments import described
 
@@ -15,6 +16,7 @@ def run(main: Callable[..., None]) -> None:
     An expected failure is one line and exit 1, a command line that does not fit is exit 2.
     """
     arguments = vars(parser(main).parse_args())
+    leave_pandas_out()
     with exit_on_expected():
         main(**arguments)
 

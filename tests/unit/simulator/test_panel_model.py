@@ -160,12 +160,24 @@ def planted(weeks: int, seed: int) -> tuple[Purchases, NDArray[np.float64]]:
     return purchases_of(sorted(lines + others), 100, types), chance
 
 
+def pairs_of(purchases: Purchases, week: int, products: NDArray[np.int64]) -> Pairs:
+    values = panel_model.features(purchases, week, 8, products)
+    return panel_model.pairs(purchases, week, values, products)
+
+
+def test_an_ads_features_do_not_depend_on_the_other_ads() -> None:
+    purchases, _ = planted(14, 3)
+    every, some = np.arange(24), np.array([3, 11, 20])
+    of_every = panel_model.features(purchases, 14, 8, every)
+    assert np.array_equal(of_every[:, some], panel_model.features(purchases, 14, 8, some))
+
+
 def test_planted_chances_are_found_and_foretell_a_later_week() -> None:
     purchases, chance = planted(14, 3)
     products = np.arange(24)
-    parts = [panel_model.pairs(purchases, week, 8, products) for week in (11, 12, 13)]
+    parts = [pairs_of(purchases, week, products) for week in (11, 12, 13)]
     model = panel_model.fit(parts, np.random.default_rng(0))
-    week = panel_model.pairs(purchases, 14, 8, products)
+    week = pairs_of(purchases, 14, products)
     found = panel_model.held_out(model, week)
     counted = np.sum([purchases.bought(week, products) for week in range(6, 14)], axis=0)
     assert found.pairs == 2400
@@ -180,7 +192,7 @@ def test_planted_chances_are_found_and_foretell_a_later_week() -> None:
 def test_sampled_negatives_do_not_shift_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     purchases, _ = planted(14, 4)
     products = np.arange(24)
-    parts = [panel_model.pairs(purchases, week, 8, products) for week in (11, 12, 13)]
+    parts = [pairs_of(purchases, week, products) for week in (11, 12, 13)]
     whole = panel_model.fit(parts, np.random.default_rng(0))
     monkeypatch.setattr(panel_model, "MAX_NEGATIVES", 2000)
     sampled = panel_model.fit(parts, np.random.default_rng(0))
