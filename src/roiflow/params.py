@@ -201,10 +201,10 @@ class LogisticParams(Section):
 
 
 class XgboostParams(Section):
-    """Gradient-boosted trees."""
+    """Gradient-boosted trees; the scorer holds a tree's leaves in 64 bits, so depth ends at 6."""
 
     rounds: Count
-    max_depth: Count
+    max_depth: Annotated[int, Field(ge=1, le=6)]
     learning_rate: Positive
     min_child_weight: NonNegative
     early_stopping_rounds: Count

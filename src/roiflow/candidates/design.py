@@ -5,7 +5,7 @@ the user's profile. Ids with more values are left to the ranker.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,6 +27,14 @@ class SideTables(Protocol):
     def profile(self) -> Ints:
         """(users, P)."""
         ...
+
+
+class Rows(NamedTuple):
+    """n rows as the models take them; a named tuple, since compiled code reads it."""
+
+    numbers: Singles  # (n, F) raw
+    codes: Ints  # (n, C)
+    position: Ints  # (n,) 1-based
 
 
 @dataclass(frozen=True)
@@ -58,39 +66,52 @@ class Design:
             tuple(features.sizes[name] for name in names),
         )
 
-    def _codes(self, tables: SideTables, context: Ints, user: Ints, ad: Ints) -> Longs:
-        """Context (..., 4), user (...), ad (...) -> codes (..., C); unseen ones are 0."""
-        person = tables.profile[_inside(user, tables.profile.shape[0])]
-        item = tables.attributes[_inside(ad, tables.attributes.shape[0])]
-        codes = np.concatenate(
-            [
-                context,
-                item[..., list(self.attribute_columns)],
-                person[..., list(self.profile_columns)],
-            ],
-            axis=-1,
-        ).astype(np.int64)
-        return np.where(codes < np.array(self.code_sizes), codes, 0)
+    def _sides(self, tables: SideTables, context: Ints, user: Ints, ad: Ints) -> tuple[Ints, ...]:
+        """Codes of the context, of ads and of users, each (..., c); unseen ones are 0."""
+        item = tables.attributes[_inside(ad, len(tables.attributes))]
+        person = tables.profile[_inside(user, len(tables.profile))]
+        sides = (
+            context,
+            item[..., list(self.attribute_columns)],
+            person[..., list(self.profile_columns)],
+        )
+        edges = np.cumsum([side.shape[-1] for side in sides])[:-1]
+        sizes = np.split(np.array(self.code_sizes, np.int32), edges)
+        return tuple(
+            np.where(side < size, side, np.int32(0))
+            for side, size in zip(sides, sizes, strict=True)
+        )
 
-    def impressions(self, features: Features, rows: Longs) -> tuple[Singles, Longs]:
-        """Logged impressions (n,) -> numbers (n, F), codes (n, C)."""
+    def impressions(self, features: Features, rows: Longs, *, logged_position: bool) -> Rows:
+        """Logged impressions (n,), as if shown at position 1 or where they were shown."""
         log = features.impressions
-        codes = self._codes(features, log.context[rows], log.user[rows], log.ad[rows])
-        return np.asarray(log.dense[rows], np.float32), codes
+        sides = self._sides(features, log.context[rows], log.user[rows], log.ad[rows])
+        return Rows(
+            np.asarray(log.dense[rows], np.float32),
+            np.concatenate(sides, axis=1, dtype=np.int32),
+            shown_at(features, rows) if logged_position else np.ones(rows.size, np.int32),
+        )
 
-    def requests(self, tables: SideTables, requests: Requests) -> tuple[Singles, Longs]:
-        """Candidates (B, K) -> numbers (B K, F), codes (B K, C)."""
-        shape = requests.ad.shape
-        context = np.broadcast_to(requests.context[:, None], (*shape, requests.context.shape[1]))
-        user = np.broadcast_to(requests.user[:, None], shape)
-        codes = self._codes(tables, context, user, requests.ad)
+    def requests(self, tables: SideTables, requests: Requests) -> Rows:
+        """Candidates (B, K) at position 1, request by request."""
+        count, ads = requests.ad.shape
+        context, item, person = self._sides(tables, requests.context, requests.user, requests.ad)
+        # Checked once a request and spread here: B rows of the user's side instead of B K.
+        codes = np.empty((count, ads, len(self.code_sizes)), np.int32)
+        first, last = context.shape[1], codes.shape[2] - person.shape[1]
+        codes[:, :, :first], codes[:, :, last:] = context[:, None], person[:, None]
+        codes[:, :, first:last] = item
         dense = np.asarray(requests.dense, np.float32)
-        return dense.reshape(-1, dense.shape[-1]), codes.reshape(-1, codes.shape[-1])
+        return Rows(
+            dense.reshape(-1, dense.shape[-1]),
+            codes.reshape(-1, codes.shape[-1]),
+            np.ones(count * ads, np.int32),
+        )
 
 
-def shown_at(features: Features, rows: Longs) -> Longs:
+def shown_at(features: Features, rows: Longs) -> Ints:
     """Logged positions (n,), cut to MAX_POSITION."""
-    return np.clip(features.impressions.position[rows], 1, MAX_POSITION).astype(np.int64)
+    return np.clip(features.impressions.position[rows], 1, MAX_POSITION).astype(np.int32)
 
 
 def _small(sizes: dict[str, int], names: list[str] | tuple[str, ...]) -> tuple[int, ...]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from roiflow.candidates.design import MAX_POSITION, Design
-from roiflow.features.table import Flags, Floats, Longs, Singles, Statistics
+from roiflow.candidates.design import MAX_POSITION, Design, Rows
+from roiflow.features.table import Flags, Floats, Ints, Singles, Statistics
 from roiflow.params import LogisticParams
 
 CLIP = 5.0
@@ -23,12 +23,12 @@ class Weights:
     codes: tuple[tuple[float, ...], ...]  # by code column, by value
     position: tuple[float, ...]  # (MAX_POSITION + 1,), index 1 is 0
 
-    def logit(self, numbers: Floats, codes: Longs, position: Longs | None) -> Floats:
-        """(n, F) normalised, (n, C), (n,) or None for position 1 -> (n,)."""
+    def logit(self, numbers: Floats, codes: Ints, position: Ints) -> Floats:
+        """(n, F) normalised, (n, C), (n,) -> (n,)."""
         total: Floats = self.intercept + np.asarray(numbers @ np.array(self.numbers), np.float64)
         for column, table in enumerate(self.codes):
             total += np.array(table)[codes[:, column]]
-        return total if position is None else total + np.array(self.position)[position]
+        return total + np.array(self.position)[position]
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,12 @@ class Logistic:
     click: Weights
     conversion: Weights
 
-    def probabilities(
-        self, numbers: Singles, codes: Longs, position: Longs | None
-    ) -> tuple[Singles, Singles]:
-        """(n, F) raw, (n, C), (n,) or None for position 1 -> click (n,), conversion (n,)."""
-        scaled = normalise(numbers, np.array(self.centre), np.array(self.scale))
+    def probabilities(self, rows: Rows) -> tuple[Singles, Singles]:
+        """Rows (n,) -> click (n,), conversion (n,)."""
+        scaled = normalise(rows.numbers, np.array(self.centre), np.array(self.scale))
         return (
-            sigmoid(self.click.logit(scaled, codes, position)),
-            sigmoid(self.conversion.logit(scaled, codes, position)),
+            sigmoid(self.click.logit(scaled, rows.codes, rows.position)),
+            sigmoid(self.conversion.logit(scaled, rows.codes, rows.position)),
         )
 
     def save(self, folder: Path) -> None:
@@ -86,9 +84,7 @@ def fit(
     design: Design,
     statistics: Statistics,
     *,
-    numbers: Singles,
-    codes: Longs,
-    position: Longs,
+    rows: Rows,
     clicked: Flags,
     converted: Flags,
     params: LogisticParams,
@@ -96,16 +92,18 @@ def fit(
     """L2-regularised maximum likelihood (L-BFGS); an outcome without both classes is constant."""
     from scipy import sparse
 
-    n = position.size
+    n, codes = rows.position.size, rows.codes
     blocks = [
         sparse.csr_array(
             (np.ones(n), (np.arange(n), codes[:, column])), shape=(n, design.code_sizes[column])
         )
         for column in range(codes.shape[1])
     ]
-    places = sparse.csr_array((np.ones(n), (np.arange(n), position)), shape=(n, MAX_POSITION + 1))
+    places = sparse.csr_array(
+        (np.ones(n), (np.arange(n), rows.position)), shape=(n, MAX_POSITION + 1)
+    )
     centre, scale = statistics.scaling(params.normalisation)
-    scaled = normalise(numbers, centre, scale)
+    scaled = normalise(rows.numbers, centre, scale)
     matrix = sparse.hstack([sparse.csr_array(scaled), *blocks, places], format="csr")
     edges = np.cumsum([scaled.shape[1], *design.code_sizes, MAX_POSITION + 1])
 

@@ -3,12 +3,12 @@
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from roiflow.candidates import logistic, trees
-from roiflow.candidates.design import Design, SideTables, shown_at
+from roiflow.candidates.design import Design, Rows, SideTables
 from roiflow.data.split import TRAIN, VALIDATION
 from roiflow.errors import PackageError
 from roiflow.features.table import Features, Floats, Ints, Longs, Requests, Singles
@@ -28,10 +28,8 @@ CHOICE = "kind"
 class Model(Protocol):
     """What a kind of pre-selection does."""
 
-    def probabilities(
-        self, numbers: Singles, codes: Longs, position: Longs | None
-    ) -> tuple[Singles, Singles]:
-        """(n, F) raw, (n, C), (n,) or None for position 1 -> click (n,), conversion (n,)."""
+    def probabilities(self, rows: Rows) -> tuple[Singles, Singles]:
+        """Rows (n,) -> click (n,), conversion (n,)."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -80,9 +78,9 @@ class Selector:
         self, features: Features, rows: Longs, *, logged_position: bool = False
     ) -> Predictions:
         """Logged impressions `rows` (n,) -> predictions (n,); see Ranker."""
-        numbers, codes = self.design.impressions(features, rows)
-        position = shown_at(features, rows) if logged_position else None
-        click, conversion = self.model.probabilities(numbers, codes, position)
+        click, conversion = self.model.probabilities(
+            self.design.impressions(features, rows, logged_position=logged_position)
+        )
         ad = features.impressions.ad[rows]
         price = self.price[np.where(ad < self.price.size, ad, 0)]
         return Predictions(
@@ -92,9 +90,7 @@ class Selector:
     def score(self, features: SideTables, requests: Requests) -> Predictions:
         """Candidate ads (B, K) -> predictions (B, K) at position 1; rows with ad -1 hold 0."""
         shape, candidate = requests.ad.shape, requests.ad >= 0
-        click, conversion = self.model.probabilities(
-            *self.design.requests(features, requests), None
-        )
+        click, conversion = self.model.probabilities(self.design.requests(features, requests))
         zero = np.float32(0)
         click = np.where(candidate, click.reshape(shape), zero)
         revenue = self.revenue.revenue(requests.price).astype(np.float32)
@@ -117,7 +113,7 @@ class Selector:
 
         `tables` replaces the side tables of training, where there are newer ones.
         """
-        return narrow(requests, self.scores(tables or self.tables, requests), k)
+        return narrow(requests, best(self.scores(tables or self.tables, requests), k))
 
     def save(self, folder: Path) -> None:
         """Write everything `load` needs."""
@@ -143,17 +139,21 @@ class Selector:
         self.model.save(folder)
 
 
-def narrow(requests: Requests, scores: Floats, k: int) -> Requests:
-    """Columns of the `k` highest scores (B, K) of each request, highest first; ties by column."""
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+def best(scores: Floats, k: int) -> Longs:
+    """Columns (B, k) of the highest of the scores (B, K), highest first; ties by column."""
+    columns: Longs = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return columns
 
-    def take(values: Any) -> Any:
-        index = best if values.ndim == 2 else best[:, :, None]
-        return np.take_along_axis(values, index, axis=1)
 
-    narrowed = {name: take(getattr(requests, name)) for name in ("ad", "price", "bid", "dense")}
+def narrow(requests: Requests, columns: Longs) -> Requests:
+    """Candidates `columns` (B, k) of requests (B, K)."""
+    rows = np.arange(columns.shape[0])[:, None]
+    # Whole rows of features are taken, not elements: a third of take_along_axis' time.
+    taken = {
+        name: getattr(requests, name)[rows, columns] for name in ("ad", "price", "bid", "dense")
+    }
     kept = {field.name: getattr(requests, field.name) for field in fields(Requests)}
-    return Requests(**(kept | narrowed))
+    return Requests(**(kept | taken))
 
 
 def fit(features: Features, params: CandidatesParams, kind: Kind) -> Selector:
@@ -161,8 +161,7 @@ def fit(features: Features, params: CandidatesParams, kind: Kind) -> Selector:
     log, design = features.impressions, Design.of(features)
     train = features.rows(TRAIN)
     rows = np.concatenate([train, features.rows(VALIDATION)])
-    numbers, codes = design.impressions(features, rows)
-    position, clicked = shown_at(features, rows), log.clicked[rows]
+    data, clicked = design.impressions(features, rows, logged_position=True), log.clicked[rows]
     converted = clicked & log.converted[rows]
     model: Model
     if kind == "logistic":
@@ -170,16 +169,14 @@ def fit(features: Features, params: CandidatesParams, kind: Kind) -> Selector:
         model = logistic.fit(
             design,
             features.statistics,
-            numbers=numbers[some],
-            codes=codes[some],
-            position=position[some],
+            rows=Rows(data.numbers[some], data.codes[some], data.position[some]),
             clicked=clicked[some],
             converted=converted[some],
             params=params.logistic,
         )
     else:
         model = trees.fit(
-            data=trees.matrix(numbers, codes, position),
+            data=trees.matrix(data),
             clicked=clicked,
             converted=converted,
             held_out=np.arange(rows.size) >= train.size,

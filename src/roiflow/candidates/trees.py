@@ -5,44 +5,47 @@ from pathlib import Path
 
 import numpy as np
 
-from roiflow.candidates.forest import Forest
-from roiflow.features.table import Flags, Longs, Singles
+from roiflow.candidates.design import Rows
+from roiflow.candidates.forest import Booster, Forest
+from roiflow.features.table import Flags, Singles
 from roiflow.params import XgboostParams
 
-FILES = {"click": "click.json", "conversion": "conversion.json"}
+FILES = ("click.json", "conversion.json")
 
 
 @dataclass(frozen=True)
 class Trees:
-    """P(click) and P(click and conversion), one forest each."""
+    """P(click) and P(click and conversion): a booster each, scored as one forest."""
 
-    click: Forest
-    conversion: Forest
+    boosters: tuple[Booster, Booster]
+    forest: Forest
 
-    def probabilities(
-        self, numbers: Singles, codes: Longs, position: Longs | None
-    ) -> tuple[Singles, Singles]:
-        """(n, F) raw, (n, C), (n,) or None for position 1 -> click (n,), conversion (n,)."""
-        if position is None:
-            position = np.ones(codes.shape[0], np.int64)
-        data = matrix(numbers, codes, position)
-        return self.click.inplace_predict(data), self.conversion.inplace_predict(data)
+    @classmethod
+    def of(cls, *boosters: Booster) -> "Trees":
+        """In the order of FILES."""
+        click, conversion = boosters
+        return cls((click, conversion), Forest.of(boosters))
+
+    def probabilities(self, rows: Rows) -> tuple[Singles, Singles]:
+        """Rows (n,) -> click (n,), conversion (n,)."""
+        click, conversion = self.forest.probabilities(rows)
+        return click, conversion
 
     def save(self, folder: Path) -> None:
         """Write one JSON file for each, cut to its best iteration."""
-        self.click.save_model(folder / FILES["click"])
-        self.conversion.save_model(folder / FILES["conversion"])
+        for name, booster in zip(FILES, self.boosters, strict=True):
+            (folder / name).write_bytes(booster.content)
 
     @classmethod
     def load(cls, folder: Path) -> "Trees":
         """Read what `save` wrote, as compiled trees; raises PackageError, naming the file."""
-        forests = {what: Forest.load(folder / name) for what, name in FILES.items()}
-        return cls(forests["click"], forests["conversion"])
+        return cls.of(*(Booster.load(folder / name) for name in FILES))
 
 
-def matrix(numbers: Singles, codes: Longs, position: Longs) -> Singles:
-    """(n, F), (n, C), (n,) -> (n, F + C + 1)."""
-    return np.concatenate([numbers, codes, position[:, None]], axis=1, dtype=np.float32)
+def matrix(rows: Rows) -> Singles:
+    """Rows (n,) -> (n, F + C + 1), as the library takes them."""
+    parts = [rows.numbers, rows.codes, rows.position[:, None]]
+    return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
 def fit(
@@ -57,7 +60,7 @@ def fit(
     """Boost on the rows outside `held_out` (n,), stop early on those inside; one thread."""
     import xgboost
 
-    def outcome(label: Flags, name: str) -> Forest:
+    def outcome(label: Flags, name: str) -> Booster:
         train = xgboost.QuantileDMatrix(data[~held_out], label[~held_out], nthread=1)
         valid = xgboost.QuantileDMatrix(data[held_out], label[held_out], ref=train, nthread=1)
         stops = bool(held_out.any())
@@ -80,6 +83,6 @@ def fit(
         )
         best = booster[: booster.best_iteration + 1] if stops else booster
         # What is used here is what a reader of the files will use, bit by bit.
-        return Forest.parse(bytes(best.save_raw("json")), Path(name))
+        return Booster.parse(bytes(best.save_raw("json")), Path(name))
 
-    return Trees(outcome(clicked, FILES["click"]), outcome(converted, FILES["conversion"]))
+    return Trees.of(outcome(clicked, FILES[0]), outcome(converted, FILES[1]))

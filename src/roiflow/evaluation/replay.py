@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from roiflow.candidates.selector import narrow
 from roiflow.data.split import TEST
 from roiflow.errors import GateError
 from roiflow.evaluation import roi
@@ -20,7 +21,7 @@ from roiflow.features.table import Catalogue, Features, Floats, Ints, Longs
 from roiflow.params import EvaluateParams, GateParams
 from roiflow.policy.candidate_sets import CandidateSets, stack
 from roiflow.ranking.serving_form import histories, known
-from roiflow.serving.recommender import Models, People, narrow
+from roiflow.serving.recommender import Models, People
 
 CHUNK_BYTES = 4 * 2**20
 """Of one chunk's dense features over the catalogue: small batches keep the scorer in cache."""

@@ -91,8 +91,7 @@ class Models:
         """
         rows = replace(requests, user=np.arange(requests.user.size, dtype=np.int32))
         scores = self._selector.scores(_SideTables(attributes, people.profile), rows)
-        best: Longs = np.argsort(-scores, axis=1, kind="stable")[:, : self.about.top_k]
-        return best
+        return candidates.best(scores, self.about.top_k)
 
     def predict(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
         """Calibrated predictions (B, K); `attributes` (B, K, 5) of the candidates."""
@@ -133,16 +132,6 @@ class Models:
     def logits(self, sets: CandidateSets) -> Floats:
         """Plackett-Luce logits (B, K)."""
         return self._policy.logits(sets)
-
-
-def narrow(requests: Requests, columns: Longs) -> Requests:
-    """Candidates `columns` (B, k) of requests (B, A)."""
-    rows = np.arange(columns.shape[0])[:, None]
-    taken = {
-        name: getattr(requests, name)[rows, columns] for name in ("ad", "price", "bid", "dense")
-    }
-    kept = {field.name: getattr(requests, field.name) for field in fields(Requests)}
-    return Requests(**(kept | taken))
 
 
 class Recommender:
@@ -239,7 +228,7 @@ class Recommender:
             requests = replace(requests, ad=np.where(eligible, requests.ad, -1).astype(np.int32))
         people = People(users.user, users.profile, _history(users))
         columns = self.models.select(requests, people, self.models.plan.attributes)
-        requests = narrow(requests, columns)
+        requests = candidates.narrow(requests, columns)
         predictions = self.models.predict(requests, people, self.models.ads.attributes[columns])
         return columns, requests, self.models.candidate_sets(requests, predictions)
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import xgboost
 
-from roiflow.candidates.forest import Forest
+from roiflow.candidates.design import Rows
+from roiflow.candidates.forest import WORDS, Booster, Forest
 from roiflow.errors import PackageError
+from roiflow.features.table import Singles
 
 
 def booster(folder: Path, **params: object) -> tuple[xgboost.Booster, Path]:
@@ -24,32 +26,73 @@ def booster(folder: Path, **params: object) -> tuple[xgboost.Booster, Path]:
     return trained, path
 
 
-def test_equal_to_xgboost_with_missing_values_and_ties(tmp_path: Path) -> None:
-    trained, path = booster(tmp_path)
-    forest = Forest.load(path)
+def rows_of(data: Singles) -> Rows:
+    """The last column is the position and the two before it are codes."""
+    return Rows(
+        np.ascontiguousarray(data[:, :-3]),
+        np.ascontiguousarray(data[:, -3:-1]).astype(np.int32),
+        data[:, -1].astype(np.int32),
+    )
+
+
+def draw(rows: int) -> Singles:
+    """Values with ties and gaps; those of the codes and of the position are whole."""
     rng = np.random.default_rng(1)
-    data = (np.round(rng.normal(size=(5000, 6)) * 4) / 4).astype(np.float32)
+    data = (np.round(rng.normal(size=(rows, 6)) * 4) / 4).astype(np.float32)
     data[rng.random(data.shape) < 0.3] = np.nan
-    data[:200, : forest.feature.max() + 1] = forest.threshold[forest.left >= 0][0]  # on a split
+    data[:, 3:] = rng.integers(-2, 3, size=(rows, 3))
+    return data
+
+
+@pytest.mark.parametrize("depth", [1, 4, 6])
+@pytest.mark.parametrize("rows", [1, 127, 128, 5000])
+def test_equal_to_xgboost_with_missing_values_and_ties(
+    tmp_path: Path, depth: int, rows: int
+) -> None:
+    trained, path = booster(tmp_path, max_depth=depth, min_child_weight=0)
+    forest = Forest.of([Booster.load(path)])
+    data = draw(rows)
+    data[: rows // 9, :3] = forest.splits.threshold[0]  # on a split
     expected = trained.inplace_predict(data)
-    np.testing.assert_allclose(forest.inplace_predict(data), expected, rtol=1e-6)
-    assert expected.std() > 0.1
+    (found,) = forest.probabilities(rows_of(data))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert forest.word is WORDS[64 if depth == 6 else 32]
+    assert rows < 5000 or expected.std() > 0.1
+
+
+@pytest.mark.parametrize("group", [3, 128, 500])
+def test_a_requests_rows_share_what_their_user_decides(tmp_path: Path, group: int) -> None:
+    trained, path = booster(tmp_path)
+    data = draw(6 * group)
+    data[:, [0, 1, 3]] = np.repeat(data[::group, [0, 1, 3]], group, axis=0)
+    (found,) = Forest.of([Booster.load(path)]).probabilities(rows_of(data))
+    np.testing.assert_allclose(found, trained.inplace_predict(data), rtol=1e-6)
+
+
+def test_outcomes_keep_their_own_trees(tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    one, path = booster(tmp_path, max_depth=3)
+    other, few = booster(tmp_path / "few", max_depth=6, learning_rate=0.9)
+    data = draw(300)
+    found = Forest.of([Booster.load(path), Booster.load(few)]).probabilities(rows_of(data))
+    np.testing.assert_allclose(found[0], one.inplace_predict(data), rtol=1e-6)
+    np.testing.assert_allclose(found[1], other.inplace_predict(data), rtol=1e-6)
 
 
 def test_one_tree_by_hand() -> None:
-    """x0 < 1 (missing goes left): -1, else 2; base 0.5 is margin 0."""
-    forest = Forest(
-        starts=np.array([0], np.int32),
-        left=np.array([1, -1, -1], np.int32),
-        right=np.array([2, -1, -1], np.int32),
-        feature=np.zeros(3, np.int32),
-        threshold=np.array([1, -1, 2], np.float32),
-        missing_left=np.array([True, False, False]),
-        base=np.float32(0),
-        width=1,
-        content=b"",
-    )
-    found = forest.inplace_predict(np.array([[0.5], [1], [np.nan]], np.float32))
+    """x0 < 1 (missing goes left): -1, else 2; base 0 is an even chance."""
+    tree = {
+        "left_children": [1, -1, -1],
+        "right_children": [2, -1, -1],
+        "split_indices": [0, 0, 0],
+        "split_conditions": [1.0, -1.0, 2.0],
+        "default_left": [1, 0, 0],
+    }
+    forest = Forest.of([Booster((tree,), np.float32(0), b"")])
+    assert forest.splits.right.tolist() == [0xFFFFFFFE]  # all leaves but the first
+    data = np.array([[0.5], [1], [np.nan]], np.float32)
+    none = np.zeros((3, 0), np.int32)
+    (found,) = forest.probabilities(Rows(data, none, np.ones(3, np.int32)))
     np.testing.assert_allclose(found, 1 / (1 + np.exp([1, -2, 1])), rtol=1e-6)
 
 
@@ -61,20 +104,20 @@ def test_no_tree_is_the_base_rate(tmp_path: Path) -> None:
     content["learner"]["gradient_booster"]["model"]["trees"] = []
     content["learner"]["learner_model_param"]["base_score"] = "[2.5E-1]"
     path.write_text(json.dumps(content))
-    found = Forest.load(path).inplace_predict(np.zeros((3, 6), np.float32))
+    (found,) = Forest.of([Booster.load(path)]).probabilities(rows_of(draw(3)))
     np.testing.assert_allclose(found, 0.25, rtol=1e-6)
 
 
-def test_saved_again_it_is_the_same_file(tmp_path: Path) -> None:
-    _, path = booster(tmp_path)
-    Forest.load(path).save_model(tmp_path / "again.json")
-    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+def test_a_tree_of_more_leaves_than_a_word_has_bits_is_named(tmp_path: Path) -> None:
+    _, path = booster(tmp_path, max_depth=9, min_child_weight=0)
+    with pytest.raises(PackageError, match=r"model\.json: .*leaves, more than 64"):
+        Booster.load(path)
 
 
 def test_another_objective_is_named(tmp_path: Path) -> None:
     _, path = booster(tmp_path, objective="reg:squarederror")
     with pytest.raises(PackageError, match=r"model\.json: objective 'reg:squarederror'"):
-        Forest.load(path)
+        Booster.load(path)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"learner": {"objective": {}}}'])
@@ -82,9 +125,9 @@ def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "click.json"
     path.write_text(content)
     with pytest.raises(PackageError, match=r"click\.json: cannot be read"):
-        Forest.load(path)
+        Booster.load(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match=r"click\.json: No such file"):
-        Forest.load(tmp_path / "click.json")
+        Booster.load(tmp_path / "click.json")

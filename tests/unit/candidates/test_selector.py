@@ -9,7 +9,7 @@ import pytest
 
 from roiflow.candidates import selector as candidates
 from roiflow.candidates.design import MAX_CODES, Design
-from roiflow.candidates.selector import RevenueModel, Selector, fit_revenue, narrow
+from roiflow.candidates.selector import RevenueModel, Selector, best, fit_revenue, narrow
 from roiflow.data.split import TEST, TRAIN
 from roiflow.errors import PackageError
 from roiflow.params import CandidatesParams, LogisticParams, XgboostParams
@@ -81,14 +81,14 @@ def test_narrowing_keeps_the_best_in_order_and_absent_ads_last() -> None:
     features = world().features
     requests = requests_of(features, features.rows(TEST)[:3])
     scores = np.array([[1.0, 5, 3, 3, -np.inf], [2, 1, 4, 0, -np.inf], [0, 0, 0, 0, -np.inf]])
-    kept = narrow(requests, scores, 3)
+    kept = narrow(requests, best(scores, 3))
     columns = np.array([[1, 2, 3], [2, 0, 1], [0, 1, 2]])
     np.testing.assert_array_equal(kept.ad, np.take_along_axis(requests.ad, columns, 1))
     np.testing.assert_array_equal(
         kept.dense, np.take_along_axis(requests.dense, columns[:, :, None], 1)
     )
     np.testing.assert_array_equal(kept.user, requests.user)
-    assert narrow(requests, scores, 9).ad.shape == (3, 5)
+    assert narrow(requests, best(scores, 9)).ad.shape == (3, 5)
 
 
 @pytest.mark.parametrize("kind", candidates.KINDS)
