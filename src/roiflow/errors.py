@@ -9,6 +9,7 @@ RoiflowError
 ├── ParamsError          params.yaml is wrong
 ├── PropensityError      a propensity is outside (0, 1] or missing where it is needed
 ├── ParityError          two paths that must agree do not
+├── ArtefactError        a file that a stage or job left is missing or not what it writes
 ├── PackageError         a model package is incomplete, altered or of another format
 ├── RunError             a weekly run's checkout, stage or job failed
 │   └── StoppedError     a stage or a job was stopped by what may pass
@@ -52,6 +53,10 @@ class PropensityError(RoiflowError):
 
 class ParityError(RoiflowError):
     """Two paths that must agree do not."""
+
+
+class ArtefactError(RoiflowError):
+    """What a stage or a job left for the next is missing, or not as it writes it."""
 
 
 class PackageError(RoiflowError):

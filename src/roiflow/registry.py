@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roiflow.artefacts.run import Registered
 from roiflow.errors import RegistryError
-from roiflow.files import read_json, write_directory, write_file
+from roiflow.files import write_directory, write_file
 from roiflow.settings import without_login
 
 if TYPE_CHECKING:
@@ -32,25 +33,6 @@ EXPERIMENT = "roiflow"
 PACKAGE = "package"
 _DIGEST = "digest"
 CHECK_STORE = "see that ROIFLOW_MLFLOW_URI names a running MLflow store, or a file of its own"
-
-
-@dataclass(frozen=True)
-class Registered:
-    """One version of a registered model."""
-
-    name: str
-    version: int
-    digest: str
-    tags: dict[str, str]
-    """source, week, commit, digest, verdict."""
-
-    @classmethod
-    def read(cls, path: Path) -> "Registered":
-        """As `register` wrote it. Raises RegistryError, naming the file, where it is not that."""
-        try:
-            return cls(**read_json(path))
-        except TypeError as error:
-            raise RegistryError(f"{path}: not a registered version: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -97,15 +97,16 @@ def test_every_policy_has_a_truth_in_the_served_week(place: Place, first: str) -
 
 def test_the_champion_of_the_first_run_served_the_second_week(place: Place, first: str) -> None:
     before, served = place.result(5).weeks
-    assert before.gate["promoted"]
+    assert before.gate.promoted
     assert before.served_by == "logging"
-    assert served.served_by == before.gate["champion"][:12]
+    assert before.gate.champion is not None
+    assert served.served_by == before.gate.champion[:12]
     home = place.home / "loop" / "seed-5"
     path = home / "runs/simulator-2026-W05/data/raw/impressions/week=2026-W05/part-0.parquet"
     versions = pq.read_table(path, partitioning=None)["policy_version"].to_pylist()
     assert set(versions) == {"logging", served.served_by}
     (line,) = (home / "promotions.jsonl").read_text().splitlines()[:1]
-    assert json.loads(line)["digest"] == before.gate["champion"]
+    assert json.loads(line)["digest"] == before.gate.champion
 
 
 def test_a_second_call_runs_nothing_again(place: Place, first: str) -> None:

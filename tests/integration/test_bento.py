@@ -1,17 +1,16 @@
 """The Bento as bentoml builds it."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 
+from roiflow.artefacts.run import Bento, Registered
 from roiflow.bundle import build_bento, find_bento, requirements, store
 from roiflow.deployment import local, processes
 from roiflow.errors import PackageError, ServiceError
@@ -20,6 +19,7 @@ from roiflow.registry import Evidence, Registry
 from roiflow.settings import Settings
 from roiflow.stream import served_log
 from tests.artefacts import artefacts, naming
+from tests.records import leave
 from tests.unit.serving.packages import tiny_world, write_package
 
 NAME = "ad_ranker_simulator"
@@ -59,12 +59,11 @@ def test_a_home_holds_no_place_of_this_machine(
     tags = {"source": "simulator", "week": "2026-W02", "commit": "c" * 40, "verdict": "pass"}
     made = registry.register(NAME, package, tags, Evidence({}, {}, (), "# Week"))
     registry.promote(made, None, "pass", "gate", "rule: checks", 10.0)
-    run = tmp_path / "runs" / "simulator-2026-W02" / "data"
-    run.mkdir(parents=True)
-    (run / "registered.json").write_text(json.dumps(asdict(made)))
-    bundle.main(run / "registered.json", SERVICE, run / "bento.json")
-    named = json.loads((run / "bento.json").read_text())
-    assert find_bento(named["tag"], tmp_path).digest == named["digest"] == made.digest
+    run = tmp_path / "runs" / "simulator-2026-W02"
+    leave(run, made)
+    bundle.main(run / Registered.place, SERVICE, run / Bento.place)
+    named = Bento.of(run)
+    assert find_bento(named.tag, tmp_path).digest == named.digest == made.digest
     assert len(list(artefacts(tmp_path))) > 100
     assert naming(tmp_path, tmp_path, SERVICE.parents[1]) == []
 

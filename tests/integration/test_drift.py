@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from roiflow.artefacts.monitoring import Drift
 from roiflow.data.split import TEST, TRAIN
 from roiflow.features.table import Events, Features, Impressions, Statistics
-from roiflow.monitoring.drift import Drift, Watched, compare, load_watched, publish, save, summary
+from roiflow.monitoring.drift import Watched, compare, load_watched, publish, save, summary
 from roiflow.params import DriftParams
 
 ROOT = Path(__file__).parents[2]
@@ -129,8 +130,8 @@ def test_a_sample_has_the_same_rows_every_time() -> None:
 def test_it_is_saved_as_page_and_numbers(found: tuple[Any, Drift], tmp_path: Path) -> None:
     snapshot, drift = found
     save(snapshot, drift, tmp_path)
-    content = json.loads((tmp_path / "drift.json").read_text())
-    assert content["columns"][0]["column"] == "moved"
+    assert Drift.read(tmp_path / "drift.json") == drift
+    assert drift.columns[0].column == "moved"
     assert "<html" in (tmp_path / "drift.html").read_text()[:2000]
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from roiflow import columns as c
-from roiflow.evaluation.roi import RoiEstimate
+from roiflow.artefacts.evaluation import RoiEstimate
 from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.weekly import policy_roi, test_slates, validation_factors
 from roiflow.features.table import Floats, Longs
@@ -115,7 +115,7 @@ def test_the_lift_interval_holds_the_true_lift(judged: Judged) -> None:
 def test_the_logging_policy_is_judged_by_what_was_known_of_it(judged: Judged) -> None:
     """Cost follows clicks at once; revenue lacks the conversions still to come."""
     logged = judged.estimates["logged"]
-    cost = logged.cost_per_slate * judged.slates / 1e6
-    revenue = logged.revenue_per_slate * judged.slates / 1e6
+    cost = logged.cost_per_slate_micros * judged.slates / 1e6
+    revenue = logged.revenue_per_slate_micros * judged.slates / 1e6
     assert cost == pytest.approx(judged.logged["cost"], rel=0.05)
     assert 0.7 * judged.logged["revenue"] < revenue < judged.logged["revenue"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from roiflow.evaluation.ope import Estimate
+from roiflow.artefacts.evaluation import Estimate
 from roiflow.evaluation.open_bandit import (
     evaluate_thompson_sampling,
     read_priors,

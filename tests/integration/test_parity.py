@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,8 @@ class Home:
         """The job's report, which is JSON."""
         ingest = INGEST.model_copy(update={"week": str(self.week)})
         report = check(self.validated, ingest, STRICT, self.settings)
-        json.dumps(report, allow_nan=False)
-        return report
+        content: dict[str, Any] = json.loads(json.dumps(asdict(report), allow_nan=False))
+        return content
 
     def rows(self, table: str, week: Week = WEEK) -> pa.Table:
         return lake.read(self.validated, table, week)

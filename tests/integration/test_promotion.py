@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from roiflow import registry as registry_module
+from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.run import Promoted, Registered
 from roiflow.errors import GateError, RegistryError
 from roiflow.jobs import approve, promote
-from roiflow.jobs.gate import DECISION
-from roiflow.registry import CHAMPION, Evidence, Registered, Registry
+from roiflow.registry import CHAMPION, Evidence, Registry
 from roiflow.serving.package import Package
+from tests import records
+from tests.records import leave
 from tests.unit.evaluation.weeks import PARAMS
 from tests.unit.serving.packages import ROOT, tiny_world, write_package
 
@@ -71,10 +74,7 @@ def versions(home: Path, registry: Registry, packages: dict[str, Package]) -> di
 
 def finished(home: Path, registry: Registry, package: Package, week: str) -> Registered:
     run = home / "runs" / f"simulator-{week}"
-    (run / "data/evaluation").mkdir(parents=True)
-    (run / "data/evaluation/report.json").write_text(
-        json.dumps({"propensities_logged": False, "ranker": "rosa", "models": {}})
-    )
+    leave(run, records.report(propensities_logged=False, models={}))
     (run / "data/package").symlink_to(package.folder)
     shutil.copyfile(ROOT / "params.yaml", run / "params.yaml")
     tags = {"source": "simulator", "week": week, "commit": "c" * 40, "verdict": "inconclusive",
@@ -82,9 +82,9 @@ def finished(home: Path, registry: Registry, package: Package, week: str) -> Reg
     return registry.register(NAME, package.folder, tags, Evidence({}, {}, (), "# Week"))
 
 
-def decision(version: Registered, over: Registered | None) -> dict[str, Any]:
+def decision(version: Registered, over: Registered | None) -> Decision:
     champion = over.digest if over else None
-    return {"promote": True, "rule": "checks", "verdict": "pass", "champion": champion}
+    return records.decision(challenger=version.digest, champion=champion)
 
 
 def champion(registry: Registry) -> int | None:
@@ -185,8 +185,8 @@ class TestOverride:
         tags = registry.get(NAME, 1).tags
         assert (tags["override_who"], tags["champion_then"]) == ("Ada", versions["B"].digest)
         run = home / "runs" / "simulator-2026-W03"
-        assert json.loads((run / DECISION).read_text())["digest"] == tags["decision"]
-        assert json.loads((run / "data/promoted.json").read_text())["promoted"]
+        assert Decision.of(run).digest == tags["decision"]
+        assert Promoted.of(run).promoted
 
     def test_there_and_back_with_the_same_words(
         self, registry: Registry, versions: dict[str, Registered]

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from roiflow.errors import RegistryError, RoiflowError
+from roiflow.artefacts.decision import Check, Override
+from roiflow.artefacts.run import Lineage, Promoted
+from roiflow.errors import RegistryError
 from roiflow.jobs import promote as promote_job
 from roiflow.jobs import register as register_job
 from roiflow.registry import (
     CHALLENGER,
     CHAMPION,
     Evidence,
-    Registered,
     Registry,
     flatten,
     read_digest,
 )
+from tests.records import decision
 
 NAME = "ad_ranker_simulator"
 TAGS = {"source": "simulator", "week": "2026-W04", "commit": "c" * 40, "verdict": "pass"}
@@ -187,14 +189,6 @@ class TestAway:
         assert "127.0.0.1/mlflow" in line
 
 
-@pytest.mark.parametrize("text", ['{"name": "m", "ver', "[]", '{"name": "m"}'])
-def test_a_broken_registered_json_is_named(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "registered.json"
-    path.write_text(text)
-    with pytest.raises(RoiflowError, match=r"registered\.json: not "):
-        Registered.read(path)
-
-
 def test_a_folder_without_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match=r"manifest\.json"):
         read_digest(tmp_path)
@@ -225,32 +219,13 @@ class TestJobs:
             json.dumps({"auc": 0.75, "roi": {"low": math.nan}, "note": "text", "ok": True})
         )
         (tmp_path / "params.yaml").write_text("gate: {seed: 7}\n")
-        lineage = {"source": tmp_path.name[:20], "week": "2026-W04", "commit": "a" * 40}
-        (tmp_path / "lineage.json").write_text(json.dumps(lineage))
+        Lineage(tmp_path.name[:20], "2026-W04", "a" * 40).write(tmp_path / "lineage.json")
         return tmp_path
 
     def decide(self, run: Path, **values: object) -> None:
-        decision = {
-            "verdict": "pass",
-            "promote": True,
-            "rule": "checks",
-            "reason": "",
-            "checks": [
-                {
-                    "name": "auc",
-                    "value": 0.75,
-                    "low": 0.7,
-                    "high": 0.8,
-                    "threshold": 0.6,
-                    "verdict": "pass",
-                }
-            ],
-            "challenger": run.name,
-            "champion": None,
-            "override": None,
-            "digest": "decision",
-        }
-        (run / "gate.json").write_text(json.dumps({**decision, **values}))
+        check = Check("auc", 0.75, 0.7, 0.8, 0.6, "pass", "")
+        whole = {"checks": (check,), "challenger": run.name, "digest": "decision"}
+        decision(**{**whole, **values}).write(run / "gate.json")
 
     def call(self) -> None:
         folders = "package features evaluation metrics plots"
@@ -281,7 +256,7 @@ class TestJobs:
         name = f"ad_ranker_{run.name[:20]}"
         assert registry.by_alias(name, CHALLENGER) is None
         assert registry.by_alias(name, CHAMPION) is None
-        assert json.loads((run / "promoted.json").read_text())["reason"] == "auc is low"
+        assert Promoted.read(run / "promoted.json").reason == "auc is low"
         assert "No version is champion yet." in (store / "edge/pages/index.html").read_text()
 
     def test_an_override_is_signed(self, run: Path, registry: Registry) -> None:
@@ -289,7 +264,7 @@ class TestJobs:
             run,
             verdict="inconclusive",
             rule="override",
-            override={"who": "Ada", "why": "holiday week"},
+            override=Override("Ada", "holiday week"),
         )
         self.call()
         (line,) = registry.promotions(f"ad_ranker_{run.name[:20]}")

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from roiflow.artefacts.monitoring import Drift
 from roiflow.errors import QuarantineLimit
 from roiflow.features import folder as feature_table
-from roiflow.monitoring.drift import Drift, compare, load_watched, summary
+from roiflow.monitoring.drift import compare, load_watched, summary
 from roiflow.params import load_params
 from roiflow.stages.build_features import main as build_features
 from roiflow.stages.ingest import main as ingest

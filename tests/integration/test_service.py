@@ -1,7 +1,6 @@
 """A Bento behind the edge, on real servers: deploy, serve, log, lose Redis, switch, roll back."""
 
 import hashlib
-import json
 import os
 import signal
 import time
@@ -15,11 +14,13 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from typer.testing import CliRunner
 
+from roiflow.artefacts import run as artefacts
+from roiflow.artefacts.run import Deployed, Placed
 from roiflow.bundle import Bento, build_bento, find_bento
 from roiflow.cli import main as cli
 from roiflow.deployment import processes, release
 from roiflow.deployment.edge import SALT
-from roiflow.deployment.placed import Placed, current
+from roiflow.deployment.placed import current
 from roiflow.deployment.release import (
     canary,
     deploy,
@@ -28,7 +29,7 @@ from roiflow.deployment.release import (
     roll_back,
     snapshot_of,
 )
-from roiflow.errors import ServiceError
+from roiflow.errors import ArtefactError, ServiceError
 from roiflow.experiment.assignment import arm
 from roiflow.jobs import deploy as deploy_job
 from roiflow.params import load_params
@@ -190,14 +191,18 @@ def test_deploying_the_same_again_changes_nothing(place: Place, address: str) ->
     assert processes.running(place.home) == before
 
 
+def named(bento: Bento) -> artefacts.Bento:
+    return artefacts.Bento(bento.tag, bento.digest, "ad_ranker_simulator", 1)
+
+
 def test_the_job_deploys_what_the_file_names(
     place: Place, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROIFLOW_HOME", str(place.home))
-    (tmp_path / "bento.json").write_text(json.dumps({"tag": place.bento.tag}))
+    named(place.bento).write(tmp_path / "bento.json")
     deploy_job.main(tmp_path / "bento.json", place.online, PARAMS, tmp_path / "deployed.json")
-    assert json.loads((tmp_path / "deployed.json").read_text())["address"] == address
-    with pytest.raises(ServiceError, match=r"none\.json"):
+    assert Deployed.read(tmp_path / "deployed.json").address == address
+    with pytest.raises(ArtefactError, match=r"none\.json"):
         deploy_job.main(tmp_path / "none.json", place.online, PARAMS, tmp_path / "deployed.json")
     with pytest.raises(ServiceError, match="no Bento 'ad_ranker:zzz'"):
         find_bento("ad_ranker:zzz", place.home)
@@ -207,7 +212,7 @@ def test_other_limits_are_another_instance_of_the_same_bento(
     place: Place, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROIFLOW_HOME", str(place.home))
-    (tmp_path / "bento.json").write_text(json.dumps({"tag": place.bento.tag}))
+    named(place.bento).write(tmp_path / "bento.json")
     (tmp_path / "params.yaml").write_text(
         PARAMS.read_text().replace("future_tolerance_seconds: 60", "future_tolerance_seconds: 7200")
     )
@@ -299,7 +304,7 @@ def test_a_deployment_leaves_a_canary_its_users_and_a_canary_can_be_deployed(
         }
 
     def job(bento: Bento) -> tuple[Placed, ...]:
-        (tmp_path / "bento.json").write_text(json.dumps({"tag": bento.tag}))
+        named(bento).write(tmp_path / "bento.json")
         for _ in range(2):
             deploy_job.main(
                 tmp_path / "bento.json", place.online, PARAMS, tmp_path / "deployed.json"

@@ -12,6 +12,7 @@ from roiflow.evaluation.ranking import calibration_curve, ece
 from roiflow.evaluation.roi import roi
 from roiflow.features import kernels
 from roiflow.policy.plackett_luce import log_conditional_propensities
+from tests.records import estimate
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "concepts.md"
 
@@ -69,8 +70,7 @@ def test_roi_and_its_lift() -> None:
     ("value", "low", "high"), [(0.04, -0.03, 0.11), (0.04, -0.08, 0.16), (-0.04, -0.07, -0.01)]
 )
 def test_the_gates_three_values(value: float, low: float, high: float) -> None:
-    estimate = {"value": value, "low": low, "high": high, "verdict": "conclusive"}
-    check = roi_lift("lift", estimate, 0.0, 0.05, 0.5)
+    check = roi_lift("lift", estimate(value, low, high), 0.0, 0.05, 0.5)
     (row,) = [
         line for line in PAGE.read_text().splitlines() if f"{value} ({low} to {high})" in line
     ]

@@ -9,11 +9,13 @@ import pytest
 from docs.layout import ROOT
 
 from roiflow import errors
+from roiflow.artefacts.decision import Decision, Override
 from roiflow.cli.terminal import finished
 from roiflow.errors import RoiflowError
-from roiflow.evaluation.gate import Override, decide
+from roiflow.evaluation.gate import decide
 from roiflow.params import load_params, parse_params
 from roiflow.weekly.values import PARAMS, with_values
+from tests.records import report
 
 PAGE = (ROOT / "docs/operations.md").read_text()
 SECTIONS = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", PAGE, re.DOTALL | re.MULTILINE))
@@ -51,12 +53,18 @@ def unfinished_run() -> None:
 def unsigned_override() -> None:
     params = load_params(ROOT / PARAMS).gate
     decide(
-        {}, params, challenger="a", champion=None, comparison=None, parity=None,
+        report(), params, challenger="a", champion=None, comparison=None, parity=None,
         override=Override("Ada", ""),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("fail", [wrong_week, unfinished_run, unsigned_override])
+def unwritten_decision() -> None:
+    Decision.of(Path(".roiflow/runs/files-2026-W04"))
+
+
+@pytest.mark.parametrize(
+    "fail", [wrong_week, unfinished_run, unsigned_override, unwritten_decision]
+)
 def test_an_example_is_what_the_code_says(fail: Callable[[], None]) -> None:
     with pytest.raises(RoiflowError) as raised:
         fail()

@@ -1,8 +1,7 @@
 """`roiflow features`: the declared features, and what was served replayed against the lake."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +9,8 @@ from roiflow.cli.terminal import finished, here
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from roiflow.artefacts.parity import Compared
 
 features = typer.Typer(
     name="features",
@@ -64,7 +65,7 @@ def replay_command(
 
     roiflow features replay --week 2017-W21
     """
-    from roiflow.jobs.gate import PARITY
+    from roiflow.artefacts.parity import ParityReport
     from roiflow.weekly.checkout import checkout_of
     from roiflow.weekly.effects import effect
     from roiflow.weekly.run import perform
@@ -73,14 +74,13 @@ def replay_command(
     checkout = finished(checkout_of(settings.home, source, week))
     with console.status(f"replay of {source} {week}"):
         perform(checkout, settings.home, effect("check_parity"), lambda _: None)
-    report: dict[str, Any] = json.loads((checkout / PARITY).read_text())
-    for one in report["packages"]:
-        if "cannot" not in one:
-            console.print(package_table(one))
-            if one["features"]:
-                console.print(features_table(one))
-    console.print(f"{report['verdict']}: {report['reason'] or report['summary']}", highlight=False)
-    console.print(checkout / PARITY, soft_wrap=True, highlight=False)
+    report = ParityReport.of(checkout)
+    for one in report.compared:
+        console.print(package_table(one))
+        if one.features:
+            console.print(features_table(one))
+    console.print(report.line, highlight=False)
+    console.print(checkout / ParityReport.place, soft_wrap=True, highlight=False)
 
 
 @features.command("spark")
@@ -130,40 +130,38 @@ COUNTS = {
 }
 
 
-def package_table(one: dict[str, Any]) -> "Table":
+def package_table(one: "Compared") -> "Table":
     """Slates of one package, and the fault that explains what differs."""
     from rich.table import Table
 
-    table = Table(title=f"Slates served by {one['policy_version']}", show_header=False)
+    table = Table(title=f"Slates served by {one.policy_version}", show_header=False)
     for name, words in COUNTS.items():
-        table.add_row(words, f"{one[name]:,}")
-    table.add_row("stale: training sees otherwise", f"{100 * one['stale_share']:.2f} %")
-    if fault := one["fault"]:
-        size = (
-            f": {fault['size']}, explains {100 * fault['explains']:.0f} %" if fault["size"] else ""
-        )
-        table.add_row("fault", f"{fault['name']}{size}")
+        table.add_row(words, f"{getattr(one, name):,}")
+    table.add_row("stale: training sees otherwise", f"{100 * one.stale_share:.2f} %")
+    if fault := one.fault:
+        size = f": {fault.size}, explains {100 * fault.explains:.0f} %" if fault.size else ""
+        table.add_row("fault", f"{fault.name}{size}")
     return table
 
 
-def features_table(one: dict[str, Any]) -> "Table":
+def features_table(one: "Compared") -> "Table":
     """Features that differ, each with its largest difference."""
     from rich.table import Table
 
     table = Table(title="Features that differ, of the slates kept whole")
     for name in ("feature", "slates", "rows", "largest", "request", "ad", "served", "recomputed"):
         table.add_column(name, justify="left" if name in {"feature", "request", "ad"} else "right")
-    for feature in one["features"]:
-        worst = feature["examples"][0]
+    for feature in one.features:
+        worst = feature.examples[0]
         table.add_row(
-            feature["feature"],
-            f"{feature['slates']:,}",
-            f"{feature['rows']:,}",
-            number(feature["largest"]),
-            worst["request_id"],
-            worst["ad_id"] or "-",
-            number(worst["served"]),
-            number(worst["expected"]),
+            feature.feature,
+            f"{feature.slates:,}",
+            f"{feature.rows:,}",
+            number(feature.largest),
+            worst.request_id,
+            worst.ad_id or "-",
+            number(worst.served),
+            number(worst.expected),
         )
     return table
 

@@ -183,7 +183,7 @@ def approve(
 
     roiflow approve 3 --by "Ada Lovelace" --why "holiday week, see the experiment"
     """
-    from roiflow.evaluation.gate import Override
+    from roiflow.artefacts.decision import Override
     from roiflow.jobs.approve import approve as approve_version
 
     _, settings, console = here()

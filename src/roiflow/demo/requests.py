@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from roiflow import columns as c
+from roiflow.artefacts.run import Deployed
 from roiflow.data.weeks import Week
 from roiflow.demo.weeks import WeekDone
 from roiflow.errors import ServiceError
@@ -36,7 +37,7 @@ def send_requests(done: WeekDone, count: int) -> RequestsDone:
     """
     import httpx
 
-    address = str(done.json("data/deployed.json")["address"])
+    address = done.left(Deployed).address
     bodies = [
         body | {"request_id": f"{body['request_id']}-{time.time_ns():x}"}
         for body in request_bodies(done, count)

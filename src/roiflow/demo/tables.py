@@ -1,22 +1,23 @@
 """What came of the weeks, as tables for the terminal."""
 
-from typing import Any
-
 from rich.table import Table
 
+from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.evaluation import Estimate, Metrics, Report
+from roiflow.artefacts.monitoring import Drift
+from roiflow.artefacts.parity import ParityReport
+from roiflow.artefacts.run import Promoted
 from roiflow.demo.weeks import WeekDone
-from roiflow.jobs.gate import PARITY
 
 
 def headline(done: WeekDone) -> str:
     """One line about a finished week."""
-    decision = done.json("data/gate/decision.json")
-    promoted = done.json("data/promoted.json")
-    outcome = f"version {promoted['version']} " + (
-        f"is champion (rule: {promoted['rule']})" if promoted["promoted"] else "is not promoted"
+    decision, promoted = done.left(Decision), done.left(Promoted)
+    outcome = f"version {promoted.version} " + (
+        f"is champion (rule: {promoted.rule})" if promoted.promoted else "is not promoted"
     )
-    reason = f": {decision['reason']}" if decision["reason"] else ""
-    return f"{done.week}: gate {decision['verdict']}{reason}; {outcome}; {done.all_seconds:.0f} s"
+    reason = f": {decision.reason}" if decision.reason else ""
+    return f"{done.week}: gate {decision.verdict}{reason}; {outcome}; {done.all_seconds:.0f} s"
 
 
 def seconds_table(done: list[WeekDone]) -> Table:
@@ -32,9 +33,8 @@ def seconds_table(done: list[WeekDone]) -> Table:
     return table
 
 
-def interval(values: dict[str, Any], name: str) -> str:
-    """`value (low to high)` of a metric and its bounds; a dash where it is undefined."""
-    value, low, high = (values.get(key) for key in (name, f"{name}_low", f"{name}_high"))
+def interval(value: float | None, low: float | None, high: float | None) -> str:
+    """`value (low to high)`; a dash where it is undefined."""
     if value is None:
         return "-"
     return (
@@ -59,25 +59,35 @@ def results(done: WeekDone) -> dict[str, str]:
 
     A source without cost has no ROI; its line shows none.
     """
-    metrics = done.json("metrics/evaluate.json")
-    ranker, roi = metrics["models"]["rosa"], metrics["roi"]
-    estimator = next((name for name in ("dr", "dm") if roi.get(name)), "none: no cost")
-    drift = done.json("data/drift/drift.json")
+    report, drift = done.left(Report), done.left(Drift)
+    ranker, roi = report.models[report.ranker], report.roi
+    estimator = next(
+        (name for name in ("dr", "dm") if name in roi and roi[name].roi.value is not None), ""
+    )
+    policy = f"{_roi(roi[estimator].roi)} {estimator}" if estimator else "- none: no cost"
     return {
-        "click AUC": interval(ranker, "test_full_click_auc"),
-        "conversion AUC": interval(ranker, "test_full_conversion_auc"),
-        "ROI as logged": interval(roi.get("logged", {}), "roi"),
-        "ROI of the policy": f"{interval(roi.get(estimator, {}), 'roi')} {estimator}",
-        "served features": parity(done),
-        "gate": done.json("data/gate/decision.json")["verdict"],
-        "drifted columns": f"{drift['drifted_share']:.0%} of {len(drift['columns'])}",
+        "click AUC": _auc(ranker, "click"),
+        "conversion AUC": _auc(ranker, "conversion"),
+        "ROI as logged": _roi(roi["logged"].roi),
+        "ROI of the policy": policy,
+        "served features": parity(ParityReport.find(done.checkout / ParityReport.place)),
+        "gate": done.left(Decision).verdict,
+        "drifted columns": f"{drift.drifted_share:.0%} of {len(drift.columns)}",
     }
 
 
-def parity(done: WeekDone) -> str:
+def _auc(metrics: Metrics, label: str) -> str:
+    name = f"test_full_{label}_auc"
+    return interval(metrics.get(name), metrics.get(f"{name}_low"), metrics.get(f"{name}_high"))
+
+
+def _roi(estimate: Estimate) -> str:
+    return interval(estimate.value, estimate.low, estimate.high)
+
+
+def parity(report: ParityReport | None) -> str:
     """Whether the week's slates were made from the features that training sees."""
-    if not (done.checkout / PARITY).exists():
+    if report is None:
         return "not checked"
-    report = done.json(str(PARITY))
-    compared = sum(one.get("compared", 0) for one in report["packages"])
-    return f"{report['verdict']}, {compared:,} slates" if compared else str(report["verdict"])
+    compared = sum(one.compared for one in report.compared)
+    return f"{report.verdict}, {compared:,} slates" if compared else str(report.verdict)

@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from roiflow.artefacts.record import Artefact
 from roiflow.deployment import platform
 from roiflow.deployment.airflow import Airflow, RunState
 from roiflow.errors import RunError, ServiceError
-from roiflow.files import read_json
 from roiflow.progress import Progress
 from roiflow.settings import Settings
 from roiflow.weekly.checkout import checkout_of
 
 DAG = "weekly_training"
+A = TypeVar("A", bound=Artefact)
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class WeekDone:
     page: str = ""
     """Where Airflow shows the run."""
 
-    def json(self, name: str) -> dict[str, Any]:
-        """A result file of the run."""
-        return read_json(self.checkout / name)
+    def left(self, kind: type[A]) -> A:
+        """What a step of the run left; raises ArtefactError, naming the file."""
+        return kind.of(self.checkout)
 
 
 def run_week(

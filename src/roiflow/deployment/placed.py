@@ -6,12 +6,13 @@ and switched to as another Bento is.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from roiflow.errors import ServiceError
+from roiflow.artefacts.record import Artefact
+from roiflow.artefacts.run import Placed
+from roiflow.errors import ArtefactError, ServiceError
 from roiflow.files import write_file
 from roiflow.stream.checks import Limits
 
@@ -20,38 +21,24 @@ LIMITS = "limits"
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A Bento that answers a share of the users."""
+class Placements(Artefact):
+    """The arms of the last deployment."""
 
-    arm: str
-    percent: float
-    tag: str
-    limits: str
-    """Name of the limits of its door."""
-
-    @property
-    def server(self) -> str:
-        """Name of its process."""
-        return f"ranker-{self.tag.partition(':')[2]}-{self.limits}"
+    arms: tuple[Placed, ...]
 
 
 def current(home: Path) -> tuple[Placed, ...]:
     """The arms of the last deployment; none before the first."""
-    path = home / STATE
-    if not path.exists():
-        return ()
     try:
-        return tuple(Placed(**arm) for arm in json.loads(path.read_text())["arms"])
-    except (TypeError, KeyError) as error:
-        raise ServiceError(
-            f"{path}: of another version of roiflow ({error}): remove it, then deploy again"
-        ) from None
+        found = Placements.find(home / STATE)
+    except ArtefactError as error:
+        raise ServiceError(f"{error}: or remove it, then deploy again") from None
+    return found.arms if found else ()
 
 
 def remember(home: Path, arms: Sequence[Placed]) -> None:
     """Write the arms for the next `current`."""
-    with write_file(home / STATE) as aside:
-        aside.write_text(json.dumps({"arms": [asdict(arm) for arm in arms]}, indent=1) + "\n")
+    Placements(tuple(arms)).write(home / STATE)
 
 
 def keep_limits(home: Path, limits: Limits) -> str:

@@ -6,12 +6,13 @@ What runs is written in <home>/deployment.json; starting it again from there giv
 import shutil
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from roiflow.artefacts.run import Deployed, Placed
 from roiflow.bundle import Bento, find_bento
 from roiflow.deployment import edge, local, processes, start_page
-from roiflow.deployment.placed import STATE, Placed, current, keep_limits, limits_file, remember
+from roiflow.deployment.placed import STATE, current, keep_limits, limits_file, remember
 from roiflow.deployment.processes import Running
 from roiflow.errors import ServiceError
 from roiflow.features.plan import Plan
@@ -28,14 +29,6 @@ EDGE_PORT, RANKER_PORT, REDIS_PORT = 8088, 3001, 6390
 
 RELOAD_SECONDS = 10.0
 DRAIN_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """What answers, and where."""
-
-    address: str
-    arms: tuple[Placed, ...]
 
 
 def deploy(

@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 from urllib.parse import quote
 
+from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.evaluation import Report
+from roiflow.artefacts.record import Artefact
+from roiflow.artefacts.run import Bento, Registered
 from roiflow.deployment import placed, processes
 from roiflow.deployment.processes import Running
+from roiflow.errors import ArtefactError
 from roiflow.registry import CHAMPION, Registry, model_name
 from roiflow.settings import Settings, without_login
 from roiflow.weekly.checkout import is_finished
@@ -33,6 +38,7 @@ DOORS = (
 ASK_SECONDS = 2.0
 """MLflow has so long to name a champion."""
 
+A = TypeVar("A", bound=Artefact)
 _RUN = re.compile(r"(.+)-(\d{4}-W\d{2})")
 
 
@@ -186,7 +192,7 @@ def _runs(folder: Path) -> Iterator[Run]:
 
 def _run(checkout: Path, source: str, week: str) -> Run:
     data = checkout / "data"
-    decision, registered = read(data / "gate/decision.json"), read(data / "registered.json")
+    decision, registered = left(Decision, checkout), left(Registered, checkout)
     params = checkout / "params.yaml"
     return Run(
         source=source,
@@ -194,30 +200,33 @@ def _run(checkout: Path, source: str, week: str) -> Run:
         folder=checkout,
         started=params.stat().st_mtime if params.exists() else 0.0,
         finished=is_finished(checkout),
-        verdict=str(decision.get("verdict", "")),
-        reason=str(decision.get("reason", "")),
-        rule=str(decision.get("rule", "none")),
-        version=registered.get("version"),
-        roi=_roi(read(checkout / "metrics/evaluate.json")),
+        verdict=decision.verdict if decision else "",
+        reason=decision.reason if decision else "",
+        rule=decision.rule if decision else "none",
+        version=registered.version if registered else None,
+        roi=_roi(left(Report, checkout)),
         pages=tuple(
             kind for kind in ("report", "drift") if (data / kind / f"{kind}.html").exists()
         ),
     )
 
 
-def _roi(metrics: dict[str, Any]) -> tuple[float, float, float] | None:
-    found = metrics.get("roi", {}).get("dr", {})
-    values = [found.get(name) for name in ("roi", "roi_low", "roi_high")]
-    return None if None in values else (values[0], values[1], values[2])
+def _roi(report: Report | None) -> tuple[float, float, float] | None:
+    found = report.roi.get("dr") if report else None
+    if found is None or found.roi.value is None or found.roi.low is None or found.roi.high is None:
+        return None
+    return found.roi.value, found.roi.low, found.roi.high
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file is missing or is being written by a killed process."""
+def left(kind: type[A], checkout: Path) -> A | None:
+    """What a step of a run left; None where it is not there or cannot be read.
+
+    One run's broken file, or one of an earlier version of the code, must not hide how all else is.
+    """
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return kind.of(checkout)
+    except ArtefactError:
+        return None
 
 
 def _champions(settings: Settings, runs: list[Run], mlflow: str) -> Iterator[Champion]:
@@ -235,7 +244,8 @@ def _champions(settings: Settings, runs: list[Run], mlflow: str) -> Iterator[Cha
 
 
 def _holds(run: Run, digest: str) -> bool:
-    return bool(read(run.folder / "data/registered.json").get("digest") == digest)
+    registered = left(Registered, run.folder)
+    return registered is not None and registered.digest == digest
 
 
 def _ask(mlflow: str, name: str) -> list[Champion] | None:
@@ -253,8 +263,8 @@ def _ask(mlflow: str, name: str) -> list[Champion] | None:
 
 
 def _served(home: Path, runs: list[Run]) -> Iterator[Served]:
-    bentos = [read(run.folder / "data/bento.json") for run in runs]
-    versions = {bento["tag"]: bento.get("version") for bento in bentos if "tag" in bento}
+    bentos = [bento for run in runs if (bento := left(Bento, run.folder))]
+    versions = {bento.tag: bento.version for bento in bentos}
     for arm in placed.current(home):
         yield Served(arm.arm, arm.percent, arm.tag, versions.get(arm.tag))
 

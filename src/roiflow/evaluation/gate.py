@@ -8,64 +8,20 @@ rule, where there is no champion to lose, and an override by a named person with
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, replace
+from typing import Any
 
+from roiflow.artefacts.decision import Check, Decision, Override, Rule, Verdict
+from roiflow.artefacts.evaluation import Estimate, Report, RoiEstimate
+from roiflow.artefacts.parity import NOT_SERVED, ParityVerdict
 from roiflow.errors import GateError
 from roiflow.evaluation.roi import NO_PROPENSITIES
 from roiflow.params import GateParams
 
-Verdict = Literal["pass", "fail", "inconclusive"]
-Rule = Literal["checks", "first model", "override", "none"]
-
 PARITY = "feature_parity"
-NOT_SERVED = "not served"
-"""Verdict of a parity report on a week that no package of ours served."""
 
 PRIMARY = "dr"
 """The estimator that decides; the others are shown beside it."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One value against one threshold."""
-
-    name: str
-    value: float | None
-    low: float | None
-    high: float | None
-    threshold: float | None
-    verdict: Verdict
-    reason: str
-
-
-@dataclass(frozen=True)
-class Override:
-    """A person's decision against or without the checks."""
-
-    who: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What was decided, from what, by which rule."""
-
-    verdict: Verdict
-    promote: bool
-    rule: Rule
-    """What promotes: the checks, a rule, or nothing."""
-    reason: str
-    checks: tuple[Check, ...]
-    challenger: str
-    champion: str | None
-    override: Override | None
-    digest: str
-    """sha256 of the canonical JSON of the inputs and of everything above."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def at_least(
@@ -104,22 +60,22 @@ def at_most(name: str, value: float | None, threshold: float | None) -> Check:
 
 def roi_lift(
     name: str,
-    estimate: Mapping[str, Any] | None,
+    estimate: Estimate | None,
     min_lift: float | None,
     max_loss: float | None,
-    suspicious: float | None,
+    suspicious: float,
 ) -> Check:
     """Pass where the lift is at least `min_lift` and its low end loses no more than `max_loss`.
 
     Fail where even its high end is under `min_lift`. A lift above `suspicious` is more likely a
-    leak than a success: inconclusive, so that a person looks. `estimate` is an Estimate as plain
-    values; a missing one fails, an inconclusive one stays so.
+    leak than a success: inconclusive, so that a person looks. A missing estimate fails, an
+    inconclusive one stays so.
     """
-    if not estimate or min_lift is None or max_loss is None or suspicious is None:
+    if estimate is None or min_lift is None or max_loss is None:
         return _missing(name, None, min_lift)
-    value, low, high = estimate.get("value"), estimate.get("low"), estimate.get("high")
-    if estimate.get("verdict") != "conclusive":
-        reason = str(estimate.get("reason") or "the estimate is inconclusive")
+    value, low, high = estimate.value, estimate.low, estimate.high
+    if estimate.verdict != "conclusive":
+        reason = estimate.reason or "the estimate is inconclusive"
         return Check(name, value, low, high, min_lift, "inconclusive", reason)
     if value is None or low is None or high is None:
         return _missing(name, value, min_lift)
@@ -142,16 +98,17 @@ def _missing(name: str, value: float | None, threshold: float | None) -> Check:
     return Check(name, value, None, None, threshold, "fail", f"no {what}")
 
 
-def parity_check(parity: Mapping[str, Any] | None) -> Check:
+def parity_check(parity: ParityVerdict | None) -> Check:
     """Pass where what served the test week had the features that training sees, or none served.
 
-    `parity` is the summary of the parity report; without one nothing shows that, so it fails.
+    Without a parity report nothing shows that, so it fails.
     """
     if parity is None:
         return Check(PARITY, None, None, None, None, "fail", "no parity report of the test week")
-    value, limit = parity.get("different"), parity.get("max_different_fraction")
-    good = parity.get("verdict") in ("pass", NOT_SERVED)
-    reason = "" if good else str(parity.get("reason") or "no reason was given")
+    # Named are the two verdicts that pass, not the one that fails: closed to any other.
+    good = parity.verdict in ("pass", NOT_SERVED)
+    reason = "" if good else parity.reason or "no reason was given"
+    value, limit = parity.different, parity.max_different_fraction
     return Check(PARITY, value, None, None, limit, "pass" if good else "fail", reason)
 
 
@@ -162,21 +119,21 @@ def check_distinct(challenger: str, champion: str | None) -> None:
 
 
 def decide(
-    report: Mapping[str, Any],
+    report: Report,
     params: GateParams,
     *,
     challenger: str,
     champion: str | None,
-    comparison: Mapping[str, Any] | None,
-    parity: Mapping[str, Any] | None,
+    comparison: dict[str, RoiEstimate] | None,
+    parity: ParityVerdict | None,
     override: Override | None,
 ) -> Decision:
     """Decide on the package with digest `challenger`.
 
-    `report` is the evaluation's report.json; `comparison` the ROI estimates of the challenger over
-    the champion on the same slates, None without a champion; `parity` the summary of the parity
-    report on the test week, None without one. Raises GateError where the challenger
-    is the champion, where a champion was not compared, or where an override names no one.
+    `comparison` holds the ROI estimates of the challenger over the champion on the same slates,
+    None without a champion; `parity` is of the test week, None where nobody compared what was
+    served. Raises GateError where the challenger is the champion, where a champion was not
+    compared, or where an override names no one.
     """
     check_distinct(challenger, champion)
     if champion is not None and comparison is None:
@@ -204,23 +161,7 @@ def decide(
     reason = "" if verdict == "pass" else "; ".join(reasons)
     if verdict == "pass" and rule == "none":
         reason = "a first model needs an override"
-    content = {
-        "verdict": verdict,
-        "promote": rule != "none",
-        "rule": rule,
-        "reason": reason,
-        "checks": [asdict(check) for check in checks],
-        "challenger": challenger,
-        "champion": champion,
-        "override": asdict(override) if override else None,
-    }
-    inputs = {
-        "report": report,
-        "comparison": comparison,
-        "parity": parity,
-        "params": params.model_dump(),
-    }
-    return Decision(
+    decision = Decision(
         verdict=verdict,
         promote=rule != "none",
         rule=rule,
@@ -229,14 +170,33 @@ def decide(
         challenger=challenger,
         champion=champion,
         override=override,
-        digest=canonical_digest({"inputs": inputs, "decision": content}),
+        digest="",
+        comparison=comparison,
+        parity=parity,
     )
+    return replace(decision, digest=_digest(report, params, decision))
 
 
-def _absolute_checks(report: Mapping[str, Any], params: GateParams) -> tuple[Check, ...]:
-    metrics = report.get("models", {}).get(report.get("ranker", "rosa"), {})
+def _digest(report: Report, params: GateParams, decision: Decision) -> str:
+    """sha256 over what went in and what came out.
+
+    The two inputs that a decision carries along count among the inputs, and the digest for nothing.
+    """
+    came_out = asdict(decision)
+    del came_out["digest"]
+    inputs = {
+        "report": asdict(report),
+        "comparison": came_out.pop("comparison"),
+        "parity": came_out.pop("parity"),
+        "params": params.model_dump(),
+    }
+    return canonical_digest({"inputs": inputs, "decision": came_out})
+
+
+def _absolute_checks(report: Report, params: GateParams) -> tuple[Check, ...]:
+    metrics = report.models.get(report.ranker, {})
     auc, error = "test_full_click_auc", "test_full_click_ece"
-    leaks = report.get("suspected_leak", {}).get("predictions")
+    leaks = report.suspected_leak.predictions
     return (
         at_least(
             auc,
@@ -248,28 +208,27 @@ def _absolute_checks(report: Mapping[str, Any], params: GateParams) -> tuple[Che
         at_most(error, metrics.get(error), params.max_ece),
         Check(
             "suspected_leak",
-            None if leaks is None else float(len(leaks)),
+            float(len(leaks)),
             None,
             None,
             0.0,
-            "fail" if leaks is None else "inconclusive" if leaks else "pass",
-            "no value" if leaks is None else "; ".join(leaks),
+            "inconclusive" if leaks else "pass",
+            "; ".join(leaks),
         ),
     )
 
 
 def _lift_check(
-    report: Mapping[str, Any], comparison: Mapping[str, Any] | None, params: GateParams
+    report: Report, comparison: Mapping[str, RoiEstimate] | None, params: GateParams
 ) -> Check:
     over = "logged" if comparison is None else "champion"
     name = f"roi_lift_over_{over}_{PRIMARY}"
-    if not report.get("propensities_logged", False):
+    if not report.propensities_logged:
         threshold = params.min_roi_lift
         return Check(name, None, None, None, threshold, "inconclusive", NO_PROPENSITIES)
-    estimates = report.get("roi", {}) if comparison is None else comparison
-    estimate = estimates.get(PRIMARY, {}).get("lift")
-    suspicious = report.get("suspicious_lift")
-    return roi_lift(name, estimate, params.min_roi_lift, params.max_roi_loss, suspicious)
+    estimate = (report.roi if comparison is None else comparison).get(PRIMARY)
+    lift = None if estimate is None else estimate.lift
+    return roi_lift(name, lift, params.min_roi_lift, params.max_roi_loss, report.suspicious_lift)
 
 
 def _worst(checks: tuple[Check, ...]) -> Verdict:

@@ -12,11 +12,11 @@ estimator (the product over the whole slate for every position; Strehl et al., 2
 `slate_weights` with its last column for all positions: no assumption, more variance.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from roiflow.artefacts.evaluation import Diagnostics
 from roiflow.errors import PropensityError
 from roiflow.features.table import Flags, Floats
 
@@ -132,20 +132,6 @@ def effective_sample_size(weight: Floats) -> float:
     return float(np.sum(weight)) ** 2 / squares if squares > 0 else 0.0
 
 
-@dataclass(frozen=True)
-class Diagnostics:
-    """How far the log can speak for the target policy."""
-
-    rows: int
-    effective_sample_size: float
-    """Of the position where it is smallest."""
-    max_weight: float
-    mean_weight: float
-    """Of the position where it is farthest from its expectation, 1."""
-    support: float
-    """Share of the target policy's mass that lies on ads the log shows."""
-
-
 def diagnose(weight: Floats, support: float, present: Flags | None = None) -> Diagnostics:
     """Of weights (n,) or (n, S); rows of a position where `present` is False are left out."""
     matrix = weight if weight.ndim == 2 else weight[:, None]
@@ -193,24 +179,3 @@ def doubts(found: Diagnostics, limits: Limits) -> list[str]:
     if found.support < limits.min_support:
         faults.append(f"support {found.support:.3f} under {limits.min_support:g}")
     return faults
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number that carries what is needed to doubt it."""
-
-    name: str
-    value: float | None
-    low: float | None
-    high: float | None
-    verdict: str
-    """`conclusive` or `inconclusive`."""
-    reason: str
-    """Why it is inconclusive; empty where it is not."""
-    model_based: bool
-    """True where no logged propensity went into it."""
-    diagnostics: Diagnostics | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)

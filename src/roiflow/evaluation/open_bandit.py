@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
+from roiflow.artefacts.evaluation import Estimate
 from roiflow.errors import SourceError
-from roiflow.evaluation.ope import Estimate, diagnose, dm_terms, dr_terms, ips_terms
+from roiflow.evaluation.ope import diagnose, dm_terms, dr_terms, ips_terms
 from roiflow.evaluation.statistics import bootstrap_means, percentile_interval
 from roiflow.features.table import Floats, Longs
 

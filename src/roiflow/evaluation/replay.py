@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from roiflow.artefacts.evaluation import RoiEstimate
 from roiflow.candidates.selector import narrow
 from roiflow.data.split import TEST
 from roiflow.errors import GateError
@@ -92,7 +93,7 @@ def compare(
     draws: int,
     params: GateParams,
     limits: EvaluateParams,
-) -> dict[str, roi.RoiEstimate]:
+) -> dict[str, RoiEstimate]:
     """ROI of the challenger and its lift over the champion, by estimator, on the same slates.
 
     `factors` are the position factors. Users are resampled for both policies together.

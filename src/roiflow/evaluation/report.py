@@ -1,18 +1,20 @@
 """The weekly report: one HTML file that needs nothing beside it.
 
-It is made from the files of a run folder alone. Plots are inline SVG, and the same files give the
-same bytes.
+It is made from the files of a run alone. Plots are inline SVG, and the same files give the same
+bytes.
 """
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.evaluation import Estimate, Metrics, Report, RoiEstimate
+from roiflow.artefacts.validation import Validation
 from roiflow.errors import RoiflowError
 from roiflow.evaluation.gate import PRIMARY
 from roiflow.files import write_file
@@ -59,57 +61,54 @@ class PastWeek:
     """conclusive or inconclusive."""
 
 
-def write_report(run_folder: Path, out: Path, extra: Mapping[str, Any] | None = None) -> None:
-    """Write the report of a run to `out`.
+@dataclass(frozen=True)
+class Told:
+    """What a run's report tells; what a run has not got, the page leaves out."""
 
-    `run_folder` holds data/evaluation/report.json and, where they were made, data/gate/
-    decision.json, metrics/validate.json, data/raw/pulled.json and the plots' CSV files. `extra`
-    may hold `source`, `drift` (an address), `links` {label: address}, `facts` {label: text} and
-    `history`, a PastWeek a week, oldest first. Raises RoiflowError, naming the file, where the
-    evaluation is missing or a file is not as its stage writes it.
-    """
+    source: str
+    report: Report
+    plots: Path
+    """Folder of the CSV files of curves; those that are not there are left out."""
+    decision: Decision | None = None
+    validation: Validation | None = None
+    drift: str | None = None
+    """Address of the drift report."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Addresses by label."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Of the run, by label."""
+    history: Sequence[PastWeek] = ()
+    """The oldest first."""
+
+
+def write_report(out: Path, told: Told) -> None:
+    """Write the page. Raises RoiflowError, naming the file, where a plot's CSV is none."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    extra = extra or {}
-    report = _json(run_folder / "data/evaluation/report.json")
-    if report is None:
-        raise RoiflowError(f"{run_folder / 'data/evaluation/report.json'}: not there: evaluate")
-    decision = _json(run_folder / "data/gate/decision.json")
-    pulled = _json(run_folder / "data/raw/pulled.json") or {}
+    report, decision = told.report, told.decision
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         TEMPLATE.read_text()
     )
-    plots = _plots(run_folder, report, extra.get("history") or [])
     html = template.render(
-        source=extra.get("source") or pulled.get("source", "unnamed source"),
-        week=report["week"],
+        source=told.source,
+        week=report.week,
         report=report,
         decision=decision,
         cards=_cards(report, decision),
-        models=sorted(report["models"].items(), key=lambda item: -_auc(item[1])),
-        volumes=_volumes(_json(run_folder / "metrics/validate.json")),
-        plots={name: Markup(svg) for name, svg in plots.items()},
+        models=sorted(report.models.items(), key=lambda item: -_auc(item[1])),
+        volumes=_volumes(told.validation),
+        plots={name: Markup(svg) for name, svg in _plots(told).items()},
         primary=PRIMARY,
         titles=TITLES,
-        history=extra.get("history") or [],
+        history=told.history,
         assumptions=ASSUMPTIONS,
-        drift=extra.get("drift"),
-        links=extra.get("links") or {},
-        facts=extra.get("facts") or {},
+        drift=told.drift,
+        links=told.links,
+        facts=told.facts,
     )
     with write_file(out) as path:
         path.write_text(html)
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise RoiflowError(f"{path}: not JSON: {error}") from None
-    return content
 
 
 def _csv(path: Path, columns: Sequence[str]) -> dict[str, list[float]] | None:
@@ -124,7 +123,7 @@ def _csv(path: Path, columns: Sequence[str]) -> dict[str, list[float]] | None:
         raise RoiflowError(f"{path}: expected numbers in {list(columns)}: {error}") from None
 
 
-def _auc(metrics: Mapping[str, Any]) -> float:
+def _auc(metrics: Metrics) -> float:
     return metrics.get("test_full_click_auc") or 0.0
 
 
@@ -132,35 +131,35 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:+.1f} %"
 
 
-def _range(estimate: Mapping[str, Any]) -> str:
-    if estimate["value"] is None:
-        return str(estimate["reason"])
-    if estimate["low"] is None:
+def _range(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return estimate.reason
+    if estimate.low is None:
         return "no interval"
-    text = f"{_percent(estimate['low'])} to {_percent(estimate['high'])}"
-    return text if estimate["verdict"] == "conclusive" else f"{text}, inconclusive"
+    text = f"{_percent(estimate.low)} to {_percent(estimate.high)}"
+    return text if estimate.verdict == "conclusive" else f"{text}, inconclusive"
 
 
-def _cards(report: Mapping[str, Any], decision: Mapping[str, Any] | None) -> list[dict[str, str]]:
+def _cards(report: Report, decision: Decision | None) -> list[dict[str, str]]:
     """The headline: ROI, lift and AUC; the direct method stands in without propensities."""
-    chosen = PRIMARY if PRIMARY in report["roi"] else MODEL_BASED
-    new, logged = report["roi"][chosen], report["roi"]["logged"]
-    over = (decision or {}).get("comparison") or {}
-    lift = over[PRIMARY]["lift"] if PRIMARY in over else new["lift"]
+    chosen = PRIMARY if PRIMARY in report.roi else MODEL_BASED
+    new, logged = report.roi[chosen], report.roi["logged"]
+    over = (decision.comparison if decision else None) or {}
+    lift = over[PRIMARY].lift if PRIMARY in over else new.lift
     base = "champion" if PRIMARY in over else "logging policy"
     name = "model-based" if chosen == MODEL_BASED else TITLES[chosen].lower()
     cards = [
-        (f"ROI of the new policy ({name})", _percent(new["roi"]["value"]), _range(new["roi"])),
-        ("ROI of the logging policy", _percent(logged["roi"]["value"]), _range(logged["roi"])),
-        (f"Lift over the {base}", _percent(lift["value"]), _range(lift)),
+        (f"ROI of the new policy ({name})", _percent(new.roi.value), _range(new.roi)),
+        ("ROI of the logging policy", _percent(logged.roi.value), _range(logged.roi)),
+        (f"Lift over the {base}", _percent(lift.value), _range(lift)),
     ]
-    metrics = report["models"].get(report["ranker"], {})
+    metrics = report.models.get(report.ranker, {})
     for label in ("click", "conversion"):
         auc = f"test_full_{label}_auc"
         value, low, high = (metrics.get(auc + end) for end in ("", "_low", "_high"))
         cards.append(
             (
-                f"{label.capitalize()} AUC of {report['ranker']}",
+                f"{label.capitalize()} AUC of {report.ranker}",
                 "–" if value is None else f"{value:.4f}",
                 "one class only" if low is None else f"{low:.4f} to {high:.4f}",
             )
@@ -168,35 +167,42 @@ def _cards(report: Mapping[str, Any], decision: Mapping[str, Any] | None) -> lis
     return [{"label": label, "value": value, "range": text} for label, value, text in cards]
 
 
-def _volumes(validation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    if validation is None:
+@dataclass(frozen=True)
+class Volume:
+    """Rows of one table, and what the contract set aside."""
+
+    table: str
+    rows: int
+    quarantined: int
+    share: float
+    reasons: str
+
+
+def _volumes(found: Validation | None) -> list[Volume]:
+    if found is None:
         return []
     return [
-        {
-            "table": table,
-            "rows": rows,
-            "quarantined": validation["quarantined"][table],
-            "share": validation["quarantined_share"][table],
-            "reasons": ", ".join(
-                f"{reason} ({count:,})"
-                for reason, count in validation["reasons"].get(table, {}).items()
+        Volume(
+            table,
+            rows,
+            found.quarantined[table],
+            found.quarantined_share[table],
+            ", ".join(
+                f"{reason} ({count:,})" for reason, count in found.reasons.get(table, {}).items()
             ),
-        }
-        for table, rows in validation["rows"].items()
+        )
+        for table, rows in found.rows.items()
     ]
 
 
-def _plots(
-    run_folder: Path, report: Mapping[str, Any], history: Sequence[PastWeek]
-) -> dict[str, str]:
+def _plots(told: Told) -> dict[str, str]:
     """SVG text by name, empty where its data is not in the run."""
-    plots = run_folder / "plots"
-    epochs = _csv(plots / "train_ranker.csv", ("epoch", "train_loss", "validation_loss"))
-    steps = _csv(plots / "finetune_policy.csv", ("iteration", "reward"))
-    curve = _csv(plots / "calibration.csv", ("predicted", "observed"))
+    epochs = _csv(told.plots / "train_ranker.csv", ("epoch", "train_loss", "validation_loss"))
+    steps = _csv(told.plots / "finetune_policy.csv", ("iteration", "reward"))
+    curve = _csv(told.plots / "calibration.csv", ("predicted", "observed"))
     return {
-        "roi": _roi_plot(report["roi"]),
-        "auc": _auc_plot(report["models"], report["ranker"]),
+        "roi": _roi_plot(told.report.roi),
+        "auc": _auc_plot(told.report.models, told.report.ranker),
         "calibration": _calibration_plot(curve) if curve else "",
         "ranker": _lines_plot(
             epochs, "epoch", {"train_loss": "training", "validation_loss": "validation"}, "loss"
@@ -206,7 +212,7 @@ def _plots(
         "policy": _lines_plot(steps, "iteration", {"reward": "held-out requests"}, "reward")
         if steps
         else "",
-        "history": _history_plot(history) if history else "",
+        "history": _history_plot(told.history) if told.history else "",
     }
 
 
@@ -244,21 +250,11 @@ def _intervals(
     axes.set_axisbelow(True)
 
 
-def _roi_plot(estimates: Mapping[str, Any]) -> str:
+def _roi_plot(estimates: Mapping[str, RoiEstimate]) -> str:
     rows = [
-        (
-            TITLES[name],
-            each["roi"]["value"],
-            each["roi"]["low"],
-            each["roi"]["high"],
-            INK
-            if name == "logged"
-            else ACCENT
-            if each["roi"]["verdict"] == "conclusive"
-            else MUTED,
-        )
+        (TITLES[name], each.roi.value, each.roi.low, each.roi.high, _colour(name, each.roi))
         for name, each in estimates.items()
-        if each["roi"]["value"] is not None
+        if each.roi.value is not None
     ]
     figure, axes = _figure(0.7 + 0.36 * max(len(rows), 1))
     _intervals(axes, rows, 100.0)
@@ -267,13 +263,19 @@ def _roi_plot(estimates: Mapping[str, Any]) -> str:
     return _svg(figure, "roi")
 
 
-def _auc_plot(models: Mapping[str, Any], ranker: str) -> str:
+def _colour(name: str, estimate: Estimate) -> str:
+    if name == "logged":
+        return INK
+    return ACCENT if estimate.verdict == "conclusive" else MUTED
+
+
+def _auc_plot(models: Mapping[str, Metrics], ranker: str) -> str:
     auc = "test_full_click_auc"
     rows = [
-        (name, values[auc], values[f"{auc}_low"], values[f"{auc}_high"], colour)
+        (name, value, values[f"{auc}_low"], values[f"{auc}_high"], colour)
         for name, values in sorted(models.items(), key=lambda item: -_auc(item[1]))
         for colour in [ACCENT if name == ranker else INK]
-        if values.get(auc) is not None
+        if (value := values.get(auc)) is not None
     ]
     figure, axes = _figure(0.7 + 0.34 * max(len(rows), 1))
     _intervals(axes, rows, 1.0)

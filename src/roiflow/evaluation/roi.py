@@ -8,14 +8,12 @@ is positive exactly when ROI is higher, and stays defined where ROI crosses 0.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from roiflow.artefacts.evaluation import Diagnostics, Estimate, RoiEstimate
 from roiflow.evaluation.ope import (
-    Diagnostics,
-    Estimate,
     Limits,
     cascade_dr_terms,
     diagnose,
@@ -114,27 +112,6 @@ def target_terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
     }
 
 
-@dataclass(frozen=True)
-class RoiEstimate:
-    """ROI of one policy by one estimator, and its lift over the base."""
-
-    roi: Estimate
-    lift: Estimate
-    revenue_per_slate: float
-    """Micros."""
-    cost_per_slate: float
-    """Micros."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {
-            "roi": self.roi.to_dict(),
-            "lift": self.lift.to_dict(),
-            "revenue_per_slate_micros": self.revenue_per_slate,
-            "cost_per_slate_micros": self.cost_per_slate,
-        }
-
-
 def estimate_roi(
     user: NDArray[np.integer],
     base: Terms,
@@ -173,8 +150,8 @@ def estimate_roi(
         estimates[name] = RoiEstimate(
             roi=_estimate(name, values, confidence, faults, each),
             lift=_estimate(name, lift - 1, confidence, faults + of_base, each),
-            revenue_per_slate=float(revenue[0]) / user.size,
-            cost_per_slate=float(cost[0]) / user.size,
+            revenue_per_slate_micros=float(revenue[0]) / user.size,
+            cost_per_slate_micros=float(cost[0]) / user.size,
         )
     return estimates
 

@@ -11,6 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from roiflow.artefacts.evaluation import (
+    Leaks,
+    Metrics,
+    Report,
+    RoiEstimate,
+    Rows,
+    SlateCounts,
+)
 from roiflow.data.split import TEST, TRAIN, VALIDATION
 from roiflow.evaluation import ranking, roi
 from roiflow.evaluation.gate import PRIMARY
@@ -47,7 +55,7 @@ def silent(_fraction: float, _text: str) -> None:
 class Evaluation:
     """What the gate, the registry and the weekly report read."""
 
-    report: dict[str, Any]
+    report: Report
     calibration: ranking.CalibrationCurve
 
 
@@ -78,20 +86,16 @@ def evaluate_week(
     estimates = policy_roi(features, slates, {"": (sets, logits, shares, factors)}, params)[""]
     shown = _shown_ads(sets, logits, policy.slate_size, params.seed)
     train = np.concatenate([features.rows(TRAIN), features.rows(VALIDATION)])
-    report: dict[str, Any] = {
-        "week": features.catalogues[-1].week,
-        "ranker": ranker.name,
-        "impressions": {
-            "train": int(features.rows(TRAIN).size),
-            "validation": int(features.rows(VALIDATION).size),
-            "test": int(rows.size),
-        },
-        "slates": chosen,
-        "propensities_logged": bool(slates.logged.all()),
-        "models": models,
-        "position_factors": factors[1:].tolist(),
-        "roi": {name: estimate.to_dict() for name, estimate in estimates.items()},
-        "policy": ranking.slate_metrics(
+    report = Report(
+        week=features.catalogues[-1].week,
+        ranker=ranker.name,
+        impressions=Rows(*(int(features.rows(split).size) for split in (TRAIN, VALIDATION, TEST))),
+        slates=chosen,
+        propensities_logged=bool(slates.logged.all()),
+        models=models,
+        position_factors=tuple(factors[1:].tolist()),
+        roi=estimates,
+        policy=ranking.slate_metrics(
             shown,
             np.asarray(features.catalogues[-1].ad),
             np.bincount(
@@ -99,16 +103,16 @@ def evaluate_week(
             ).astype(np.int64),
             np.asarray(features.attributes[:, CATEGORY]),
         ),
-    }
-    report["suspected_leak"] = suspected_leaks(models, estimates, params)
-    report["suspicious_lift"] = params.suspicious_lift
+        suspected_leak=suspected_leaks(models, estimates, params),
+        suspicious_lift=params.suspicious_lift,
+    )
     progress(1.0, "done")
     return Evaluation(report, curve)
 
 
 def test_slates(
     features: Features, slots: int, params: EvaluateParams
-) -> tuple[Slates, dict[str, int]]:
+) -> tuple[Slates, SlateCounts]:
     """Whole slates of the test week, drawn at random, and their counts.
 
     At most `params.requests`, and fewer of a large catalogue: `params.max_pairs` over its size.
@@ -121,8 +125,7 @@ def test_slates(
     if usable.size > limit:
         rng = np.random.default_rng([params.seed, _REQUESTS])
         usable = np.sort(rng.choice(usable, limit, replace=False))
-    counts = {"whole": whole, "with_propensities": logged, "evaluated": int(usable.size)}
-    return slates.take(usable), counts
+    return slates.take(usable), SlateCounts(whole, logged, int(usable.size))
 
 
 test_slates.__test__ = False  # type: ignore[attr-defined]
@@ -145,7 +148,7 @@ def policy_roi(
     slates: Slates,
     targets: Mapping[str, Target],
     params: EvaluateParams,
-) -> dict[str, dict[str, roi.RoiEstimate]]:
+) -> dict[str, dict[str, RoiEstimate]]:
     """ROI of each target by each estimator, lift over the logging policy, users resampled."""
     return {
         name: roi.estimate_roi(
@@ -186,10 +189,10 @@ def policy_terms(
 
 
 def suspected_leaks(
-    models: Mapping[str, Mapping[str, float | None]],
-    estimates: Mapping[str, roi.RoiEstimate],
+    models: Mapping[str, Metrics],
+    estimates: Mapping[str, RoiEstimate],
     params: EvaluateParams,
-) -> dict[str, list[str]]:
+) -> Leaks:
     """Results too good to be true, in words: of predictions and of ROI."""
     predictions = []
     for model, metrics in models.items():
@@ -201,12 +204,8 @@ def suspected_leaks(
     primary = estimates.get(PRIMARY)
     lift = None if primary is None else primary.lift.value
     suspicious = lift is not None and lift > params.suspicious_lift
-    return {
-        "predictions": predictions,
-        "roi": [f"lift by {PRIMARY} {lift:.3f} over {params.suspicious_lift:g}"]
-        if suspicious
-        else [],
-    }
+    words = f"lift by {PRIMARY} {lift:.3f} over {params.suspicious_lift:g}" if suspicious else ""
+    return Leaks(tuple(predictions), (words,) if suspicious else ())
 
 
 def _models(
@@ -215,11 +214,11 @@ def _models(
     rankers: Mapping[str, Ranker],
     params: EvaluateParams,
     progress: Progress,
-) -> tuple[dict[str, dict[str, float | None]], ranking.CalibrationCurve]:
+) -> tuple[dict[str, Metrics], ranking.CalibrationCurve]:
     """Metrics by model, and the click calibration of the first."""
     log = features.impressions
     user, labels = log.user[rows], {"click": log.clicked[rows], "conversion": log.converted[rows]}
-    models: dict[str, dict[str, float | None]] = {}
+    models: dict[str, Metrics] = {}
     curves = []
     for number, (name, ranker) in enumerate(rankers.items()):
         progress(0.4 * number / len(rankers), f"predictions of {name}")

@@ -2,16 +2,16 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
+from roiflow.artefacts.decision import Decision, Override
+from roiflow.artefacts.run import Promoted, Registered
 from roiflow.errors import GateError
-from roiflow.evaluation.gate import Override
 from roiflow.jobs.decide import parity_then
-from roiflow.jobs.gate import DECISION, gate
-from roiflow.jobs.promote import PROMOTED, write_promoted
-from roiflow.jobs.register import decision_tags, read_decision
+from roiflow.jobs.gate import gate
+from roiflow.jobs.promote import outcome
+from roiflow.jobs.register import decision_tags
 from roiflow.params import load_params
-from roiflow.registry import CHALLENGER, CHAMPION, Registered, Registry, model_name, read_digest
+from roiflow.registry import CHALLENGER, CHAMPION, Registry, model_name, read_digest
 from roiflow.settings import Settings
 from roiflow.stages.command import run
 from roiflow.weekly.checkout import checkout_of
@@ -34,16 +34,14 @@ def approve(settings: Settings, source: str, version: int, signature: Override) 
     folder = checkout_of(settings.home, source, known.tags["week"])
     decision = judge(registry, known, folder, signature)
     who, why = signature.who, signature.why
-    registry.promote(known, decision["champion"], decision["verdict"], who, why, time.time())
+    registry.promote(known, decision.champion, decision.verdict, who, why, time.time())
     for key, value in decision_tags(decision).items():
         registry.set_tag(known, key, value)
     registry.set_alias(known, CHALLENGER)
-    write_promoted(folder / PROMOTED, known, decision)
+    outcome(known, decision).write(folder / Promoted.place)
 
 
-def judge(
-    registry: Registry, known: Registered, folder: Path, signature: Override
-) -> dict[str, Any]:
+def judge(registry: Registry, known: Registered, folder: Path, signature: Override) -> Decision:
     """The decision on `known` under a signature; the one that made it champion where it is that."""
     held = read_digest(folder / "data" / "package")
     if held != known.digest:
@@ -52,16 +50,14 @@ def judge(
         )
     champion = registry.by_alias(known.name, CHAMPION)
     if champion is not None and champion.version == known.version:
-        return _taken(known, folder / DECISION, signature)
+        return _taken(known, Decision.of(folder), signature)
     package = registry.package(champion) if champion else None
-    gate(folder, package, load_params(folder / "params.yaml"), signature, parity_then(known))
-    return read_decision(folder / DECISION)
+    params = load_params(folder / "params.yaml")
+    return gate(folder, package, params, signature, parity_then(known))
 
 
-def _taken(known: Registered, path: Path, signature: Override) -> dict[str, Any]:
-    decision = read_decision(path)
-    same = decision.get("override") == {"who": signature.who, "why": signature.why}
-    if not same or decision["challenger"] != known.digest:
+def _taken(known: Registered, decision: Decision, signature: Override) -> Decision:
+    if decision.override != signature or decision.challenger != known.digest:
         raise GateError(f"{known.name} version {known.version}: is the champion already")
     return decision
 

@@ -1,14 +1,13 @@
 """Build the Bento of the registered model's champion."""
 
-import json
 from pathlib import Path
 
+from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.run import Bento, Registered
 from roiflow.bundle import build_bento
 from roiflow.errors import RegistryError
-from roiflow.files import write_file
 from roiflow.jobs.refusal import nothing_to_serve
-from roiflow.jobs.register import read_decision
-from roiflow.registry import CHAMPION, Registered, Registry
+from roiflow.registry import CHAMPION, Registry
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -27,7 +26,7 @@ def main(registered: Path, service: Path, bento: Written) -> None:
     name = version.name
     champion = registry.by_alias(name, CHAMPION)
     if champion is None:
-        decision = read_decision(registered.with_name("gate") / "decision.json")
+        decision = Decision.read(registered.with_name("gate") / "decision.json")
         raise RegistryError(
             nothing_to_serve(name, version.version, version.tags["source"], decision)
         )
@@ -35,9 +34,7 @@ def main(registered: Path, service: Path, bento: Written) -> None:
     built = build_bento(
         registry.package(champion), str(champion.version), service, settings.home, labels
     )
-    content = {"tag": built.tag, "digest": built.digest, "model": name, "version": champion.version}
-    with write_file(bento) as aside:
-        aside.write_text(json.dumps(content, indent=1) + "\n")
+    Bento(built.tag, built.digest, name, champion.version).write(bento)
 
 
 if __name__ == "__main__":

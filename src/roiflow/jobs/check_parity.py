@@ -4,32 +4,32 @@ Only slates of packages of ours are compared. A week that none served has the ve
 a week whose slates or packages cannot be found again fails.
 """
 
-import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from roiflow import columns as c
+from roiflow.artefacts.parity import NOT_SERVED, Compared, NotCompared, ParityReport
 from roiflow.data import served_features
 from roiflow.data.events import FEATURES
 from roiflow.data.weeks import Week
 from roiflow.errors import RoiflowError
-from roiflow.evaluation.gate import NOT_SERVED
 from roiflow.features import engine as counters
 from roiflow.features import folder as feature_store
 from roiflow.features.plan import Plan
 from roiflow.features.rows import Window, micros
 from roiflow.features.vocabulary import Vocabulary
-from roiflow.files import write_file
 from roiflow.offline.build import VOCABULARY
 from roiflow.params import CheckParityParams, IngestParams, load_params
+from roiflow.parity.fault_case import UNEXPLAINED
 from roiflow.parity.faults import explain
-from roiflow.parity.findings import by_feature, corrupt, plain, sampled, unequal
+from roiflow.parity.findings import by_feature, corrupt, sampled, unequal
 from roiflow.parity.replay import (
     Content,
     Setting,
@@ -58,9 +58,8 @@ def main(
     """Write `report`; the same inputs give the same report."""
     config = load_params(params)
     with progress("check_parity") as show:
-        content = check(validated, config.ingest, config.check_parity, Settings(), show)
-    with write_file(report) as path:
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        found = check(validated, config.ingest, config.check_parity, Settings(), show)
+    found.write(report)
 
 
 def check(
@@ -69,13 +68,13 @@ def check(
     limits: CheckParityParams,
     settings: Settings,
     show: Progress = lambda _, __: None,
-) -> dict[str, Any]:
+) -> ParityReport:
     """The report on the test week: verdict, reason, and what was found for each package."""
     week = Week.parse(ingest.week)
     shown = _shown(validated, week)
     versions = sorted(pc.unique(shown[c.POLICY_VERSION]).to_pylist())
     served = served_features.read(settings.lake, ingest.source, week)
-    found = []
+    found = list[Compared | NotCompared]()
     for number, version in enumerate(versions):
         show(number / len(versions), f"slates served by {version}")
         slates = _of(served, version)
@@ -86,14 +85,8 @@ def check(
         try:
             found.append(_check(validated, package, version, slates, requests, ingest, settings))
         except RoiflowError as error:
-            found.append({"policy_version": version, "fault": None, "cannot": str(error)})
-    return {
-        "week": str(week),
-        **verdict(found, limits),
-        "different": _sum(found, "different"),
-        "max_different_fraction": limits.max_different_fraction,
-        "packages": found,
-    }
+            found.append(NotCompared(version, None, str(error)))
+    return verdict(week, found, limits)
 
 
 def _shown(validated: Path, week: Week) -> pa.Table:
@@ -140,7 +133,7 @@ def _check(
     requests: pa.Array,
     ingest: IngestParams,
     settings: Settings,
-) -> dict[str, Any]:
+) -> Compared:
     if package is None:
         raise RoiflowError(f"package {version} served, and is no longer to be found")
     week = Week.parse(ingest.week)
@@ -159,24 +152,23 @@ def _check(
     rows = Slates.of(slates, setting)
     replayed = replay(setting, content, rows)
     different = sampled(replayed)
-    findings = by_feature(different, setting)
     wrong = np.union1d(replayed.differing, different.rows[unequal(different)])
-    return {
-        "policy_version": version,
-        "digest": package.digest,
-        "slates": len(requests),
-        "not_kept": int(pc.sum(pc.invert(kept)).as_py() or 0),
-        "degraded": int(slates[FEATURES].null_count),
-        "compared": int(np.count_nonzero(replayed.final)),
-        "not_final": int(np.count_nonzero(~replayed.final)),
-        "ahead": int(np.count_nonzero(rows.as_of >= rows.event_time)),
-        "different": int(wrong.size),
-        "sampled": int(np.count_nonzero(rows.sampled)),
-        "corrupt": [str(rows.request[row]) for row in corrupt(replayed)[:10]],
-        "stale_share": float(np.mean(replayed.stale)) if replayed.stale.size else 0.0,
-        "features": plain(findings),
-        "fault": explain(replayed, different, pulled_then) if wrong.size else None,
-    }
+    return Compared(
+        policy_version=version,
+        digest=package.digest,
+        slates=len(requests),
+        not_kept=int(pc.sum(pc.invert(kept)).as_py() or 0),
+        degraded=int(slates[FEATURES].null_count),
+        compared=int(np.count_nonzero(replayed.final)),
+        not_final=int(np.count_nonzero(~replayed.final)),
+        ahead=int(np.count_nonzero(rows.as_of >= rows.event_time)),
+        different=int(wrong.size),
+        sampled=int(np.count_nonzero(rows.sampled)),
+        corrupt=tuple(str(rows.request[row]) for row in corrupt(replayed)[:10]),
+        stale_share=float(np.mean(replayed.stale)) if replayed.stale.size else 0.0,
+        features=tuple(by_feature(different, setting)),
+        fault=explain(replayed, different, pulled_then) if wrong.size else None,
+    )
 
 
 def setting_of(
@@ -205,53 +197,55 @@ def setting_of(
     )
 
 
-def verdict(found: list[dict[str, Any]], limits: CheckParityParams) -> dict[str, Any]:
+def verdict(
+    week: Week, found: Sequence[Compared | NotCompared], limits: CheckParityParams
+) -> ParityReport:
     """Pass where every package's slates do; fail with the reasons."""
-    if not found:
-        return {
-            "verdict": NOT_SERVED,
-            "reason": "",
-            "summary": "no package of ours served the week",
-        }
+    compared = [one for one in found if isinstance(one, Compared)]
     faults = [fault for one in found if (fault := _fault(one, limits))]
-    stale = [one["stale_share"] for one in found if "compared" in one]
-    summary = (
-        f"{_sum(found, 'compared'):,} slates compared, {_sum(found, 'different'):,} differ, "
-        f"{_sum(found, 'not_final'):,} not final, {_sum(found, 'degraded'):,} degraded, "
-        f"{100 * max(stale, default=0.0):.2g} % stale"
+    passed: Literal["pass", "fail"] = "fail" if faults else "pass"
+    return ParityReport(
+        week=str(week),
+        verdict=passed if found else NOT_SERVED,
+        reason="; ".join(faults),
+        summary=_summary(compared) if found else "no package of ours served the week",
+        different=sum(one.different for one in compared),
+        max_different_fraction=limits.max_different_fraction,
+        packages=tuple(found),
     )
-    return {
-        "verdict": "fail" if faults else "pass",
-        "reason": "; ".join(faults),
-        "summary": summary,
-    }
 
 
-def _sum(found: list[dict[str, Any]], name: str) -> int:
-    return sum(one.get(name, 0) for one in found)
+def _summary(found: Sequence[Compared]) -> str:
+    stale = max((one.stale_share for one in found), default=0.0)
+    return (
+        f"{sum(one.compared for one in found):,} slates compared, "
+        f"{sum(one.different for one in found):,} differ, "
+        f"{sum(one.not_final for one in found):,} not final, "
+        f"{sum(one.degraded for one in found):,} degraded, {100 * stale:.2g} % stale"
+    )
 
 
-def _fault(one: dict[str, Any], limits: CheckParityParams) -> str:
+def _fault(one: Compared | NotCompared, limits: CheckParityParams) -> str:
     """Why a package's slates do not pass; empty where they do."""
-    if "cannot" in one:
-        return f"cannot be compared: {one['cannot']}"
-    version = one["policy_version"]
-    if one["not_kept"]:
-        return f"{one['not_kept']:,} of {one['slates']:,} slates of {version} were not kept"
-    if one["corrupt"]:
-        return f"the vector of {one['corrupt'][0]} is not the one that was hashed"
-    if not one["compared"]:
+    if isinstance(one, NotCompared):
+        return f"cannot be compared: {one.cannot}"
+    version = one.policy_version
+    if one.not_kept:
+        return f"{one.not_kept:,} of {one.slates:,} slates of {version} were not kept"
+    if one.corrupt:
+        return f"the vector of {one.corrupt[0]} is not the one that was hashed"
+    if not one.compared:
         return f"no slate of {version} can be compared"
-    if one["different"] <= limits.max_different_fraction * one["compared"]:
+    if one.different <= limits.max_different_fraction * one.compared:
         return ""
-    worst = one["features"][0] if one["features"] else None
+    worst = one.features[0] if one.features else None
     where = (
-        f"most in {worst['feature']} (by up to {float(worst['largest']):.4g})"
+        f"most in {worst.feature} (by up to {float(worst.largest):.4g})"
         if worst
         else "none of which was kept whole"
     )
-    share = f"{one['different']:,} of {one['compared']:,} slates differ"
-    return f"{share}, {where}: {one['fault']['name']}"
+    share = f"{one.different:,} of {one.compared:,} slates differ"
+    return f"{share}, {where}: {one.fault.name if one.fault else UNEXPLAINED}"
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
 """Commit params.yaml and dvc.lock of the run: the lineage key of its model."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-from roiflow.files import write_file
+from roiflow.artefacts.run import Lineage
 from roiflow.params import load_params
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
-from roiflow.weekly.checkout import Lineage, commit
+from roiflow.weekly.checkout import commit
 
 
 def main(
@@ -18,8 +16,7 @@ def main(
     """Commit in the checkout that holds `params`; write source, week and commit to `lineage`."""
     ingest = load_params(params).ingest
     made = Lineage(ingest.source, ingest.week, commit(params.absolute().parent))
-    with write_file(lineage) as aside:
-        aside.write_text(json.dumps(asdict(made), indent=1) + "\n")
+    made.write(lineage)
 
 
 if __name__ == "__main__":

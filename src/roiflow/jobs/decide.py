@@ -4,16 +4,16 @@ A package that was judged before is judged against the champion of then, so a se
 proof come to the same decision.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
+from roiflow.artefacts.decision import Decision, Override
+from roiflow.artefacts.parity import ParityVerdict
+from roiflow.artefacts.record import parse
+from roiflow.artefacts.run import Registered
 from roiflow.errors import GateError
-from roiflow.evaluation.gate import Override
-from roiflow.files import read_json
 from roiflow.jobs.gate import gate, read_parity
 from roiflow.params import load_params
-from roiflow.registry import CHAMPION, Registered, Registry, model_name, read_digest
+from roiflow.registry import CHAMPION, Registry, model_name, read_digest
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -61,15 +61,17 @@ def signed(known: Registered) -> Override | None:
     return Override(who, known.tags["override_why"]) if who else None
 
 
-def parity_then(known: Registered) -> dict[str, Any] | None:
-    """The summary of the parity report with which a registered version was judged."""
-    content: dict[str, Any] | None = json.loads(known.tags.get("parity", "null"))
-    return content
+def parity_then(known: Registered) -> ParityVerdict | None:
+    """The verdict of the parity report with which a registered version was judged."""
+    tag = known.tags.get("parity")
+    named = f"{known.name} version {known.version}: tag parity"
+    return None if tag is None else parse(ParityVerdict, tag, named)
 
 
 def digest_of(decision: Path) -> str | None:
     """The digest of a decision that was written, or None."""
-    return str(read_json(decision)["digest"]) if decision.exists() else None
+    found = Decision.find(decision)
+    return found.digest if found else None
 
 
 if __name__ == "__main__":

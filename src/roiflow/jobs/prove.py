@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.run import Registered
 from roiflow.errors import GateError
 from roiflow.jobs.decide import digest_of
-from roiflow.jobs.gate import DECISION
-from roiflow.registry import Registered, Registry, model_name, read_digest
+from roiflow.registry import Registry, model_name, read_digest
 from roiflow.settings import Settings
 from roiflow.stages.command import run
 from roiflow.weekly.checkout import recreate, remove
@@ -42,7 +43,7 @@ def prove(
                 f"{found}, registered was {known.digest}"
             )
         perform(folder, settings.home, effect("gate"), show)
-        if (again := digest_of(folder / DECISION)) != known.tags["decision"]:
+        if (again := digest_of(folder / Decision.place)) != known.tags["decision"]:
             raise GateError(
                 f"{known.name} version {version}: the decision came out as {again}, "
                 f"registered was {known.tags['decision']}"

@@ -1,7 +1,6 @@
 """Why the gate did not promote a version, and what to do about it, in words."""
 
-from collections.abc import Mapping
-from typing import Any
+from roiflow.artefacts.decision import Check, Decision
 
 _REMEDIES = {
     "test_full_click_auc": (
@@ -27,22 +26,22 @@ _LIFT = (
 )
 
 
-def faults(decision: Mapping[str, Any]) -> list[str]:
+def faults(decision: Decision) -> list[str]:
     """Each check that is as bad as the verdict: value, limit, remedy."""
-    checks = [one for one in decision.get("checks", []) if one["verdict"] == decision["verdict"]]
-    return [_fault(check) for check in checks if check["verdict"] != "pass"]
+    checks = [one for one in decision.checks if one.verdict == decision.verdict]
+    return [_fault(check) for check in checks if check.verdict != "pass"]
 
 
-def _fault(check: Mapping[str, Any]) -> str:
-    limit, remedy = _REMEDIES.get(check["name"], _LIFT)
-    return f"{check['name']} {check['reason']} ({limit} of params.yaml): {remedy}"
+def _fault(check: Check) -> str:
+    limit, remedy = _REMEDIES.get(check.name, _LIFT)
+    return f"{check.name} {check.reason} ({limit} of params.yaml): {remedy}"
 
 
-def nothing_to_serve(name: str, version: int, source: str, decision: Mapping[str, Any]) -> str:
+def nothing_to_serve(name: str, version: int, source: str, decision: Decision) -> str:
     """One line for a model without a champion whose version was not promoted."""
-    why = "; ".join(faults(decision)) or decision["reason"]
+    why = "; ".join(faults(decision)) or decision.reason
     return (
         f"{name}: version {version} was not promoted and there is no champion to serve: the gate "
-        f"says {decision['verdict']}: {why}; or answer for it: roiflow approve {version} "
+        f"says {decision.verdict}: {why}; or answer for it: roiflow approve {version} "
         f'--source {source} --by "YOUR NAME" --why "REASON", and run the week again'
     )

@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
 
+from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.run import Lineage
 from roiflow.errors import RegistryError
 from roiflow.files import read_json, write_file
 from roiflow.jobs.decide import NONE
@@ -17,7 +19,6 @@ from roiflow.registry import CHALLENGER, Evidence, Registry, flatten, model_name
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
-from roiflow.weekly.checkout import Lineage
 
 
 def main(
@@ -34,10 +35,10 @@ def main(
     """Register once by digest; a challenger is what the gate did not refuse."""
     settings = Settings()
     made = Lineage.read(lineage)
-    decision = read_decision(gate)
-    if decision["challenger"] != read_digest(package):
+    decision = Decision.read(gate)
+    if decision.challenger != read_digest(package):
         raise RegistryError(
-            f"{gate}: decides on {decision['challenger']}, {package} is {read_digest(package)}"
+            f"{gate}: decides on {decision.challenger}, {package} is {read_digest(package)}"
         )
     registry = Registry(settings.registry_uri, settings.home)
     evidence = Evidence(
@@ -48,40 +49,25 @@ def main(
     )
     tags = {**asdict(made), **decision_tags(decision)}
     version = registry.register(model_name(made.source), package, tags, evidence)
-    if decision["verdict"] != "fail":
+    if decision.verdict != "fail":
         registry.set_alias(version, CHALLENGER)
     publish_vocabulary(features / "vocabulary.parquet", settings.lake, made)
-    with write_file(registered) as aside:
-        aside.write_text(json.dumps(asdict(version), indent=1) + "\n")
+    version.write(registered)
 
 
-def decision_tags(decision: dict[str, Any]) -> dict[str, str]:
+def decision_tags(decision: Decision) -> dict[str, str]:
     """What a version's tags say of its decision; enough to take it again."""
     tags = {
-        "verdict": decision["verdict"],
-        "rule": decision["rule"],
-        "decision": decision["digest"],
-        "champion_then": decision["champion"] or NONE,
+        "verdict": str(decision.verdict),
+        "rule": str(decision.rule),
+        "decision": decision.digest,
+        "champion_then": decision.champion or NONE,
     }
-    if (parity := decision.get("parity")) is not None:
-        tags["parity"] = json.dumps(parity, sort_keys=True)
-    if override := decision.get("override"):
-        tags |= {"override_who": override["who"], "override_why": override["why"]}
+    if decision.parity is not None:
+        tags["parity"] = json.dumps(asdict(decision.parity), sort_keys=True)
+    if (signed := decision.override) is not None:
+        tags |= {"override_who": signed.who, "override_why": signed.why}
     return tags
-
-
-def read_decision(path: Path) -> dict[str, Any]:
-    """The gate's decision. Raises RegistryError, naming the file, where it is missing or broken."""
-    try:
-        decision: dict[str, Any] = json.loads(path.read_text())
-    except OSError as error:
-        raise RegistryError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise RegistryError(f"{path}: not JSON: {error}") from None
-    wanted = ("verdict", "promote", "rule", "reason", "challenger", "champion", "digest")
-    if missing := [key for key in wanted if key not in decision]:
-        raise RegistryError(f"{path}: no key {missing[0]!r}")
-    return decision
 
 
 def numbers(metrics: Path) -> Iterator[tuple[str, float]]:
@@ -92,24 +78,24 @@ def numbers(metrics: Path) -> Iterator[tuple[str, float]]:
                 yield key, float(value)
 
 
-def describe(lineage: Lineage, decision: dict[str, Any]) -> str:
+def describe(lineage: Lineage, decision: Decision) -> str:
     """The version's page, in Markdown."""
     lines = [
         f"**{lineage.source}, test week {lineage.week}** from commit `{lineage.commit[:12]}`",
         "",
-        f"Gate: **{decision['verdict']}**"
-        + (f", {decision['reason']}" if decision["reason"] else "")
-        + (f" (rule: {decision['rule']})" if decision["promote"] else ""),
+        f"Gate: **{decision.verdict}**"
+        + (f", {decision.reason}" if decision.reason else "")
+        + (f" (rule: {decision.rule})" if decision.promote else ""),
         "",
         "| check | value | interval | threshold | verdict |",
         "|---|---|---|---|---|",
     ]
-    for check in decision["checks"]:
-        low, high = check["low"], check["high"]
+    for check in decision.checks:
+        low, high = check.low, check.high
         interval = "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
         lines.append(
-            f"| {check['name']} | {_number(check['value'])} | {interval} "
-            f"| {_number(check['threshold'])} | {check['verdict']} |"
+            f"| {check.name} | {_number(check.value)} | {interval} "
+            f"| {_number(check.threshold)} | {check.verdict} |"
         )
     return "\n".join(
         [*lines, "", f"Prove the decision: `roiflow prove VERSION --source {lineage.source}`"]

@@ -3,17 +3,20 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
+from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.evaluation import Report
+from roiflow.artefacts.parity import ParityReport, ParityVerdict
+from roiflow.artefacts.run import Deployed, Lineage, Promoted
+from roiflow.artefacts.validation import Validation
 from roiflow.deployment.start_page import write_start_page
+from roiflow.errors import ArtefactError
 from roiflow.evaluation.gate import PRIMARY
-from roiflow.evaluation.report import MODEL_BASED, PastWeek, write_report
-from roiflow.files import read_json
-from roiflow.jobs.gate import PARITY
+from roiflow.evaluation.report import MODEL_BASED, PastWeek, Told, write_report
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
-from roiflow.weekly.checkout import Lineage
 
 
 def main(
@@ -24,31 +27,32 @@ def main(
     """Write `report` from the run that holds `lineage`; `drift` is linked where it was made."""
     made = Lineage.read(lineage)
     folder = lineage.absolute().parents[1]
-    promoted = _read(folder / "data" / "promoted.json")
-    served = _read(folder / "data" / "deployed.json")
-    extra = {
-        "source": made.source,
-        "drift": _relative(drift.absolute(), report.absolute()) if drift.exists() else None,
-        "links": {"Slate service": served["address"]} if served else {},
-        "facts": {
+    promoted = Promoted.find(folder / Promoted.place)
+    served = Deployed.find(folder / Deployed.place)
+    told = Told(
+        source=made.source,
+        report=Report.of(folder),
+        plots=folder / "plots",
+        decision=Decision.find(folder / Decision.place),
+        validation=Validation.find(folder / Validation.place),
+        drift=_relative(drift.absolute(), report.absolute()) if drift.exists() else None,
+        links={"Slate service": served.address} if served else {},
+        facts={
             "Commit": made.commit,
-            "Registered version": str(promoted.get("version", "none")),
-            "Promoted": promoted.get("rule", "no") if promoted.get("promoted") else "no",
-            "Feature parity": parity_line(_read(folder / PARITY)),
-            "Served": ", ".join(f"{arm['tag']} ({arm['arm']})" for arm in served.get("arms", ())),
+            "Registered version": str(promoted.version) if promoted else "none",
+            "Promoted": promoted.rule if promoted and promoted.promoted else "no",
+            "Feature parity": parity_line(ParityReport.find(folder / ParityReport.place)),
+            "Served": ", ".join(f"{arm.tag} ({arm.arm})" for arm in served.arms) if served else "",
         },
-        "history": list(history(Settings().runs, made)),
-    }
-    report.parent.mkdir(parents=True, exist_ok=True)
-    write_report(folder, report, extra)
+        history=list(history(Settings().runs, made)),
+    )
+    write_report(report, told)
     write_start_page(Settings())
 
 
-def parity_line(report: dict[str, Any]) -> str:
+def parity_line(parity: ParityVerdict | None) -> str:
     """What served the week against what training sees, in one line."""
-    if not report:
-        return "not checked"
-    return f"{report['verdict']}: {report['reason'] or report['summary']}"
+    return parity.line if parity else "not checked"
 
 
 def history(runs: Path, lineage: Lineage) -> Iterator[PastWeek]:
@@ -58,15 +62,22 @@ def history(runs: Path, lineage: Lineage) -> Iterator[PastWeek]:
     """
     for folder in sorted(runs.glob(f"{lineage.source}-*")):
         week = folder.name.removeprefix(f"{lineage.source}-")
-        estimates = _read(folder / "data" / "evaluation" / "report.json").get("roi", {})
-        name = PRIMARY if PRIMARY in estimates else MODEL_BASED
-        roi = estimates.get(name, {}).get("roi", {})
-        if week <= lineage.week and roi.get("value") is not None:
-            yield PastWeek(week, name, roi["value"], roi["low"], roi["high"], roi["verdict"])
+        if week > lineage.week or (report := _past(folder / Report.place)) is None:
+            continue
+        name = PRIMARY if PRIMARY in report.roi else MODEL_BASED
+        estimate = report.roi.get(name)
+        if estimate is not None and estimate.roi.value is not None:
+            roi = estimate.roi
+            yield PastWeek(week, name, estimate.roi.value, roi.low, roi.high, roi.verdict)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+def _past(path: Path) -> Report | None:
+    try:
+        return Report.find(path)
+    except ArtefactError as error:
+        # An earlier version of the code wrote it, and this week's report is none the worse.
+        print(f"left out of the history: {error}")
+        return None
 
 
 def _relative(target: Path, page: Path) -> str:

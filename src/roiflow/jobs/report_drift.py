@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
+from roiflow.artefacts.monitoring import Drift
 from roiflow.data.weeks import Week
 from roiflow.features import folder as feature_table
-from roiflow.files import read_json
 from roiflow.monitoring.drift import (
     compare,
     load_watched,
@@ -28,8 +28,8 @@ def main(features: Path, watched: Path, drift: Written, params: Path) -> None:
     """
     config = load_params(params)
     inputs = inputs_of(features, watched, config)
-    known = drift / "drift.json"
-    if known.exists() and read_json(known).get("inputs") == inputs:
+    known = Drift.find(drift / Drift.place.name)
+    if known is not None and known.inputs == inputs:
         return
     with progress("report_drift") as show:
         show(0.0, "compare the week with the training reference")

@@ -202,9 +202,8 @@ def _ledger_lines(loop: LoopResult, *, reasons: bool) -> list[tuple[str, ...]]:
             one.served_by,
             f"{one.truth[SERVED]['roi']:.3f}",
             f"{one.truth[SERVED]['value'] / one.truth[ORACLE]['value']:.0%}",
-            one.gate["verdict"]
-            + (f": {one.gate['reason']}" if reasons and one.gate["reason"] else ""),
-            f"version {one.gate['version']}, {one.gate['rule']}" if one.gate["promoted"] else "no",
+            one.gate.verdict + (f": {one.gate.reason}" if reasons and one.gate.reason else ""),
+            f"version {one.gate.version}, {one.gate.rule}" if one.gate.promoted else "no",
             f"{sum(one.seconds.values()):.0f}",
         )
         for one in loop.weeks
@@ -247,7 +246,7 @@ def _says(loops: Sequence[LoopResult]) -> list[str]:
     way = np.mean([attainment(one, SERVED) for one in weeks], axis=0)
     best = float(way.max())
     near = int(np.argmax(way >= 0.95 * best)) + 1
-    promoted = [sum(one.gate["promoted"] for one in loop.weeks) for loop in loops]
+    promoted = [sum(one.gate.promoted for one in loop.weeks) for loop in loops]
     of = len(loops[0].weeks)
     lost = {
         name: float(np.mean([regret(one, name).sum() for one in weeks]))

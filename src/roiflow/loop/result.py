@@ -3,23 +3,34 @@
 Values are the world's own expectations of a week's slates, in units of the currency.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from roiflow.errors import RunError
+from roiflow.artefacts.decision import Rule, Verdict
+from roiflow.artefacts.record import Artefact, Record
 from roiflow.features.table import Floats
-from roiflow.files import write_file
 
 SERVED, ORACLE, RANDOM = "served", "oracle", "random"
 
 
 @dataclass(frozen=True)
-class WeekOutcome:
+class Outcome(Record):
+    """What the jobs of a week's own run came to."""
+
+    verdict: Verdict
+    version: int
+    promoted: bool
+    champion: str | None
+    rule: Rule
+    reason: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class WeekOutcome(Record):
     """One week: who served it, what each policy's slates were truly worth, what the gate said."""
 
     week: str
@@ -27,37 +38,21 @@ class WeekOutcome:
     """Policy version: `logging`, or the first 12 digits of a package's digest."""
     truth: dict[str, dict[str, float]]
     """By policy: expected clicks, conversions, revenue, cost, value and roi of the whole week."""
-    gate: dict[str, Any]
-    """verdict, reason, rule, promoted, version, champion, commit of the week's own run."""
+    gate: Outcome
     seconds: dict[str, float]
     """By stage, by job and for the rest."""
 
 
 @dataclass(frozen=True)
-class LoopResult:
+class LoopResult(Artefact):
     """The weeks of one loop so far."""
+
+    nan: ClassVar[bool] = True  # the ROI of slates that cost nothing
 
     seed: int
     params: str
     """Digest of the parameters that every week shares."""
     weeks: tuple[WeekOutcome, ...]
-
-    def write(self, path: Path) -> None:
-        """As JSON, whole or not at all."""
-        with write_file(path) as aside:
-            aside.write_text(json.dumps(asdict(self), indent=1) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> "LoopResult":
-        """Raises RunError, naming the file, where it is missing or no loop's result."""
-        try:
-            content = json.loads(path.read_text())
-            weeks = tuple(WeekOutcome(**week) for week in content.pop("weeks"))
-            return cls(weeks=weeks, **content)
-        except OSError as error:
-            raise RunError(f"{path}: {error.strerror}") from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RunError(f"{path}: not a loop's result: {error}") from None
 
     @property
     def policies(self) -> tuple[str, ...]:

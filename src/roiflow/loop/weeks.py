@@ -9,7 +9,6 @@ W - 1, and so did the baselines, from the same training rows. Their features are
 """
 
 import hashlib
-import json
 import os
 import re
 import subprocess
@@ -18,9 +17,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from roiflow import columns as c
+from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.run import Lineage, Promoted
 from roiflow.candidates import selector as candidates
 from roiflow.data.weeks import Week
 from roiflow.errors import RunError
@@ -28,7 +28,7 @@ from roiflow.features import folder as features
 from roiflow.features.engine import open_engine
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.loop.ranker_chooser import KnownWeek, RankerChooser
-from roiflow.loop.result import SERVED, LoopResult, WeekOutcome
+from roiflow.loop.result import SERVED, LoopResult, Outcome, WeekOutcome
 from roiflow.params import Params, load_params, parse_params
 from roiflow.ranking.baselines import popularity
 from roiflow.ranking.baselines.sasrec import SasRecRanker
@@ -235,7 +235,7 @@ def run_week(loop: Loop, week: Week, first: bool, watch: Stopwatch) -> WeekOutco
     a champion, is the logging policy's.
     """
     before = None if first else loop.checkout(week.plus(-1))
-    if before is not None and outcome_of(before)["champion"]:
+    if before is not None and outcome_of(before).champion:
         watch.start("serve")
         serve_week(loop.home, week, lambda _: None)
     watch.start("prepare")
@@ -265,24 +265,21 @@ def fetch_champion(loop: Loop) -> None:
         registry.package(champion)
 
 
-def outcome_of(checkout: Path) -> dict[str, Any]:
+def outcome_of(checkout: Path) -> Outcome:
     """What a week's run came to: verdict, rule and who is champion then.
 
-    Raises RunError, naming the file, where the run is not there or did not end.
+    Raises ArtefactError, naming the file, where the run is not there or did not end.
     """
-    gate, promoted, lineage = (
-        _read(checkout / "data" / name)
-        for name in ("gate/decision.json", "promoted.json", "lineage.json")
+    promoted = Promoted.of(checkout)
+    return Outcome(
+        verdict=Decision.of(checkout).verdict,
+        version=promoted.version,
+        promoted=promoted.promoted,
+        champion=promoted.champion,
+        rule=promoted.rule,
+        reason=promoted.reason,
+        commit=Lineage.of(checkout).commit,
     )
-    return {"verdict": gate["verdict"], **promoted, "commit": lineage["commit"]}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: no finished run: {error}") from None
-    return content
 
 
 def true_values(

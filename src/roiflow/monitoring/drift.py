@@ -7,7 +7,7 @@ be compared with the next one's. Both sides are seeded samples of at most `sampl
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from roiflow.artefacts.monitoring import ColumnDrift, Drift
 from roiflow.data.split import TEST, TRAIN
 from roiflow.errors import ParamsError
 from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, Features, Longs
@@ -39,31 +40,6 @@ class Watched(BaseModel):
     money: Names
     outcomes: Names
     dense: Names
-
-
-@dataclass(frozen=True)
-class ColumnDrift:
-    """One column's distance between reference and current."""
-
-    column: str
-    score: float
-    drifted: bool
-
-
-@dataclass(frozen=True)
-class Drift:
-    """What the report found."""
-
-    method: str
-    threshold: float
-    reference_rows: int
-    current_rows: int
-    drifted_share: float
-    drifted: bool
-    """Whether more columns drifted than `max_drifted_share` allows."""
-    columns: tuple[ColumnDrift, ...]
-    inputs: str
-    """What it was made from; equal inputs, equal report."""
 
 
 def load_watched(path: Path) -> Watched:
@@ -194,8 +170,7 @@ def save(snapshot: "Snapshot", drift: Drift, folder: Path) -> None:
     """Write drift.html (Evidently's page) and drift.json (the scores)."""
     with write_file(folder / "drift.html") as aside:
         snapshot.save_html(str(aside))
-    with write_file(folder / "drift.json") as aside:
-        aside.write_text(json.dumps(asdict(drift), indent=1) + "\n")
+    drift.write(folder / Drift.place.name)
 
 
 def publish(snapshot: "Snapshot", workspace: Path, project: str, name: str, drift: Drift) -> None:

@@ -4,10 +4,9 @@ A hypothesis says what serving was given if its fault had happened. It is tried 
 differ, and on some that do not, which it must leave alone; one that explains nearly all is named.
 """
 
-from typing import Any
-
 import numpy as np
 
+from roiflow.artefacts.parity import Fault
 from roiflow.features.table import Longs
 from roiflow.parity.fault_case import (
     BACK_FILL,
@@ -39,14 +38,14 @@ HYPOTHESES = {
 """In the order in which they are tried; the last one takes longest."""
 
 
-def explain(replayed: Replayed, different: Sampled, former: Content) -> dict[str, Any]:
+def explain(replayed: Replayed, different: Sampled, former: Content) -> Fault:
     """The fault that explains what differs, or `unexplained`, with what was tried.
 
     `former` is what an earlier pull held of the weeks before the served one.
     """
     rows, others = replayed.differing, np.flatnonzero(replayed.final & replayed.same)
     if not rows.size:
-        return {"name": UNEXPLAINED, "explains": 0.0, "size": "", "tried": {}}
+        return Fault(UNEXPLAINED, 0.0, "", {})
     case = Case(replayed, different, former, _some(rows), _some(others))
     tried: dict[str, float] = {}
     best = Explanation(UNEXPLAINED, 0.0, "")
@@ -56,7 +55,7 @@ def explain(replayed: Replayed, different: Sampled, former: Content) -> dict[str
         if found.explains >= ENOUGH:
             best = found
             break
-    return {"name": best.name, "explains": best.explains, "size": best.size, "tried": tried}
+    return Fault(best.name, best.explains, best.size, tried)
 
 
 def _some(rows: Longs) -> Longs:

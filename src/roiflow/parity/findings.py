@@ -1,10 +1,10 @@
 """Which features differ between what was served and what a replay gives, and by how much."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
+from roiflow.artefacts.parity import Example, FeatureFinding, Figure
 from roiflow.features.engine import Engine
 from roiflow.features.spec import ITEM_ENTITIES
 from roiflow.features.table import Flags, Longs
@@ -22,31 +22,6 @@ from roiflow.parity.replay import (
 
 EXAMPLES = 3
 """Values that are shown of each feature: the largest differences."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One value: whose slate, which ad, what was served, what a replay gives."""
-
-    request_id: str
-    ad_id: str
-    """The shown ad; empty where the value is not an ad's."""
-    slot: int
-    """0-based place in the slate or in the history; -1 where there is none."""
-    served: float
-    expected: float
-
-
-@dataclass(frozen=True)
-class FeatureFinding:
-    """The differences of one feature."""
-
-    feature: str
-    rows: int
-    """Values that differ: a slate has one for each ad or behaviour."""
-    slates: int
-    largest: float
-    examples: tuple[Example, ...]
 
 
 @dataclass(frozen=True)
@@ -101,8 +76,15 @@ def by_feature(found: Sampled, setting: Setting) -> list[FeatureFinding]:
     for one in differences(found.served, found.expected, names, found.compared):
         of.setdefault(one.feature, []).append(one)
     ads: list[str] = ["", *setting.vocabulary.ids("ad").to_pylist()]
-    findings = [_finding(name, ones, found.slates, ads) for name, ones in of.items()]
-    return sorted(findings, key=lambda one: (-one.slates, -one.largest, one.feature))
+    # Sorted while the sizes are numbers: in a finding, an infinite one is a word.
+    order = sorted(
+        of, key=lambda name: (-_slates(of[name]), -max(one.size for one in of[name]), name)
+    )
+    return [_finding(name, of[name], found.slates, ads) for name in order]
+
+
+def _slates(found: list[Difference]) -> int:
+    return len({one.request for one in found})
 
 
 def _finding(name: str, found: list[Difference], slates: Slates, ads: list[str]) -> FeatureFinding:
@@ -111,29 +93,20 @@ def _finding(name: str, found: list[Difference], slates: Slates, ads: list[str])
     return FeatureFinding(
         feature=name,
         rows=len(found),
-        slates=len({one.request for one in found}),
-        largest=largest[0].size,
+        slates=_slates(found),
+        largest=_figure(largest[0].size),
         examples=tuple(
             Example(
                 str(slates.request[one.request]),
                 "" if not_of_ads or one.slot < 0 else ads[slates.ad[one.request, one.slot]],
                 one.slot,
-                one.served,
-                one.expected,
+                _figure(one.served),
+                _figure(one.expected),
             )
             for one in largest
         ),
     )
 
 
-def plain(findings: list[FeatureFinding]) -> list[dict[str, Any]]:
-    """For JSON, which has no infinity and no NaN."""
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, float):
-            return value if np.isfinite(value) else str(value)
-        if isinstance(value, dict):
-            return {key: finite(one) for key, one in value.items()}
-        return [finite(one) for one in value] if isinstance(value, list | tuple) else value
-
-    return [finite(asdict(one)) for one in findings]
+def _figure(value: float) -> Figure:
+    return value if np.isfinite(value) else str(value)

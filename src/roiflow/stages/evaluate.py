@@ -2,8 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
+from roiflow.artefacts.evaluation import Report
 from roiflow.candidates import selector as preselection
 from roiflow.evaluation.weekly import Evaluation, evaluate_week
 from roiflow.features import folder as feature_store
@@ -13,11 +13,9 @@ from roiflow.params import load_params
 from roiflow.policy import network as slate_policy
 from roiflow.progress import progress
 from roiflow.ranking.rosa import RosaRanker
-from roiflow.ranking.value import CostShares
+from roiflow.ranking.value import load_cost_shares
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
-
-REPORT = "report.json"
 
 
 def main(
@@ -41,44 +39,44 @@ def main(
             RosaRanker.load(ranker),
             {kind: preselection.load(candidates, kind) for kind in preselection.KINDS},
             slate_policy.load(policy),
-            CostShares(**json.loads((ranker / "cost_shares.json").read_text())),
+            load_cost_shares(ranker),
             config,
             progress=show,
         )
     with write_directory(evaluation) as folder:
-        (folder / REPORT).write_text(_json(result.report))
+        result.report.write(folder / Report.place.name)
     with write_file(calibration) as path:
         path.write_text("\n".join(calibration_lines(result)) + "\n")
     with write_file(roi) as path:
         path.write_text("\n".join(roi_lines(result.report)) + "\n")
     with write_file(metrics) as path:
-        path.write_text(_json(headline(result.report)))
+        path.write_text(json.dumps(headline(result.report), indent=1, allow_nan=False) + "\n")
 
 
-def headline(report: dict[str, Any]) -> dict[str, Any]:
+def headline(report: Report) -> dict[str, object]:
     """The numbers that `dvc metrics diff` compares; those that are undefined are left out."""
     models = {
         name: {metric: value for metric, value in values.items() if value is not None}
-        for name, values in report["models"].items()
+        for name, values in report.models.items()
     }
     roi = {
         name: {
             key: value
             for key, value in (
-                ("roi", estimate["roi"]["value"]),
-                ("roi_low", estimate["roi"]["low"]),
-                ("roi_high", estimate["roi"]["high"]),
-                ("lift", estimate["lift"]["value"]),
+                ("roi", estimate.roi.value),
+                ("roi_low", estimate.roi.low),
+                ("roi_high", estimate.roi.high),
+                ("lift", estimate.lift.value),
             )
             if value is not None
         }
-        for name, estimate in report["roi"].items()
+        for name, estimate in report.roi.items()
     }
     return {
         "models": models,
         "roi": roi,
-        "policy": report["policy"],
-        "suspected_leak": sum(map(len, report["suspected_leak"].values())),
+        "policy": report.policy,
+        "suspected_leak": len(report.suspected_leak),
     }
 
 
@@ -89,19 +87,15 @@ def calibration_lines(result: Evaluation) -> list[str]:
     return ["predicted,observed,count", *(",".join(map(str, row)) for row in rows)]
 
 
-def roi_lines(report: dict[str, Any]) -> list[str]:
+def roi_lines(report: Report) -> list[str]:
     """The ROI plot as CSV; estimators without a value are left out."""
     lines = ["estimator,roi,low,high"]
-    for name, estimate in report["roi"].items():
-        roi = estimate["roi"]
-        if roi["value"] is not None:
-            low, high = ("" if roi[end] is None else roi[end] for end in ("low", "high"))
-            lines.append(f"{name},{roi['value']},{low},{high}")
+    for name, estimate in report.roi.items():
+        roi = estimate.roi
+        if roi.value is not None:
+            low, high = ("" if end is None else end for end in (roi.low, roi.high))
+            lines.append(f"{name},{roi.value},{low},{high}")
     return lines
-
-
-def _json(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """Check the raw window against the data contract; set bad rows aside with their reasons."""
 
-import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+from roiflow.artefacts.validation import Validation
 from roiflow.data import lake
 from roiflow.data.pulled import read_pulled
 from roiflow.data.validate import TABLES, Checked, RawWindow, validate
-from roiflow.files import write_directory, write_file
+from roiflow.files import write_directory
 from roiflow.params import load_params
 from roiflow.progress import progress
 from roiflow.stages.arguments import Written
@@ -34,8 +33,7 @@ def main(
             lake.write(clean, checked.table, checked.week, checked.clean)
             lake.write(bad, checked.table, checked.week, checked.quarantined)
             summary.add(checked)
-    with write_file(metrics) as aside:
-        aside.write_text(json.dumps(summary.metrics(), indent=2) + "\n")
+    summary.counts().write(metrics)
 
 
 class Summary:
@@ -52,18 +50,18 @@ class Summary:
         self._reasons[checked.table].update(checked.reasons)
         self._orphans += checked.orphans
 
-    def metrics(self) -> dict[str, Any]:
-        """Rows before validation, quarantined rows by reason, and their share, per table."""
+    def counts(self) -> Validation:
+        """Of the partitions so far."""
         bad = {table: sum(counts.values()) for table, counts in self._reasons.items()}
-        return {
-            "rows": dict(self._rows),
-            "quarantined": bad,
-            "quarantined_share": {
+        return Validation(
+            rows=dict(self._rows),
+            quarantined=bad,
+            quarantined_share={
                 table: round(bad[table] / max(rows, 1), 6) for table, rows in self._rows.items()
             },
-            "reasons": {table: dict(counts) for table, counts in self._reasons.items() if counts},
-            "orphan_conversions": self._orphans,
-        }
+            reasons={table: dict(counts) for table, counts in self._reasons.items() if counts},
+            orphan_conversions=self._orphans,
+        )
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ compiled files, and files compiled from other code are never taken.
 """
 
 import configparser
-import json
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from roiflow.errors import RunError
@@ -32,26 +30,6 @@ NEW_CODE = (
 )  # fmt: skip
 """Files that a run takes along before git tracks them."""
 _REFS = "refs/roiflow"
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """What a model was made from."""
-
-    source: str
-    week: str
-    commit: str
-    """Of params.yaml and dvc.lock, and through them of code and data."""
-
-    @classmethod
-    def read(cls, path: Path) -> "Lineage":
-        """Raises RunError, naming the file, where it is missing or not a lineage."""
-        try:
-            return cls(**json.loads(path.read_text()))
-        except OSError as error:
-            raise RunError(f"{path}: {error.strerror}") from None
-        except (ValueError, TypeError) as error:
-            raise RunError(f"{path}: not a lineage: {error}") from None
 
 
 def checkout_of(home: Path, source: str, week: str) -> Path:

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from roiflow import columns as c
+from roiflow.artefacts.run import Promoted
 from roiflow.data import served_features
 from roiflow.data.weeks import Week
-from roiflow.files import read_json
 from roiflow.registry import package_folder
-from roiflow.weekly.checkout import FINISHED, checkout_of, is_finished
+from roiflow.weekly.checkout import checkout_of, is_finished
 from roiflow.weekly.choice import SIMULATOR
 from roiflow.weekly.run import Show, job
 
@@ -22,8 +22,8 @@ def serve_week(home: Path, week: Week, show: Show) -> str | None:
     before = checkout_of(home, SIMULATOR, str(week.plus(-1)))
     if not is_finished(before):
         return None
-    digest: str | None = read_json(before / FINISHED)["champion"]
-    if not digest:
+    digest = Promoted.of(before).champion
+    if digest is None:
         return None
     version, lake = digest[:12], home.absolute() / "lake"
     kept = served_features.path_of(lake, SIMULATOR, week)

@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from typer.testing import CliRunner
 
+from roiflow.artefacts.parity import Example, Fault, FeatureFinding
 from roiflow.cli import main as cli
 from roiflow.cli.features import features_table, package_table
 from roiflow.features.spec import specs
 from roiflow.params import load_params
+from tests.records import compared
 
 ROOT = Path(__file__).parents[3]
 
@@ -44,33 +46,23 @@ def test_names_are_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_differences_are_told_by_feature() -> None:
-    counts = ("compared", "different", "sampled", "not_final", "ahead", "degraded", "not_kept")
-    package = {
-        "policy_version": "0123456789ab",
-        **{name: 1000 + place for place, name in enumerate(counts)},
-        "stale_share": 0.0125,
-        "fault": {"name": "dropped hour", "size": "2026-01-14T13:00 UTC", "explains": 0.98},
-        "features": [
-            {
-                "feature": "ad_ctr_1h",
-                "rows": 12,
-                "slates": 5,
-                "largest": 0.125,
-                "examples": [
-                    {"request_id": "r7", "ad_id": "a3", "slot": 1, "served": 0.5, "expected": 0.375}
-                ],
-            },
-            {
-                "feature": "log_hours_since_behaviour",
-                "rows": 1,
-                "slates": 1,
-                "largest": "inf",
-                "examples": [
-                    {"request_id": "r9", "ad_id": "", "slot": -1, "served": "nan", "expected": 1.0}
-                ],
-            },
-        ],
-    }
+    package = compared(
+        compared=1000,
+        different=1001,
+        sampled=1002,
+        not_final=1003,
+        ahead=1004,
+        degraded=1005,
+        not_kept=1006,
+        stale_share=0.0125,
+        fault=Fault("dropped hour", 0.98, "2026-01-14T13:00 UTC", {"dropped hour": 0.98}),
+        features=(
+            FeatureFinding("ad_ctr_1h", 12, 5, 0.125, (Example("r7", "a3", 1, 0.5, 0.375),)),
+            FeatureFinding(
+                "log_hours_since_behaviour", 1, 1, "inf", (Example("r9", "", -1, "nan", 1.0),)
+            ),
+        ),
+    )
     text = shown(package_table(package))
     assert "dropped hour: 2026-01-14T13:00 UTC, explains 98 %" in text
     assert "1.25 %" in text

@@ -1,7 +1,7 @@
 """What the demo makes of the files of a run."""
 
 import io
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,12 +10,27 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from roiflow.artefacts.evaluation import Estimate
+from roiflow.artefacts.monitoring import Drift
+from roiflow.artefacts.parity import NotCompared
 from roiflow.data.schemas import TIME
 from roiflow.data.weeks import Week
 from roiflow.demo.requests import request_bodies
 from roiflow.demo.tables import headline, interval, parity, results, seconds_table
 from roiflow.demo.truth import truth_table
 from roiflow.demo.weeks import WeekDone
+from tests.records import (
+    NOT_SERVED,
+    SAME,
+    compared,
+    decision,
+    estimate,
+    leave,
+    parity_report,
+    promoted,
+    report,
+    roi_estimate,
+)
 
 WEEK = Week.parse("2026-W05")
 
@@ -60,21 +75,18 @@ def test_requests_are_dated_after_the_week(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"auc": 0.7, "auc_low": 0.65, "auc_high": 0.75}, "0.700 (0.650 to 0.750)"),
-        ({"auc": 0.7}, "0.700"),
-        ({}, "-"),
+        ((0.7, 0.65, 0.75), "0.700 (0.650 to 0.750)"),
+        ((0.7, None, None), "0.700"),
+        ((None, None, None), "-"),
     ],
 )
-def test_intervals(values: dict[str, float], text: str) -> None:
-    assert interval(values, "auc") == text
+def test_intervals(values: tuple[float | None, float | None, float | None], text: str) -> None:
+    assert interval(*values) == text
 
 
 def test_the_headline_says_what_was_decided(tmp_path: Path) -> None:
-    (tmp_path / "data" / "gate").mkdir(parents=True)
-    decision = {"verdict": "inconclusive", "reason": "no logged propensities"}
-    (tmp_path / "data/gate/decision.json").write_text(json.dumps(decision))
-    promoted = {"version": 1, "promoted": True, "rule": "first model"}
-    (tmp_path / "data/promoted.json").write_text(json.dumps(promoted))
+    taken = decision(verdict="inconclusive", reason="no logged propensities", rule="first model")
+    leave(tmp_path, taken, promoted(rule="first model"))
     done = WeekDone("2026-W05", {"ingest": 1.5, "export": 2.0}, 3.7, tmp_path)
     assert headline(done) == (
         "2026-W05: gate inconclusive: no logged propensities; version 1 is champion "
@@ -85,16 +97,12 @@ def test_the_headline_says_what_was_decided(tmp_path: Path) -> None:
     assert "2026-W06" in table
 
 
-def test_parity_is_told_with_the_slates_that_were_compared(tmp_path: Path) -> None:
-    done = WeekDone("2026-W05", {}, 0.0, tmp_path)
-    assert parity(done) == "not checked"
-    path = tmp_path / "data/parity/report.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"verdict": "not served", "packages": []}))
-    assert parity(done) == "not served"
-    packages = [{"compared": 1200}, {"compared": 34}, {"cannot": "no such file"}]
-    path.write_text(json.dumps({"verdict": "fail", "packages": packages}))
-    assert parity(done) == "fail, 1,234 slates"
+def test_parity_is_told_with_the_slates_that_were_compared() -> None:
+    assert parity(None) == "not checked"
+    assert parity(parity_report(NOT_SERVED)) == "not served"
+    packages = (compared(compared=1200), compared(compared=34), NotCompared("v", None, "no file"))
+    report = replace(parity_report(replace(SAME, verdict="fail")), packages=packages)
+    assert parity(report) == "fail, 1,234 slates"
 
 
 def test_a_week_without_a_served_policy_has_a_dash() -> None:
@@ -106,23 +114,20 @@ def test_a_week_without_a_served_policy_has_a_dash() -> None:
     assert [cell.strip() for cell in second.split("│")[2:4]] == ["5 (0.75)", "1,234 (0.25)"]
 
 
+DRIFT = Drift("psi", 0.2, 10, 10, 0.0, False, (), "inputs")
+
+
 @pytest.mark.parametrize(
     ("roi", "expected"),
     [
-        ({"dr": {"roi": 0.5, "roi_low": 0.25, "roi_high": 0.75}}, "0.500 (0.250 to 0.750) dr"),
-        ({"logged": {}, "dm": {"roi": 0.5}}, "0.500 dm"),
-        ({"logged": {}, "dm": {}}, "- none: no cost"),
+        ({"dr": estimate(0.5, 0.25, 0.75), "dm": estimate(0.1)}, "0.500 (0.250 to 0.750) dr"),
+        ({"dm": estimate(0.5)}, "0.500 dm"),
+        ({"dm": estimate(None)}, "- none: no cost"),
     ],
 )
 def test_the_roi_line_names_its_estimator(
-    tmp_path: Path, roi: dict[str, dict[str, float]], expected: str
+    tmp_path: Path, roi: dict[str, Estimate], expected: str
 ) -> None:
-    files = {
-        "metrics/evaluate.json": {"models": {"rosa": {}}, "roi": roi},
-        "data/drift/drift.json": {"drifted_share": 0.0, "columns": []},
-        "data/gate/decision.json": {"verdict": "inconclusive"},
-    }
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(json.dumps(content))
+    found = {name: roi_estimate(one) for name, one in {"logged": estimate(0.1), **roi}.items()}
+    leave(tmp_path, report(roi=found), DRIFT, decision(verdict="inconclusive"))
     assert results(WeekDone("2026-W05", {}, 0.0, tmp_path))["ROI of the policy"] == expected

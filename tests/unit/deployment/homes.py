@@ -5,6 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from roiflow.artefacts.run import Bento, Registered
+from roiflow.jobs.promote import outcome
+from tests import records
+
 DIGESTS = {"2026-W04": "a" * 64, "2026-W05": "b" * 64}
 MODEL = "ad_ranker_simulator"
 BENTO = "ad_ranker:0123456789ab"
@@ -20,14 +24,17 @@ def write_run(home: Path, week: str, when: float, **decision: Any) -> Path:
     folder = home / "runs" / f"simulator-{week}"
     write(folder / "params.yaml", "ingest: {}\n")
     if decision:
-        write(folder / "data/gate/decision.json", decision)
-        write(folder / "data/promoted.json", {"promoted": decision["promote"]})
-        version = sorted(DIGESTS).index(week) + 1
-        registered = {"name": MODEL, "version": version, "digest": DIGESTS[week]}
-        write(folder / "data/registered.json", registered)
-        write(folder / "data/bento.json", {"tag": BENTO, "version": 1})
-        roi = {"roi": 0.31, "roi_low": 0.12, "roi_high": 0.48, "lift": 0.02}
-        write(folder / "metrics/evaluate.json", {"roi": {"dr": roi}})
+        taken = records.decision(**decision)
+        version = Registered(MODEL, sorted(DIGESTS).index(week) + 1, DIGESTS[week], {})
+        roi = records.roi_estimate(records.estimate(0.31, 0.12, 0.48))
+        records.leave(
+            folder,
+            taken,
+            outcome(version, taken),
+            version,
+            Bento(BENTO, DIGESTS["2026-W04"], MODEL, 1),
+            records.report(roi={"dr": roi}),
+        )
         write(folder / "data/report/report.html", f"<p>report {week}")
         write(folder / "data/drift/drift.html", f"<p>drift {week}")
     for path in folder.rglob("*"):

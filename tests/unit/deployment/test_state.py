@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from roiflow.artefacts.decision import Decision
 from roiflow.data.events import EVENTS
 from roiflow.deployment import processes
 from roiflow.deployment.processes import Server
@@ -19,12 +20,13 @@ from roiflow.deployment.state import (
     Served,
     Stream,
     airflow_password,
+    left,
     moment,
     platform_state,
-    read,
 )
 from roiflow.settings import Settings
 from roiflow.stream.journal import Journal, State
+from tests.records import decision, leave
 from tests.unit.deployment.homes import BENTO, DIGESTS, MODEL, write, write_home, write_run
 
 
@@ -71,7 +73,7 @@ def test_the_champion_is_the_promotion_logs_where_mlflow_does_not_run(settings: 
 
 def test_an_override_of_an_older_week_does_not_make_it_the_last(settings: Settings) -> None:
     write_home(settings.home)
-    write(settings.runs / "simulator-2026-W04/data/gate/decision.json", {"verdict": "fail"})
+    leave(settings.runs / "simulator-2026-W04", decision(verdict="fail"))
     last = platform_state(settings, 0.0).last
     assert last is not None
     assert last.week == "2026-W05"
@@ -167,9 +169,13 @@ def test_servers_of_others_are_shown_without_their_passwords(tmp_path: Path) -> 
     assert (redis.address, redis.runs) == ("redis://cache:6379/0", True)
 
 
-def test_a_file_that_is_no_json_is_empty(tmp_path: Path) -> None:
-    (tmp_path / "half.json").write_text('{"verdict": "pa')
-    assert read(tmp_path / "half.json") == read(tmp_path / "none.json") == {}
+def test_a_broken_file_of_one_run_hides_nothing_else(settings: Settings) -> None:
+    write_home(settings.home)
+    broken = settings.runs / "simulator-2026-W05"
+    write(broken / Decision.place, '{"verdict": "pa')
+    last, first = platform_state(settings, 0.0).runs
+    assert left(Decision, broken) is None
+    assert (last.verdict, last.version, first.verdict) == ("", 2, "inconclusive")
 
 
 @pytest.mark.parametrize(

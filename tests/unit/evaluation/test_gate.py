@@ -1,12 +1,17 @@
 """The truth table of the gate."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from roiflow.artefacts.decision import Decision, Override
+from roiflow.artefacts.evaluation import Estimate, Leaks, Report, RoiEstimate
+from roiflow.artefacts.parity import ParityVerdict
 from roiflow.errors import GateError
-from roiflow.evaluation.gate import Decision, Override, at_least, at_most, decide, roi_lift
+from roiflow.evaluation.gate import at_least, at_most, decide, roi_lift
 from roiflow.params import GateParams
+from tests.records import NOT_SERVED, SAME, A, B, estimate, report, roi_estimate
 
 PARAMS = GateParams(
     seed=7,
@@ -19,57 +24,34 @@ PARAMS = GateParams(
     first_model="allow",
 )
 NEEDS_OVERRIDE = PARAMS.model_copy(update={"first_model": "override"})
-NOT_SERVED = {"verdict": "not served", "reason": ""}
 SIGNED = Override("Ada", "the holiday catalogue is new")
 
 
-def _lift(value: float, low: float, high: float, **more: Any) -> dict[str, Any]:
-    return {
-        "value": value,
-        "low": low,
-        "high": high,
-        "verdict": "conclusive",
-        "reason": "",
-        **more,
-    }
+GOOD = estimate(0.1, 0.02, 0.2)
+DOUBTFUL = estimate(0.1, -0.2, 0.4)
+WORSE = estimate(-0.2, -0.3, -0.1)
 
 
-GOOD = _lift(0.1, 0.02, 0.2)
-DOUBTFUL = _lift(0.1, -0.2, 0.4)
-WORSE = _lift(-0.2, -0.3, -0.1)
+def _over(lift: Estimate | None) -> dict[str, RoiEstimate]:
+    return {} if lift is None else {"dr": roi_estimate(estimate(0.3), lift)}
 
 
-def _report(lift: dict[str, Any] | None = GOOD, **more: Any) -> dict[str, Any]:
-    return {
-        "ranker": "rosa",
-        "models": {
-            "rosa": {
-                "test_full_click_auc": 0.7,
-                "test_full_click_auc_low": 0.68,
-                "test_full_click_auc_high": 0.72,
-                "test_full_click_ece": 0.01,
-            }
-        },
-        "propensities_logged": True,
-        "suspected_leak": {"predictions": [], "roi": []},
-        "suspicious_lift": 0.5,
-        "roi": {"dr": {"lift": lift}},
-        **more,
-    }
+def _report(lift: Estimate | None = GOOD, **more: Any) -> Report:
+    return report(**{"roi": _over(lift), **more})
 
 
 def _decide(
-    report: dict[str, Any],
+    report: Report,
     champion: str | None = None,
-    comparison: dict[str, Any] | None = None,
+    comparison: dict[str, RoiEstimate] | None = None,
     override: Override | None = None,
     params: GateParams = PARAMS,
-    parity: dict[str, Any] | None = NOT_SERVED,
+    parity: ParityVerdict | None = NOT_SERVED,
 ) -> Decision:
     return decide(
         report,
         params,
-        challenger="a" * 64,
+        challenger=A,
         champion=champion,
         comparison=comparison,
         parity=parity,
@@ -105,25 +87,25 @@ def test_at_most() -> None:
 
 
 @pytest.mark.parametrize(
-    ("estimate", "verdict"),
+    ("lift", "verdict"),
     [
         (GOOD, "pass"),
-        (_lift(0.01, -0.04, 0.06), "pass"),
-        (_lift(-0.01, -0.04, 0.02), "inconclusive"),
+        (estimate(0.01, -0.04, 0.06), "pass"),
+        (estimate(-0.01, -0.04, 0.02), "inconclusive"),
         (DOUBTFUL, "inconclusive"),
-        (_lift(0.6, 0.5, 0.7), "inconclusive"),
+        (estimate(0.6, 0.5, 0.7), "inconclusive"),
         (WORSE, "fail"),
-        (_lift(0.9, 0.8, 1.0, verdict="inconclusive", reason="support"), "inconclusive"),
-        (_lift(0.9, 0.8, 1.0) | {"low": None}, "fail"),
+        (estimate(0.9, 0.8, 1.0, verdict="inconclusive", reason="support"), "inconclusive"),
+        (estimate(0.9, None, 1.0), "fail"),
+        (estimate(None), "fail"),
         (None, "fail"),
-        ({}, "fail"),
     ],
 )
-def test_roi_lift(estimate: dict[str, Any] | None, verdict: str) -> None:
-    assert roi_lift("lift", estimate, 0.0, 0.05, 0.5).verdict == verdict
+def test_roi_lift(lift: Estimate | None, verdict: str) -> None:
+    assert roi_lift("lift", lift, 0.0, 0.05, 0.5).verdict == verdict
 
 
-LEAKY = _report(suspected_leak={"predictions": ["AUC"]})
+LEAKY = _report(suspected_leak=Leaks(("AUC",), ()))
 
 
 @pytest.mark.parametrize(
@@ -138,22 +120,12 @@ LEAKY = _report(suspected_leak={"predictions": ["AUC"]})
         (_report(WORSE), None, None, PARAMS, "fail", False, "none"),
         (_report(WORSE), None, SIGNED, PARAMS, "fail", True, "override"),
         (_report(models={}), None, None, PARAMS, "fail", False, "none"),
-        (_report(suspected_leak={}), None, None, PARAMS, "fail", False, "none"),
-        (_report(suspicious_lift=None), None, None, PARAMS, "fail", False, "none"),
-        (
-            _report(suspected_leak={"predictions": ["AUC"]}),
-            None,
-            None,
-            PARAMS,
-            "inconclusive",
-            False,
-            "none",
-        ),
+        (LEAKY, None, None, PARAMS, "inconclusive", False, "none"),
         (_report(None), None, None, PARAMS, "fail", False, "none"),
     ],
 )
 def test_first_model(
-    report: dict[str, Any],
+    report: Report,
     champion: str | None,
     override: Override | None,
     params: GateParams,
@@ -170,9 +142,9 @@ def test_first_model(
     [(GOOD, "pass", True), (DOUBTFUL, "inconclusive", False), (WORSE, "fail", False)],
 )
 def test_with_a_champion_its_comparison_decides(
-    lift: dict[str, Any], verdict: str, promote: bool
+    lift: Estimate, verdict: str, promote: bool
 ) -> None:
-    decision = _decide(_report(GOOD), "b" * 64, {"dr": {"lift": lift}})
+    decision = _decide(_report(GOOD), B, _over(lift))
     assert (decision.verdict, decision.promote) == (verdict, promote)
     assert decision.checks[-1].name == "roi_lift_over_champion_dr"
 
@@ -182,20 +154,20 @@ def test_without_propensities() -> None:
     first = _decide(report)
     assert (first.verdict, first.reason) == ("inconclusive", "no logged propensities")
     assert (first.promote, first.rule) == (True, "first model")
-    later = _decide(report, "b" * 64, {})
+    later = _decide(report, B, {})
     assert (later.verdict, later.promote) == ("inconclusive", False)
-    signed = _decide(report, "b" * 64, {}, SIGNED)
+    signed = _decide(report, B, {}, SIGNED)
     assert (signed.promote, signed.rule, signed.override) == (True, "override", SIGNED)
 
 
 def test_the_champion_cannot_challenge_itself() -> None:
     with pytest.raises(GateError, match="same digest aaaa"):
-        _decide(_report(), "a" * 64, {"dr": {"lift": GOOD}})
+        _decide(_report(), A, _over(GOOD))
 
 
 def test_a_champion_must_be_compared() -> None:
     with pytest.raises(GateError, match="no comparison"):
-        _decide(_report(), "b" * 64)
+        _decide(_report(), B)
 
 
 @pytest.mark.parametrize("unsigned", [Override("", "why"), Override("who", "  ")])
@@ -207,38 +179,37 @@ def test_an_override_names_who_and_why(unsigned: Override) -> None:
 def test_the_digest_holds_inputs_and_decision() -> None:
     digest = _decide(_report()).digest
     assert _decide(_report()).digest == digest
-    assert _decide(_report(_lift(0.1, 0.02, 0.21))).digest != digest
+    assert _decide(_report(estimate(0.1, 0.02, 0.21))).digest != digest
     assert _decide(_report(), params=NEEDS_OVERRIDE).digest != digest
     assert _decide(_report(), override=SIGNED).digest != digest
 
 
-PASSED = {"verdict": "pass", "reason": "", "different": 0, "max_different_fraction": 0.0}
+DIFFERS = replace(SAME, verdict="fail", reason="3 slates differ, most in hour_sin", different=3)
 
 
 @pytest.mark.parametrize(
     ("parity", "verdict"),
     [
         (NOT_SERVED, "pass"),
-        (PASSED, "pass"),
-        ({**PASSED, "verdict": "fail", "reason": "3 slates differ, most in hour_sin"}, "fail"),
+        (SAME, "pass"),
+        (DIFFERS, "fail"),
+        (replace(DIFFERS, reason=""), "fail"),
         (None, "fail"),
-        ({}, "fail"),
-        ({"verdict": "perhaps"}, "fail"),
     ],
 )
-@pytest.mark.parametrize("champion", [None, "b" * 64])
+@pytest.mark.parametrize("champion", [None, B])
 def test_features_that_were_served_otherwise_fail(
-    parity: dict[str, Any] | None, verdict: str, champion: str | None
+    parity: ParityVerdict | None, verdict: str, champion: str | None
 ) -> None:
-    comparison = {"dr": {"lift": GOOD}} if champion else None
+    comparison = _over(GOOD) if champion else None
     decision = _decide(_report(), champion, comparison, parity=parity)
     assert decision.verdict == verdict
     assert decision.promote == (verdict == "pass")
     (check,) = (one for one in decision.checks if one.name == "feature_parity")
     assert check.verdict == verdict
     assert bool(check.reason) == (verdict == "fail")
-    if parity and parity.get("reason"):
-        assert decision.reason == f"feature_parity: {parity['reason']}"
+    if parity and parity.reason:
+        assert decision.reason == f"feature_parity: {parity.reason}"
     signed = _decide(_report(), champion, comparison, SIGNED, parity=parity)
     assert signed.promote
     assert signed.rule == ("checks" if verdict == "pass" else "override")
@@ -251,4 +222,4 @@ def test_the_first_model_rule_does_not_overlook_parity() -> None:
 
 
 def test_the_digest_covers_the_parity_report() -> None:
-    assert _decide(_report(), parity=PASSED).digest != _decide(_report()).digest
+    assert _decide(_report(), parity=SAME).digest != _decide(_report()).digest

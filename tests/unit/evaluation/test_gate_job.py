@@ -1,19 +1,20 @@
 """The gate as a job on a run folder: what it reads, writes and refuses."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from roiflow.errors import GateError, PackageError
-from roiflow.evaluation.gate import Override
+from roiflow.artefacts.decision import Decision, Override
+from roiflow.artefacts.evaluation import Report
+from roiflow.artefacts.parity import ParityReport
+from roiflow.errors import ArtefactError, GateError, PackageError
 from roiflow.jobs.gate import gate, read_parity
 from roiflow.params import Params
 from roiflow.serving.package import Package
+from tests.records import NOT_SERVED, SAME, leave, parity_report
 from tests.unit.evaluation.weeks import EVALUATE, PARAMS, Evaluated, run_folder
 from tests.unit.serving.packages import TinyWorld
-
-NOT_SERVED = {"verdict": "not served"}
 
 
 @pytest.fixture
@@ -24,17 +25,16 @@ def params() -> Params:
 
 @pytest.fixture
 def run(tmp_path: Path, world: TinyWorld, evaluated: Evaluated, package: Package) -> Path:
-    report = json.dumps({**evaluated.result.report, "ranker": "logistic"})
+    report = replace(evaluated.result.report, ranker="logistic")
     return run_folder(tmp_path / "run", world, report, package.folder)
 
 
 def test_the_decision_is_written_and_repeats(run: Path, params: Params, package: Package) -> None:
     decision = gate(run, None, params, None, NOT_SERVED)
-    path = run / "data/gate/decision.json"
-    written = json.loads(path.read_text())
-    assert written["digest"] == decision.digest
-    assert written["challenger"] == package.digest
-    assert written["comparison"] is None
+    path = run / Decision.place
+    assert Decision.read(path) == decision
+    assert decision.challenger == package.digest
+    assert decision.comparison is None
     before = path.read_bytes()
     assert gate(run, None, params, None, NOT_SERVED) == decision
     assert path.read_bytes() == before
@@ -44,18 +44,17 @@ def test_a_champion_is_compared_on_the_same_slates(
     run: Path, params: Params, champion: Package
 ) -> None:
     decision = gate(run, champion.folder, params, None, NOT_SERVED)
-    written = json.loads((run / "data/gate/decision.json").read_text())
     assert decision.champion == champion.digest
     assert decision.checks[-1].name == "roi_lift_over_champion_dr"
-    assert set(written["comparison"]) >= {"ips", "snips", "dr", "dm"}
+    assert decision.comparison is not None
+    assert set(decision.comparison) >= {"ips", "snips", "dr", "dm"}
     assert gate(run, champion.folder, params, None, NOT_SERVED).digest == decision.digest
 
 
 def test_without_propensities_a_champion_stays(
     run: Path, params: Params, champion: Package
 ) -> None:
-    path = run / "data/evaluation/report.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "propensities_logged": False}))
+    leave(run, replace(Report.of(run), propensities_logged=False))
     assert not gate(run, champion.folder, params, None, NOT_SERVED).promote
     signed = gate(run, champion.folder, params, Override("Ada", "panel data"), NOT_SERVED)
     assert (signed.verdict, signed.rule) in {("inconclusive", "override"), ("fail", "override")}
@@ -64,12 +63,12 @@ def test_without_propensities_a_champion_stays(
 def test_the_champion_cannot_challenge_itself(run: Path, params: Params, package: Package) -> None:
     with pytest.raises(GateError, match="same digest"):
         gate(run, package.folder, params, None, NOT_SERVED)
-    assert not (run / "data/gate/decision.json").exists()
+    assert not (run / Decision.place).exists()
 
 
 def test_no_report_is_an_error(run: Path, params: Params) -> None:
-    (run / "data/evaluation/report.json").unlink()
-    with pytest.raises(GateError, match=r"report\.json: No such file"):
+    (run / Report.place).unlink()
+    with pytest.raises(ArtefactError, match=r"report\.json: No such file"):
         gate(run, None, params, None, NOT_SERVED)
 
 
@@ -81,34 +80,23 @@ def test_a_package_that_is_not_whole_is_refused(run: Path, params: Params, tmp_p
 def test_what_was_served_otherwise_than_trained_is_refused(run: Path, params: Params) -> None:
     """And so is a week whose slates nobody compared; the digest covers the report."""
     reason = "9 of 10 slates differ, most in ad_ctr_1h (by up to 0.1): dropped hour"
-    differs = {"verdict": "fail", "reason": reason, "different": 9}
+    differs = replace(SAME, verdict="fail", reason=reason, different=9)
     digests = set()
     for parity, why in ((differs, reason), (None, "no parity report of the test week")):
         decision = gate(run, None, params, None, parity)
         assert (decision.verdict, decision.promote) == ("fail", False)
         assert f"feature_parity: {why}" in decision.reason
         digests.add(decision.digest)
-        written = json.loads((run / "data/gate/decision.json").read_text())
-        assert written["parity"] == parity
+        assert Decision.of(run).parity == parity
     assert gate(run, None, params, None, NOT_SERVED).digest not in digests
     assert len(digests) == 2
 
 
 def test_the_parity_report_is_of_the_test_week(run: Path) -> None:
-    assert read_parity(run, "2026-W03") is None
-    path = run / "data/parity/report.json"
-    path.parent.mkdir(parents=True)
-    summary = {
-        "week": "2026-W03",
-        "verdict": "pass",
-        "reason": "",
-        "summary": "9 slates compared",
-        "different": 0,
-        "max_different_fraction": 0.0,
-    }
-    path.write_text(json.dumps({**summary, "packages": []}))
-    assert read_parity(run, "2026-W03") == summary
-    assert read_parity(run, "2026-W04") is None
-    path.write_text("{}")
-    with pytest.raises(GateError, match=r"report\.json: not a parity report"):
-        read_parity(run, "2026-W03")
+    assert read_parity(run, SAME.week) is None
+    leave(run, parity_report(SAME))
+    assert read_parity(run, SAME.week) == SAME
+    assert read_parity(run, "2026-W05") is None
+    (run / ParityReport.place).write_text("{}")
+    with pytest.raises(ArtefactError, match=r"report\.json: week: Field required"):
+        read_parity(run, SAME.week)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from roiflow.artefacts.evaluation import Diagnostics
 from roiflow.errors import PropensityError
 from roiflow.evaluation import ope
 from roiflow.features.table import Floats
@@ -148,7 +149,7 @@ def test_diagnostics_take_the_worst_position() -> None:
     weight = np.array([[1.0, 4.0], [1.0, 0.0], [1.0, 9.0]])
     present = np.array([[True, True], [True, True], [True, False]])
     found = ope.diagnose(weight, 0.8, present)
-    assert found == ope.Diagnostics(
+    assert found == Diagnostics(
         rows=3, effective_sample_size=1.0, max_weight=4.0, mean_weight=2.0, support=0.8
     )
     assert ope.doubts(found, _Limits()) == [

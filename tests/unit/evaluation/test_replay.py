@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from roiflow.evaluation import roi
+from roiflow.artefacts.evaluation import RoiEstimate
 from roiflow.evaluation.replay import compare, replay
 from roiflow.evaluation.weekly import test_slates
 from roiflow.ranking.serving_form import histories
@@ -35,7 +35,7 @@ def test_replay_predicts_what_the_package_says(evaluated: Evaluated, package: Pa
 
 def _compare(
     evaluated: Evaluated, challenger: Package, champion: Package
-) -> dict[str, roi.RoiEstimate]:
+) -> dict[str, RoiEstimate]:
     slates, _ = test_slates(evaluated.features, 3, EVALUATE)
     return compare(
         Models(challenger),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from roiflow.artefacts.evaluation import Report
 from roiflow.candidates import selector as candidates
 from roiflow.candidates.selector import Selector
 from roiflow.data.split import VALIDATION
@@ -16,6 +17,7 @@ from roiflow.params import EvaluateParams, load_params
 from roiflow.policy import network as policy_network
 from roiflow.policy.candidate_sets import first_rows, score_requests
 from roiflow.policy.network import SlatePolicy
+from tests.records import leave
 from tests.unit.serving.packages import ROOT, SHARES, SLATE, TOP_K, TinyWorld
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -72,10 +74,9 @@ def evaluated_week(world: TinyWorld, params: EvaluateParams = EVALUATE) -> Evalu
     return Evaluated(features, engine, logistic, xgboost, policy, result)
 
 
-def run_folder(folder: Path, world: TinyWorld, report: str, package: Path) -> Path:
+def run_folder(folder: Path, world: TinyWorld, report: Report, package: Path) -> Path:
     """A run folder that holds features, package and report."""
-    (folder / "data/evaluation").mkdir(parents=True)
-    (folder / "data/evaluation/report.json").write_text(report)
+    leave(folder, report)
     (folder / "data/features").symlink_to(world.features)
     (folder / "data/package").symlink_to(package)
     return folder

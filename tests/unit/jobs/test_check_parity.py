@@ -1,40 +1,35 @@
 """The verdict on a week's served features; the replay itself is shown in tests/integration."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from roiflow.artefacts.parity import Example, Fault, FeatureFinding, NotCompared, ParityReport
+from roiflow.data.weeks import Week
 from roiflow.jobs.check_parity import main, verdict
 from roiflow.jobs.gate import read_parity
 from roiflow.params import CheckParityParams
+from tests.records import compared
 from tests.unit.serving.packages import ROOT
 
-GOOD: dict[str, Any] = {
-    "policy_version": "0123456789ab",
-    "slates": 1000,
-    "not_kept": 0,
-    "degraded": 2,
-    "compared": 990,
-    "not_final": 8,
-    "different": 0,
-    "corrupt": [],
-    "stale_share": 0.25,
-    "features": [],
-    "fault": None,
+WEEK = Week.parse("2026-W04")
+GOOD = compared()
+EXAMPLE = Example("r1", "a1", 0, 0.25, 0.125)
+WORST = FeatureFinding("ad_ctr_1h", 12, 9, 0.125, (EXAMPLE,))
+DIFFERS: dict[str, Any] = {
+    "different": 9,
+    "features": (WORST,),
+    "fault": Fault("dropped hour", 0.98, "13:00", {}),
 }
-WORST = {"feature": "ad_ctr_1h", "largest": 0.125}
-DIFFERS = {"different": 9, "features": [WORST], "fault": {"name": "dropped hour"}}
 STRICT, LAX = (CheckParityParams(max_different_fraction=share) for share in (0.0, 0.01))
 
 
 def test_equal_slates_pass() -> None:
-    assert verdict([GOOD], STRICT) == {
-        "verdict": "pass",
-        "reason": "",
-        "summary": "990 slates compared, 0 differ, 8 not final, 2 degraded, 25 % stale",
-    }
+    found = verdict(WEEK, [GOOD], STRICT)
+    assert (found.verdict, found.reason) == ("pass", "")
+    assert found.summary == ("990 slates compared, 0 differ, 8 not final, 2 degraded, 25 % stale")
 
 
 @pytest.mark.parametrize(
@@ -45,27 +40,28 @@ def test_equal_slates_pass() -> None:
             "9 of 990 slates differ, most in ad_ctr_1h (by up to 0.125): dropped hour",
         ),
         (
-            {**DIFFERS, "features": []},
+            {**DIFFERS, "features": ()},
             "9 of 990 slates differ, none of which was kept whole: dropped hour",
         ),
         ({"not_kept": 5}, "5 of 1,000 slates of 0123456789ab were not kept"),
-        ({"corrupt": ["r7"]}, "the vector of r7 is not the one that was hashed"),
+        ({"corrupt": ("r7",)}, "the vector of r7 is not the one that was hashed"),
         ({"compared": 0}, "no slate of 0123456789ab can be compared"),
     ],
 )
 def test_what_does_not_pass_says_why(changes: dict[str, Any], reason: str) -> None:
-    found = verdict([GOOD, GOOD | changes], STRICT)
-    assert (found["verdict"], found["reason"]) == ("fail", reason)
+    found = verdict(WEEK, [GOOD, replace(GOOD, **changes)], STRICT)
+    assert (found.verdict, found.reason) == ("fail", reason)
 
 
 def test_what_cannot_be_compared_fails() -> None:
-    found = verdict([{"policy_version": "v", "cannot": "x.parquet: no such file"}], STRICT)
-    assert found["reason"] == "cannot be compared: x.parquet: no such file"
+    found = verdict(WEEK, [NotCompared("v", None, "x.parquet: no such file")], STRICT)
+    assert found.reason == "cannot be compared: x.parquet: no such file"
 
 
 def test_a_share_may_differ_where_params_yaml_says_so() -> None:
-    assert verdict([GOOD | DIFFERS], LAX)["verdict"] == "pass"
-    assert verdict([GOOD | DIFFERS | {"different": 10}], LAX)["verdict"] == "fail"
+    differs = replace(GOOD, **DIFFERS)
+    assert verdict(WEEK, [differs], LAX).verdict == "pass"
+    assert verdict(WEEK, [replace(differs, different=10)], LAX).verdict == "fail"
 
 
 def test_a_week_of_logged_slates_was_not_served(
@@ -73,14 +69,13 @@ def test_a_week_of_logged_slates_was_not_served(
 ) -> None:
     """The job on the shipped params.yaml; a second call writes the same."""
     monkeypatch.setenv("ROIFLOW_HOME", str(tmp_path / "home"))
-    report = tmp_path / "data" / "parity" / "report.json"
+    report = tmp_path / ParityReport.place
     arguments = (tmp_path / "validated", ROOT / "params.yaml", report)
     main(*arguments)
     first = report.read_bytes()
-    assert json.loads(first)["verdict"] == "not served"
+    assert ParityReport.of(tmp_path).verdict == "not served"
     main(*arguments)
     assert report.read_bytes() == first
-    week = json.loads(first)["week"]
-    found = read_parity(tmp_path, week)
+    found = read_parity(tmp_path, ParityReport.of(tmp_path).week)
     assert found is not None
-    assert found["verdict"] == "not served"
+    assert found.verdict == "not served"

@@ -1,29 +1,21 @@
-from typing import Any
-
+from roiflow.artefacts.decision import Decision
 from roiflow.evaluation.gate import decide
 from roiflow.jobs.refusal import faults, nothing_to_serve
+from tests.records import NOT_SERVED, metrics, report
 from tests.unit.evaluation.weeks import PARAMS
 
 
-def decision(**metrics: float) -> dict[str, Any]:
+def decision(**values: float) -> Decision:
     """A first model's, without propensities, whose click metrics are these."""
-    values = {f"test_full_click_{name}": value for name, value in metrics.items()}
-    report = {
-        "propensities_logged": False,
-        "ranker": "rosa",
-        "models": {"rosa": values},
-        "suspected_leak": {"predictions": []},
-    }
-    parity = {"verdict": "not served", "different": None, "max_different_fraction": 0.0}
     return decide(
-        report,
+        report(propensities_logged=False, models={"rosa": metrics(**values)}),
         PARAMS.gate,
         challenger="a",
         champion=None,
         comparison=None,
-        parity=parity,
+        parity=NOT_SERVED,
         override=None,
-    ).to_dict()
+    )
 
 
 GOOD = {"auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}

@@ -1,39 +1,46 @@
 """What earlier runs left, in the weekly report."""
 
-import json
 from pathlib import Path
 
+import pytest
+
+from roiflow.artefacts.evaluation import Report
+from roiflow.artefacts.run import Lineage
 from roiflow.evaluation.report import PastWeek
 from roiflow.jobs.report import history, parity_line
-from roiflow.weekly.checkout import Lineage
+from tests.records import SAME, estimate, leave, report, roi_estimate
+
+LINEAGE = Lineage("simulator", "2026-W04", "c" * 40)
 
 
-def keep(runs: Path, name: str, roi: dict[str, object]) -> None:
-    folder = runs / name / "data" / "evaluation"
-    folder.mkdir(parents=True)
-    (folder / "report.json").write_text(json.dumps({"roi": roi}))
-
-
-def estimate(value: float | None) -> dict[str, object]:
-    return {"roi": {"value": value, "low": -1.0, "high": 1.0, "verdict": "conclusive"}}
+def keep(runs: Path, name: str, **roi: float | None) -> None:
+    found = {key: roi_estimate(estimate(value, -1.0, 1.0)) for key, value in roi.items()}
+    leave(runs / name, report(roi=found))
 
 
 def test_history_is_of_the_source_up_to_the_week(tmp_path: Path) -> None:
-    keep(tmp_path, "simulator-2026-W04", {"dr": estimate(0.1), "dm": estimate(9.0)})
-    keep(tmp_path, "simulator-2026-W03", {"dm": estimate(0.3)})
-    keep(tmp_path, "simulator-2026-W02", {"dr": estimate(None)})
-    keep(tmp_path, "simulator-2026-W05", {"dr": estimate(0.5)})
-    keep(tmp_path, "kuairand-2022-W18", {"dr": estimate(0.7)})
+    keep(tmp_path, "simulator-2026-W04", dr=0.1, dm=9.0)
+    keep(tmp_path, "simulator-2026-W03", dm=0.3)
+    keep(tmp_path, "simulator-2026-W02", dr=None)
+    keep(tmp_path, "simulator-2026-W05", dr=0.5)
+    keep(tmp_path, "kuairand-2022-W18", dr=0.7)
     (tmp_path / "simulator-2026-W01").mkdir()
-    found = list(history(tmp_path, Lineage("simulator", "2026-W04", "c" * 40)))
-    assert found == [
+    assert list(history(tmp_path, LINEAGE)) == [
         PastWeek("2026-W03", "dm", 0.3, -1.0, 1.0, "conclusive"),
         PastWeek("2026-W04", "dr", 0.1, -1.0, 1.0, "conclusive"),
     ]
 
 
+def test_a_week_of_an_earlier_version_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(tmp_path, "simulator-2026-W04", dr=0.1)
+    keep(tmp_path, "simulator-2026-W03", dr=0.3)
+    (tmp_path / "simulator-2026-W03" / Report.place).write_text('{"roi": {}}')
+    assert [past.week for past in history(tmp_path, LINEAGE)] == ["2026-W04"]
+    assert "simulator-2026-W03/data/evaluation/report.json: week:" in capsys.readouterr().out
+
+
 def test_the_parity_of_what_was_served_is_one_line() -> None:
-    assert parity_line({}) == "not checked"
-    report = {"verdict": "pass", "reason": "", "summary": "990 slates compared, 0 differ"}
-    assert parity_line(report) == "pass: 990 slates compared, 0 differ"
-    assert parity_line({**report, "verdict": "fail", "reason": "9 differ"}) == "fail: 9 differ"
+    assert parity_line(None) == "not checked"
+    assert parity_line(SAME) == "pass: 990 slates compared, 0 differ"

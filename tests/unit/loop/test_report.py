@@ -18,13 +18,13 @@ from roiflow.loop.report import (
     table,
     write_report,
 )
-from roiflow.loop.result import LoopResult, WeekOutcome
+from roiflow.loop.result import LoopResult, Outcome, WeekOutcome
 
-GATE = {"verdict": "pass", "reason": "", "promoted": True, "version": 1, "rule": "gate"}
-STOPPED = {"verdict": "fail", "reason": "too bad", "promoted": False, "version": 2, "rule": "none"}
+GATE = Outcome("pass", 1, True, "a" * 64, "checks", "", "c" * 40)
+STOPPED = Outcome("fail", 2, False, "a" * 64, "none", "too bad", "d" * 40)
 
 
-def outcome(week: str, by: str, gate: dict[str, object], **values: float) -> WeekOutcome:
+def outcome(week: str, by: str, gate: Outcome, **values: float) -> WeekOutcome:
     """Every policy costs 10."""
     truths = {
         name: {"value": value, "revenue": value + 10, "cost": 10.0, "roi": value / 10}
@@ -100,5 +100,5 @@ def test_tables_fit_a_terminal() -> None:
     Console(file=out, width=110).print(table(LOOPS), ledger(LOOPS[0]))
     text = out.getvalue()
     assert "seeds 7, 8" in text
-    assert "version 1, gate" in text
+    assert "version 1, checks" in text
     assert "too bad" not in text

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roiflow.errors import RunError
+from roiflow.errors import ArtefactError
 from roiflow.loop.result import (
     LoopResult,
+    Outcome,
     WeekOutcome,
     attainment,
     column,
@@ -16,6 +17,8 @@ from roiflow.loop.result import (
     regret,
     served_weeks,
 )
+
+GATE = Outcome("pass", 1, True, "a" * 64, "checks", "", "c" * 40)
 
 
 def truth(revenue: float, cost: float) -> dict[str, float]:
@@ -29,7 +32,7 @@ def truth(revenue: float, cost: float) -> dict[str, float]:
 
 def outcome(week: str, **policies: tuple[float, float]) -> WeekOutcome:
     truths = {name: truth(*money) for name, money in policies.items()}
-    return WeekOutcome(week, "logging", truths, {"promoted": True}, {"ingest": 1.0})
+    return WeekOutcome(week, "logging", truths, GATE, {"ingest": 1.0})
 
 
 WEEKS = [
@@ -77,8 +80,8 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
 )
 def test_what_is_no_result_is_refused_by_name(content: str, tmp_path: Path) -> None:
     path = tmp_path / "loop.json"
-    with pytest.raises(RunError, match=r"loop\.json: No such file"):
+    with pytest.raises(ArtefactError, match=r"loop\.json: No such file"):
         LoopResult.read(path)
     path.write_text(content)
-    with pytest.raises(RunError, match=r"loop\.json: not a loop's result"):
+    with pytest.raises(ArtefactError, match=r"loop\.json: \S.*: run the step that writes it again"):
         LoopResult.read(path)

@@ -1,19 +1,18 @@
 """The closed loop without a pipeline: what its weeks run with, resume from and take from a week."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from roiflow.artefacts.run import Lineage
 from roiflow.data.schemas import TIME
 from roiflow.data.weeks import Week
 from roiflow.errors import ParamsError, RunError
-from roiflow.loop.result import LoopResult, WeekOutcome
+from roiflow.loop.result import LoopResult, Outcome, WeekOutcome
 from roiflow.loop.weeks import (
     Loop,
     Stopwatch,
@@ -26,9 +25,11 @@ from roiflow.loop.weeks import (
 from roiflow.settings import Settings
 from roiflow.simulator.source import shown
 from roiflow.simulator.world import World
+from tests.records import decision, leave, promoted
 
 ROOT = Path(__file__).parents[3]
 TRUTH = {"roi": 1.0, "value": 1.0}
+OUTCOME = Outcome("fail", 2, False, "ab", "none", "x", "c0ffee")
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def loop(tmp_path: Path) -> Loop:
 
 
 def weeks(*names: str) -> tuple[WeekOutcome, ...]:
-    return tuple(WeekOutcome(name, "logging", {}, {}, {}) for name in names)
+    return tuple(WeekOutcome(name, "logging", {}, OUTCOME, {}) for name in names)
 
 
 def test_a_seed_has_its_own_home_and_its_runs_the_values_of_the_section_loop(loop: Loop) -> None:
@@ -106,16 +107,13 @@ def test_the_stopwatch_adds_up_and_tells(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_week_s_outcome_is_its_decision_promotion_and_commit(tmp_path: Path) -> None:
-    promoted = {"version": 2, "promoted": False, "champion": "ab", "rule": "none", "reason": "x"}
-    files: dict[str, dict[str, Any]] = {
-        "gate/decision.json": {"verdict": "fail", "reason": "x", "checks": []},
-        "promoted.json": promoted,
-        "lineage.json": {"source": "simulator", "week": "2026-W05", "commit": "c0ffee"},
-    }
-    for name, content in files.items():
-        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "data" / name).write_text(json.dumps(content))
-    assert outcome_of(tmp_path) == {"verdict": "fail", **promoted, "commit": "c0ffee"}
+    leave(
+        tmp_path,
+        decision(verdict="fail", promote=False, rule="none", reason="x"),
+        promoted(version=2, promoted=False, champion="ab", rule="none", reason="x"),
+        Lineage("simulator", "2026-W05", "c0ffee"),
+    )
+    assert outcome_of(tmp_path) == OUTCOME
 
 
 def test_a_served_week_is_all_of_its_own_impressions(tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""What the evaluation of a week says: read by the gate, the registry and the weekly report.
+
+Every number here is an input of a decision's digest, so that a key that is renamed, or one more,
+is another digest for equal data.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from roiflow.artefacts.record import Artefact, Record
+
+
+@dataclass(frozen=True)
+class Diagnostics(Record):
+    """How far the log can speak for the target policy."""
+
+    rows: int
+    effective_sample_size: float
+    """Of the position where it is smallest."""
+    max_weight: float
+    mean_weight: float
+    """Of the position where it is farthest from its expectation, 1."""
+    support: float
+    """Share of the target policy's mass that lies on ads the log shows."""
+
+
+@dataclass(frozen=True)
+class Estimate(Record):
+    """A number that carries what is needed to doubt it."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: Literal["conclusive", "inconclusive"]
+    reason: str
+    """Why it is inconclusive; empty where it is not."""
+    model_based: bool
+    """True where no logged propensity went into it."""
+    diagnostics: Diagnostics | None
+
+
+@dataclass(frozen=True)
+class RoiEstimate(Record):
+    """ROI of one policy by one estimator, and its lift over the base."""
+
+    roi: Estimate
+    lift: Estimate
+    revenue_per_slate_micros: float
+    cost_per_slate_micros: float
+
+
+@dataclass(frozen=True)
+class Rows(Record):
+    """Impressions by split."""
+
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class SlateCounts(Record):
+    """Slates of the test week."""
+
+    whole: int
+    with_propensities: int
+    evaluated: int
+
+
+@dataclass(frozen=True)
+class Leaks(Record):
+    """Results too good to be true, in words."""
+
+    predictions: tuple[str, ...]
+    roi: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.predictions) + len(self.roi)
+
+
+Metrics = dict[str, float | None]
+"""By full name, such as test_full_click_auc; None where it is undefined."""
+
+
+@dataclass(frozen=True)
+class Report(Artefact):
+    """The evaluation of one test week."""
+
+    place: ClassVar[Path] = Path("data/evaluation/report.json")
+
+    week: str
+    ranker: str
+    """The one of `models` that serves."""
+    impressions: Rows
+    slates: SlateCounts
+    propensities_logged: bool
+    models: dict[str, Metrics]
+    position_factors: tuple[float, ...]
+    """Clicks at each position, relative to the first."""
+    roi: dict[str, RoiEstimate]
+    """By estimator, and `logged`: what the logging policy earned."""
+    policy: dict[str, float]
+    """What the new policy's slates look like."""
+    suspected_leak: Leaks
+    suspicious_lift: float
+    """A lift above it is taken for a leak."""

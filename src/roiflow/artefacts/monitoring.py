@@ -1,0 +1,36 @@
+"""What has changed in the data since training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from roiflow.artefacts.record import Artefact, Record
+
+
+@dataclass(frozen=True)
+class ColumnDrift(Record):
+    """One column's distance between reference and current."""
+
+    column: str
+    score: float
+    drifted: bool
+
+
+@dataclass(frozen=True)
+class Drift(Artefact):
+    """What the drift report found."""
+
+    place: ClassVar[Path] = Path("data/drift/drift.json")
+    nan: ClassVar[bool] = True
+
+    method: str
+    threshold: float
+    reference_rows: int
+    current_rows: int
+    drifted_share: float
+    drifted: bool
+    """Whether more columns drifted than `max_drifted_share` allows."""
+    columns: tuple[ColumnDrift, ...]
+    """The one that drifted most first."""
+    inputs: str
+    """What it was made from; equal inputs, equal report."""

@@ -1,0 +1,87 @@
+"""What the effects of a run leave: what was made from what, registered, promoted and served."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from roiflow.artefacts.decision import Rule
+from roiflow.artefacts.record import Artefact, Record
+
+
+@dataclass(frozen=True)
+class Lineage(Artefact):
+    """What a model was made from."""
+
+    place: ClassVar[Path] = Path("data/lineage.json")
+
+    source: str
+    week: str
+    commit: str
+    """Of params.yaml and dvc.lock, and through them of code and data."""
+
+
+@dataclass(frozen=True)
+class Registered(Artefact):
+    """One version of a registered model."""
+
+    place: ClassVar[Path] = Path("data/registered.json")
+
+    name: str
+    version: int
+    digest: str
+    tags: dict[str, str]
+    """source, week, commit, digest, and what the gate decided."""
+
+
+@dataclass(frozen=True)
+class Promoted(Artefact):
+    """What became of a decision, and who then serves."""
+
+    place: ClassVar[Path] = Path("data/promoted.json")
+
+    version: int
+    promoted: bool
+    champion: str | None
+    """Digest of the package that serves from then on; None where there is none yet."""
+    rule: Rule
+    reason: str
+
+
+@dataclass(frozen=True)
+class Bento(Artefact):
+    """The Bento that was built of a champion."""
+
+    place: ClassVar[Path] = Path("data/bento.json")
+
+    tag: str
+    digest: str
+    """Of the package in it."""
+    model: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Placed(Record):
+    """A Bento that answers a share of the users."""
+
+    arm: str
+    # As it was given: a whole number is written without its ".0".
+    percent: int | float
+    tag: str
+    limits: str
+    """Name of the limits of its door."""
+
+    @property
+    def server(self) -> str:
+        """Name of its process."""
+        return f"ranker-{self.tag.partition(':')[2]}-{self.limits}"
+
+
+@dataclass(frozen=True)
+class Deployed(Artefact):
+    """Where the slate service is, and who answers whom."""
+
+    place: ClassVar[Path] = Path("data/deployed.json")
+
+    address: str
+    arms: tuple[Placed, ...]

@@ -1,0 +1,131 @@
+"""Artefacts for tests: whole ones, of which a test says what it is about."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.evaluation import (
+    Estimate,
+    Leaks,
+    Metrics,
+    Report,
+    RoiEstimate,
+    Rows,
+    SlateCounts,
+)
+from roiflow.artefacts.parity import Compared, ParityReport, ParityVerdict
+from roiflow.artefacts.record import Artefact
+from roiflow.artefacts.run import Promoted
+
+A, B = "a" * 64, "b" * 64
+"""Digests of a challenger and of a champion."""
+
+NOT_SERVED = ParityVerdict(
+    "2026-W04", "not served", "", "no package of ours served the week", 0, 0.0
+)
+SAME = ParityVerdict("2026-W04", "pass", "", "990 slates compared, 0 differ", 0, 0.0)
+
+
+def estimate(
+    value: float | None, low: float | None = None, high: float | None = None, **more: Any
+) -> Estimate:
+    """Conclusive, unless `more` says otherwise."""
+    rest: Mapping[str, Any] = {
+        "name": "dr",
+        "verdict": "conclusive",
+        "reason": "",
+        "model_based": False,
+        "diagnostics": None,
+    }
+    return Estimate(value=value, low=low, high=high, **{**rest, **more})
+
+
+def roi_estimate(roi: Estimate, lift: Estimate | None = None) -> RoiEstimate:
+    """Money is the same of all."""
+    return RoiEstimate(roi, lift or estimate(0.0, 0.0, 0.0), 2.5e6, 1.25e6)
+
+
+def metrics(**values: float | None) -> Metrics:
+    """Metrics of clicks by their short names."""
+    return {f"test_full_click_{name}": value for name, value in values.items()}
+
+
+def report(**more: Any) -> Report:
+    """A week's evaluation: a ranker that is good enough, and no estimate but the logged one."""
+    whole: Mapping[str, Any] = {
+        "week": "2026-W04",
+        "ranker": "rosa",
+        "impressions": Rows(train=1234, validation=10, test=5678),
+        "slates": SlateCounts(whole=90, with_propensities=90, evaluated=80),
+        "propensities_logged": True,
+        "models": {"rosa": metrics(auc=0.7, auc_low=0.68, auc_high=0.72, ece=0.01)},
+        "position_factors": (1.0, 0.6),
+        "roi": {"logged": roi_estimate(estimate(0.111, 0.011, 0.9))},
+        "policy": {"test_policy_arp": 10.0, "test_policy_coverage": 0.5},
+        "suspected_leak": Leaks((), ()),
+        "suspicious_lift": 0.5,
+    }
+    return Report(**{**whole, **more})
+
+
+def decision(**more: Any) -> Decision:
+    """A first model's, which all checks promote."""
+    whole: Mapping[str, Any] = {
+        "verdict": "pass",
+        "promote": True,
+        "rule": "checks",
+        "reason": "",
+        "checks": (),
+        "challenger": A,
+        "champion": None,
+        "override": None,
+        "digest": "d" * 64,
+        "comparison": None,
+        "parity": NOT_SERVED,
+    }
+    return Decision(**{**whole, **more})
+
+
+def compared(**more: Any) -> Compared:
+    """A package whose slates had the features that training sees."""
+    whole: Mapping[str, Any] = {
+        "policy_version": "0123456789ab",
+        "digest": "0123456789ab" + "0" * 52,
+        "slates": 1000,
+        "not_kept": 0,
+        "degraded": 2,
+        "compared": 990,
+        "not_final": 8,
+        "ahead": 0,
+        "different": 0,
+        "sampled": 20,
+        "corrupt": (),
+        "stale_share": 0.25,
+        "features": (),
+        "fault": None,
+    }
+    return Compared(**{**whole, **more})
+
+
+def parity_report(verdict: ParityVerdict = SAME, *packages: Compared) -> ParityReport:
+    """A verdict with its packages."""
+    return ParityReport(**vars(verdict), packages=packages)
+
+
+def promoted(**more: Any) -> Promoted:
+    """Version 1, which the checks made champion."""
+    whole: Mapping[str, Any] = {
+        "version": 1,
+        "promoted": True,
+        "champion": A,
+        "rule": "checks",
+        "reason": "",
+    }
+    return Promoted(**{**whole, **more})
+
+
+def leave(checkout: Path, *artefacts: Artefact) -> None:
+    """Write each where a run has it."""
+    for one in artefacts:
+        one.write(checkout / one.place)
