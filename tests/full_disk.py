@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests import needs
 
 
 @contextmanager
@@ -25,12 +25,12 @@ def no_file_over(size: int) -> Iterator[None]:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 64 kB and eight files in a new folder; skips where none can be mounted."""
+    """A file system of 64 kB and eight files in a new folder; needs the right to mount one."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=8", "tmpfs", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+        needs.absent("the right to mount", done.stderr.strip())
     try:
         yield folder
     finally:

@@ -13,6 +13,7 @@ import pytest
 
 from roiflow.loop.report import lines
 from roiflow.loop.result import LoopResult
+from tests import needs
 from tests.clones import clone_tree
 from tests.conftest import Record
 from tests.worlds import planted_content
@@ -122,8 +123,7 @@ def test_a_second_call_runs_nothing_again(place: Place, first: str) -> None:
 
 
 def test_three_seeds_over_twelve_weeks(full: bool, record: Record, tmp_path: Path) -> None:
-    if not full:
-        pytest.skip("an hour: with --full")
+    needs.full_size(full, "an hour")
     made = cloned(tmp_path, small=False)
     seeds = [text for seed in FULL_SEEDS for text in ("--seed", str(seed))]
     jobs = str(min(len(FULL_SEEDS), os.cpu_count() or 1))

@@ -4,10 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
@@ -19,6 +17,7 @@ from roiflow.errors import SourceError, UnknownWeek
 from roiflow.settings import absolute
 from roiflow.weekly import run
 from tests.brokers import ObjectStore
+from tests.integration.conftest import NewBucket
 from tests.unit.data import worlds
 from tests.unit.data.worlds import FIRST, SECOND
 
@@ -31,33 +30,10 @@ STAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    store = ObjectStore(tmp_path_factory.mktemp("s3"))
-    try:
-        yield store
-    finally:
-        store.stop()
-
-
-def use(store: ObjectStore, patch: pytest.MonkeyPatch) -> None:
-    for name, value in store.environment().items():
-        patch.setenv(name, value)
-    patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{store.port}")
-
-
 @pytest.fixture
-def bucket(
-    server: ObjectStore,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
-) -> str:
+def bucket(new_bucket: NewBucket, tmp_path: Path) -> str:
     """The URL of a small shop's folder in a bucket of its own."""
-    use(server, monkeypatch)
-    name = f"shop-{abs(hash(request.node.name)) % 10**8}"
-    httpx.put(f"http://127.0.0.1:{server.port}/{name}").raise_for_status()
-    url = f"s3://{name}/{PREFIX}"
+    url = f"s3://{new_bucket()}/{PREFIX}"
     worlds.write(tmp_path / "shop")
     for path in sorted((tmp_path / "shop").rglob("*.parquet")):
         put(url, str(path.relative_to(tmp_path / "shop")), path.read_bytes())
@@ -150,8 +126,11 @@ class TestWhatIsWrongIsOneLine:
         monkeypatch.setenv("INITIAL_NO_AUTH_ACTION_COUNT", "1")
         store = ObjectStore(tmp_path)
         try:
-            use(store, monkeypatch)
-            self.refused("s3://broker/ads", r"^s3://broker/ads.*set AWS_ACCESS_KEY_ID and AWS_SEC")
+            store.use(monkeypatch)
+            name = store.new_bucket()
+            self.refused(
+                f"s3://{name}/ads", rf"^s3://{name}/ads.*set AWS_ACCESS_KEY_ID and AWS_SEC"
+            )
         finally:
             store.stop()
 

@@ -28,6 +28,7 @@ from roiflow.features.vocabulary import Vocabulary
 from roiflow.offline.build import Built, build
 from roiflow.params import FeaturesParams
 from roiflow.spark.engine import features, spark_session
+from tests import needs
 from tests.conftest import Record
 from tests.integration.duckdb_oracle import names, oracle
 from tests.unit.data.worlds import bounds
@@ -80,24 +81,24 @@ def sampled(source: Source, weeks: Sequence[Week], users: int, folder: Path) -> 
 class Case:
     """Validated weeks, and how features are built of them."""
 
-    make: Callable[[Path, Path, bool], Path]
-    """From the folder of public data, an empty folder and whether in full."""
+    make: Callable[[Path, bool], Path]
+    """From an empty folder and whether in full."""
     history_length: int
     min_count: int
     windows_hours: tuple[int, ...] = (1, 24, 168, 672)
 
 
-def journey(_: Path, folder: Path, full: bool) -> Path:
+def journey(folder: Path, full: bool) -> Path:
     weeks = Week(2017, 18).window(5)
     return sampled(CompleteJourney.installed(8), weeks, 6 if full else 2, folder)
 
 
-def kuairand(data: Path, folder: Path, full: bool) -> Path:
+def kuairand(folder: Path, full: bool) -> Path:
     weeks = Week(2022, 18).window(2)
-    return sampled(KuaiRand(data / "kuairand"), weeks, 1_000 if full else 300, folder)
+    return sampled(KuaiRand(needs.public_data("kuairand")), weeks, 1_000 if full else 300, folder)
 
 
-def random(_: Path, folder: Path, full: bool) -> Path:
+def random(folder: Path, full: bool) -> Path:
     size = 600 if full else 100
     return random_world(5, requests=size, behaviours=size).write(folder / "validated")
 
@@ -225,14 +226,13 @@ def spark() -> Iterator["SparkSession"]:
 @pytest.fixture(scope="class", params=CASES)
 def engines(
     request: pytest.FixtureRequest,
-    public_data: Path,
     tmp_path_factory: pytest.TempPathFactory,
     full: bool,
     spark: "SparkSession",
 ) -> Engines:
     case = CASES[request.param]
-    if request.param == "hours" and not full:
-        pytest.skip("fewer windows: with --full")
+    if request.param == "hours":
+        needs.full_size(full, "fewer windows")
     params = FeaturesParams(
         history_length=case.history_length,
         windows_hours=list(case.windows_hours),
@@ -240,7 +240,7 @@ def engines(
         validation_days=2,
         min_count=case.min_count,
     )
-    folder = case.make(public_data, tmp_path_factory.mktemp("weeks"), full)
+    folder = case.make(tmp_path_factory.mktemp("weeks"), full)
     return Engines(request.param, folder, params, spark)
 
 

@@ -15,6 +15,7 @@ from roiflow.data import lake
 from roiflow.data.weeks import Week
 from roiflow.params import load_params
 from roiflow.simulator.source import SimulatorSource
+from tests import needs
 from tests.conftest import Record
 from tests.worlds import SHIPPED, STEADY, world_params
 
@@ -41,8 +42,8 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_each_real_log_is_read_as_it_was_published(name: str, public_data: Path) -> None:
-    log = read_log(name, public_data)
+def test_each_real_log_is_read_as_it_was_published(name: str) -> None:
+    log = read_log(name, needs.public_data())
     assert set(compare(log, log).distance) == HELD[name]
     assert compare(log, log).overall == 0
     counts = {
@@ -65,12 +66,12 @@ def test_each_real_log_is_read_as_it_was_published(name: str, public_data: Path)
     ],
 )
 def test_the_world_comes_near_each_real_log(
-    name: str, before: float, after: float, public_data: Path, full: bool, record: Record
+    name: str, before: float, after: float, full: bool, record: Record
 ) -> None:
-    if name in {"kuairand_dense", "online_ads"} and not full:
-        pytest.skip("the longer logs are for --full")
+    if name in {"kuairand_dense", "online_ads"}:
+        needs.full_size(full, "one of the longer logs")
     users = 5000 if full else 2000
-    done = calibrate(SHIPPED, read_log(name, public_data), users)
+    done = calibrate(SHIPPED, read_log(name, needs.public_data()), users)
     record(f"Distance from {name}, as shipped", f"{done.before.overall:.3f}")
     record(f"Distance from {name}, calibrated", f"{done.after.overall:.3f}")
     assert done.before.overall > before

@@ -10,6 +10,7 @@ from roiflow.evaluation.leaderboard import Score, leaderboard
 from roiflow.features import folder as features
 from roiflow.params import load_params
 from roiflow.stages import build_features, ingest, validate
+from tests import needs
 from tests.conftest import Record
 
 ROOT = Path(__file__).parents[2]
@@ -26,13 +27,12 @@ def text(score: Score | None) -> str:
 
 
 def test_kuairand(
-    public_data: Path,
     tmp_path: Path,
     full: bool,
     record: Record,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("ROIFLOW_DATA_FOLDER", str(public_data / "kuairand"))
+    monkeypatch.setenv("ROIFLOW_DATA_FOLDER", str(needs.public_data("kuairand")))
     monkeypatch.setenv("ROIFLOW_HOME", str(tmp_path / "home"))
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     content["ingest"] |= {"source": "kuairand", "week": "2022-W18"}

@@ -1,8 +1,5 @@
 """The published quick start of the Open Bandit Pipeline, to its last digit."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from roiflow.artefacts.evaluation import Estimate
@@ -11,21 +8,17 @@ from roiflow.evaluation.open_bandit import (
     read_priors,
     read_random_all,
 )
+from tests import needs
 from tests.conftest import Record
-
-ROOT = Path(__file__).parents[2]
-FOLDER = Path(os.environ.get("ROIFLOW_TEST_DATA", ROOT / "../shared/data")) / "open_bandit_small"
-
 
 pytestmark = pytest.mark.proof
 
 
 @pytest.fixture(scope="module")
 def estimates() -> dict[str, Estimate]:
-    if not FOLDER.exists():
-        pytest.skip(f"{FOLDER} is absent: set ROIFLOW_TEST_DATA to the folder that holds it")
-    log = read_random_all(FOLDER)
-    alpha, beta = read_priors(FOLDER / "prior_bts.yaml", "all")
+    folder = needs.public_data("open_bandit_small")
+    log = read_random_all(folder)
+    alpha, beta = read_priors(folder / "prior_bts.yaml", "all")
     return evaluate_thompson_sampling(
         log, alpha, beta, simulations=100_000, folds=3, resamples=10_000, seed=12345
     )

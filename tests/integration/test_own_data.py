@@ -1,10 +1,8 @@
 """`roiflow check` over a real database and a real S3 server: the same example, the same words."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pyarrow as pa
 import pytest
 from typer.testing import CliRunner, Result
@@ -15,8 +13,8 @@ from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.files import Files
 from roiflow.data.weeks import Week
 from roiflow.own_data.template import example, write_template
-from tests.brokers import ObjectStore
-from tests.databases import Database, postgresql
+from tests.databases import Database
+from tests.integration.conftest import NewBucket
 
 ROOT = Path(__file__).parents[2]
 WEEKS = Week(2026, 4).window(4)
@@ -29,21 +27,6 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ROIFLOW_HOME", str(tmp_path / "home"))
     for name in ("ROIFLOW_DATA_FOLDER", "ROIFLOW_SQL"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    with postgresql() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    found = ObjectStore(tmp_path_factory.mktemp("s3"))
-    try:
-        yield found
-    finally:
-        found.stop()
 
 
 def check(*arguments: str) -> Result:
@@ -79,33 +62,27 @@ def filled(database: Database, cost: int | None = None) -> None:
 
 
 def test_a_database_says_what_the_folder_says(
-    database: Database, here: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: Database, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filled(database)
-    monkeypatch.setenv("ROIFLOW_SQL", database.uri)
+    filled(postgres)
+    monkeypatch.setenv("ROIFLOW_SQL", postgres.uri)
     found = check()
     assert found.exit_code == 0, found.output
     assert "make demo SOURCE=sql WEEK=2026-W04, with ROIFLOW_SQL set" in found.output
     assert of_rows(found.output) == of_rows(check(str(here)).output)
 
 
-def test_a_row_of_a_database_is_named_by_its_table_and_key(database: Database) -> None:
-    filled(database, cost=-7)
-    found = check(database.uri)
+def test_a_row_of_a_database_is_named_by_its_table_and_key(postgres: Database) -> None:
+    filled(postgres, cost=-7)
+    found = check(postgres.uri)
     assert found.exit_code == 1
     for text in ("public.impressions", "impression_id '2026-W04-11:2'", "cost_micros: -7"):
         assert text in found.output
-    assert database.uri not in found.output
+    assert postgres.uri not in found.output
 
 
-def test_a_bucket_says_what_the_folder_says(
-    store: ObjectStore, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in store.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{store.port}")
-    httpx.put(f"http://127.0.0.1:{store.port}/own-data").raise_for_status()
-    url = "s3://own-data/shop/lake"
+def test_a_bucket_says_what_the_folder_says(new_bucket: NewBucket, here: Path) -> None:
+    url = f"s3://{new_bucket()}/shop/lake"
     folder = Files(url).folder
     for path in here.rglob("*.csv"):
         with folder.files.open_output_stream(f"{folder.root}/{path.relative_to(here)}") as stream:

@@ -15,6 +15,7 @@ import pytest
 
 from roiflow.entry import exit_on_expected
 from roiflow.files import write_directory, write_file
+from tests import needs
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 def mount(*arguments: str) -> None:
     done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"this user may not mount: {done.stderr.strip()}")
+        needs.absent("the right to mount", done.stderr.strip())
 
 
 @pytest.fixture

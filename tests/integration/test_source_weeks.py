@@ -1,11 +1,9 @@
 """Which weeks every source has, and when it says that a pull of them would be another."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,14 +23,12 @@ from roiflow.data.weeks import Week, span
 from roiflow.params import SqlParams, SqlTables
 from roiflow.simulator.source import ENDLESS, SimulatorSource
 from roiflow.stream import rows
-from tests.databases import Database, mariadb, postgresql
+from tests.databases import Database
+from tests.needs import public_data
 from tests.unit.data import worlds
 from tests.unit.data.worlds import FIRST, SECOND
 from tests.unit.stream.streams import behaviour
 from tests.worlds import world_params
-
-ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("ROIFLOW_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
 @dataclass(frozen=True)
@@ -55,8 +51,6 @@ def append(path: Path) -> None:
 
 
 def copied(origin: Path, folder: Path, names: tuple[str, ...]) -> Path:
-    if not origin.is_dir():
-        pytest.skip(f"{origin} is not there: set ROIFLOW_TEST_DATA to the folder that holds it")
     folder.mkdir()
     for name in names:
         shutil.copyfile(origin / name, folder / name)
@@ -99,7 +93,7 @@ def kuairand(root: Path) -> Iterator[Held]:
         "kuairand_pure_standard_20220425_20220508.parquet",
         *(f"{name}.parquet" for name in names),
     )
-    folder = copied(DATA / "kuairand", root / "log", files)
+    folder = copied(public_data("kuairand"), root / "log", files)
     yield Held(
         KuaiRand(folder),
         [Week(2022, 17), Week(2022, 18)],
@@ -111,7 +105,7 @@ def kuairand(root: Path) -> Iterator[Held]:
 @contextmanager
 def open_bandit(root: Path) -> Iterator[Held]:
     files = ("random_all.parquet", "item_context_all.csv")
-    folder = copied(DATA / "open_bandit_small", root / "log", files)
+    folder = copied(public_data("open_bandit_small"), root / "log", files)
     yield Held(
         OpenBandit(folder),
         [Week(2019, 48)],
@@ -151,25 +145,24 @@ def stream(root: Path) -> Iterator[Held]:
 
 
 @contextmanager
-def sql(root: Path, server: Callable[[], AbstractContextManager[Database]]) -> Iterator[Held]:
-    with server() as database:
-        schema = database.new_schema()
-        for name in SCHEMAS:
-            made = [row for week in (FIRST, SECOND) for row in worlds.week_rows(name, week)]
-            if name == "impressions":  # of the week that runs, and of one far off
-                made += [worlds.impression(week, 0) for week in (Week(2999, 1), Week(2020, 53))]
-            database.create((schema, name), worlds.schema(name), made)
+def sql(database: Database) -> Iterator[Held]:
+    schema = database.new_schema()
+    for name in SCHEMAS:
+        made = [row for week in (FIRST, SECOND) for row in worlds.week_rows(name, week)]
+        if name == "impressions":  # of the week that runs, and of one far off
+            made += [worlds.impression(week, 0) for week in (Week(2999, 1), Week(2020, 53))]
+        database.create((schema, name), worlds.schema(name), made)
 
-        def insert(name: str, row: dict[str, object]) -> None:
-            database.execute(*database.inserts((schema, name), worlds.schema(name), [row]))
+    def insert(name: str, row: dict[str, object]) -> None:
+        database.execute(*database.inserts((schema, name), worlds.schema(name), [row]))
 
-        params = SqlParams(weeks=2, schema=schema, tables=SqlTables(**{n: n for n in SCHEMAS}))
-        yield Held(
-            Sql(params, SecretStr(database.uri)),
-            [Week(2020, 53), FIRST, SECOND],
-            lambda: insert("conversions", worlds.conversion(SECOND, 9)),
-            lambda: insert("conversions", worlds.conversion(SECOND.plus(1), 9)),
-        )
+    params = SqlParams(weeks=2, schema=schema, tables=SqlTables(**{n: n for n in SCHEMAS}))
+    yield Held(
+        Sql(params, SecretStr(database.uri)),
+        [Week(2020, 53), FIRST, SECOND],
+        lambda: insert("conversions", worlds.conversion(SECOND, 9)),
+        lambda: insert("conversions", worlds.conversion(SECOND.plus(1), 9)),
+    )
 
 
 CASES: dict[str, Callable[[Path], AbstractContextManager[Held]]] = {
@@ -179,14 +172,15 @@ CASES: dict[str, Callable[[Path], AbstractContextManager[Held]]] = {
     "open_bandit": open_bandit,
     "files": files,
     "stream": stream,
-    "sql of PostgreSQL": partial(sql, server=postgresql),
-    "sql of MariaDB": partial(sql, server=mariadb),
 }
+SERVERS = {"sql of PostgreSQL": "postgres", "sql of MariaDB": "mysql"}
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=[*CASES, *SERVERS])
 def held(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Held]:
-    with CASES[request.param](tmp_path) as found:
+    server = SERVERS.get(request.param)
+    opened = sql(request.getfixturevalue(server)) if server else CASES[request.param](tmp_path)
+    with opened as found:
         assert found.source.name == request.param.split()[0]
         yield found
 

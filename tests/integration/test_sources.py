@@ -1,10 +1,5 @@
-"""What every source keeps to, over the real data where it is there.
+"""What every source keeps to, over the real data where it is there."""
 
-Data that no package brings lies in the folder named by ROIFLOW_TEST_DATA, by default
-../shared/data beside the checkout.
-"""
-
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,19 +22,11 @@ from roiflow.data.validate import RawWindow, validate
 from roiflow.data.weeks import MICROS_PER_DAY, Week
 from roiflow.errors import UnknownWeek
 from roiflow.simulator.source import SimulatorSource
+from tests.needs import public_data
 from tests.unit.data.worlds import bounds
 from tests.worlds import world_params
 
-ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("ROIFLOW_TEST_DATA", ROOT.parent / "shared" / "data"))
 EVENTS = ("impressions", "behaviours", "conversions")
-
-
-def folder(name: str) -> Path:
-    path = DATA / name
-    if not path.is_dir():
-        pytest.skip(f"{path} is not there: set ROIFLOW_TEST_DATA to the folder that holds {name}")
-    return path
 
 
 def simulator(tmp_path: Path) -> SimulatorSource:
@@ -63,9 +50,9 @@ class Case:
 CASES = {
     "simulator": Case(simulator, Week(2026, 2), Week(2025, 52)),
     "complete_journey": Case(lambda _: CompleteJourney.installed(8), Week(2017, 18), Week(2017, 8)),
-    "kuairand": Case(lambda _: KuaiRand(folder("kuairand")), Week(2022, 18), Week(2022, 16)),
+    "kuairand": Case(lambda _: KuaiRand(public_data("kuairand")), Week(2022, 18), Week(2022, 16)),
     "open_bandit": Case(
-        lambda _: OpenBandit(folder("open_bandit_small")), Week(2019, 48), Week(2019, 47)
+        lambda _: OpenBandit(public_data("open_bandit_small")), Week(2019, 48), Week(2019, 47)
     ),
     "files": Case(files, Week(2026, 2), Week(2026, 1)),
 }
@@ -184,11 +171,11 @@ class TestKuaiRand:
         ("week", "rows"), [(Week(2022, 17), 115_574), (Week(2022, 18), 112_755)]
     )
     def test_both_weeks_are_whole(self, week: Week, rows: int) -> None:
-        tables = KuaiRand(folder("kuairand")).pull(week, week.end)
+        tables = KuaiRand(public_data("kuairand")).pull(week, week.end)
         assert tables["impressions"].num_rows == rows
 
     def test_the_labels_can_be_recovered(self) -> None:
-        source = KuaiRand(folder("kuairand"))
+        source = KuaiRand(public_data("kuairand"))
         weeks = [source.pull(week, Week(2022, 18).end) for week in (Week(2022, 17), Week(2022, 18))]
         clicks = sum(pc.sum(tables["impressions"][c.CLICKED]).as_py() for tables in weeks)
         assert clicks == 30_187 + 70_713

@@ -6,8 +6,8 @@ import random
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,15 @@ from roiflow.errors import RunError, SourceError, UnknownWeek
 from roiflow.params import SqlParams, SqlTables
 from roiflow.weekly import run
 from roiflow.weekly.checkout import checkout_of, prepare
+from tests import needs
 from tests.clones import clone_tree
-from tests.databases import TOKEN, Database, free_port, mariadb, postgresql
+from tests.databases import TOKEN, Database, free_port
 from tests.unit.data import worlds
 from tests.unit.data.worlds import FIRST, SECOND, WEEKS, bounds
 
 ROOT = Path(__file__).parents[2]
-SERVERS: dict[str, Callable[[], AbstractContextManager[Database]]] = {
-    "postgresql": postgresql,
-    "mysql": mariadb,
-}
+SERVERS = {"postgresql": "postgres", "mysql": "mysql"}
+"""The fixture of each dialect's server."""
 NAMES = {name: name for name in SCHEMAS}
 AWKWARD = ["é漢😀", "'; DROP TABLE impressions; --", "a\\'b", "%s {} $1 ?", 'q"`', "A", "a", "a "]
 
@@ -86,9 +85,14 @@ class Shop:
 
 
 @pytest.fixture(scope="module", params=SERVERS)
-def database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    with SERVERS[request.param]() as found:
-        yield found
+def database(request: pytest.FixtureRequest) -> Database:
+    found: Database = request.getfixturevalue(SERVERS[request.param])
+    return found
+
+
+def of(dialect: str) -> pytest.MarkDecorator:
+    """Marks what only one kind of server has."""
+    return pytest.mark.parametrize("database", [dialect], indirect=True)
 
 
 @pytest.fixture
@@ -403,8 +407,8 @@ class TestEveryServer:
         assert shop.source.state(WEEKS) == before
 
     def test_a_wrong_password_is_not_repeated(self, shop: Shop, full: bool) -> None:
-        if shop.database.dialect == "mysql" and not full:
-            pytest.skip("the MySQL driver tries for 30 seconds: run with --full")
+        if shop.database.dialect == "mysql":
+            needs.full_size(full, "the MySQL driver tries for 30 seconds")
         wrong = "wr0ng-passw0rd"
         place, _, rest = shop.database.uri.partition("://")
         uri = f"{place}://{rest.partition(':')[0]}:{wrong}@{rest.rpartition('@')[2]}"
@@ -423,12 +427,6 @@ class TestEveryServer:
         assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Database]:
-    with postgresql() as found:
-        yield found
-
-
 class TestTimes:
     """Each server's other column types for times; the session's zone is Shanghai's."""
 
@@ -442,9 +440,8 @@ class TestTimes:
             database.execute(f"INSERT INTO {place} VALUES ({text}, {text}, 'i{number}', 1)")
         return shop
 
+    @of("postgresql")
     def test_timestamptz_written_in_another_zone(self, database: Database) -> None:
-        if database.dialect == "mysql":
-            pytest.skip("MySQL has no such type")
         shop = self.shop(
             database,
             "timestamptz",
@@ -476,9 +473,8 @@ class TestTimes:
         state = shop.source.state([SECOND])
         assert f'"conversions": [2, {SECOND.end - 1}, "' in state
 
+    @of("mysql")
     def test_mysqls_timestamp_is_an_instant(self, database: Database) -> None:
-        if database.dialect != "mysql":
-            pytest.skip("of MySQL only")
         shop = self.shop(
             database,
             "timestamp(6)",
@@ -490,9 +486,8 @@ class TestTimes:
         known = shop.pull()["conversions"][c.KNOWN_TIME].cast(pa.int64()).to_pylist()
         assert known == [SECOND.start, SECOND.end - 1]
 
+    @of("mysql")
     def test_mysqls_flags_are_0_or_1(self, database: Database) -> None:
-        if database.dialect != "mysql":
-            pytest.skip("of MySQL only")
         shop = Shop(database, database.new_schema()).fill()
         shop.add("impressions", worlds.impression(SECOND, 99, clicked=2))
         with pytest.raises(SourceError, match=r"column 'clicked' .*value 2 is neither 0 nor 1"):
@@ -513,7 +508,7 @@ class TestRun:
     def test_the_secret_is_in_no_file_and_a_new_row_is_pulled(
         self, postgres: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        shop = Shop(postgres, "public").fill()
+        shop = Shop(postgres, postgres.new_schema()).fill()
         clone, home = tmp_path / "clone", tmp_path / "home"
         said: list[str] = []
         clone_tree(clone)
@@ -521,7 +516,7 @@ class TestRun:
         uri = SecretStr(postgres.uri)
 
         def once() -> tuple[str, int]:
-            values = {"ingest.sql.weeks": 2}
+            values: dict[str, str | float] = {"ingest.sql.weeks": 2, "ingest.sql.schema": shop.schema}
             checkout = prepare(clone, home, "sql", str(SECOND), values=values)
             run.repro(checkout, home, run.READERS, said.append, sql=uri)
             impressions = lake.read_weeks(checkout / "data" / "raw", "impressions", WEEKS)
@@ -553,8 +548,7 @@ class TestRun:
     def test_airflow_hands_over_a_connection_and_logs_no_secret(
         self, postgres: Database, tmp_path: Path, full: bool
     ) -> None:
-        if not full:
-            pytest.skip("about a minute of Airflow: run with --full")
+        needs.full_size(full, "about a minute of Airflow")
         schema = postgres.new_schema()
         Shop(postgres, schema).fill(users=[worlds.user(SECOND, 0, user_id=None)])
         content = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -174,13 +174,13 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Stack:
     """Everything that runs, on loopback."""
 
-    def __init__(self, folder: Path, features: Path, *, durable: bool, ends: ExitStack) -> None:
+    def __init__(
+        self, folder: Path, features: Path, objects: ObjectStore | None, ends: ExitStack
+    ) -> None:
+        """All durable with the S3 server, or else broker and Redis come back empty."""
+        durable = objects is not None
         self.redis = RedisServer(folder, durable=durable)
         ends.callback(self.redis.kill)
-        objects = None
-        if durable:
-            objects = ObjectStore(folder)
-            ends.callback(objects.stop)
         self.broker = Broker(folder, objects)
         ends.callback(self.broker.kill)
         self.config = Config(
@@ -346,13 +346,18 @@ def check_store(
     "durable", [True, False], ids=["all-come-back", "broker-and-redis-come-back-empty"]
 )
 def test_every_event_counts_once_whatever_is_killed(
-    durable: bool, features: Path, tmp_path: Path, full: bool, record: Record
+    durable: bool,
+    features: Path,
+    objects: ObjectStore,
+    tmp_path: Path,
+    full: bool,
+    record: Record,
 ) -> None:
     kills = 20 if full else 2
     rng = np.random.default_rng(int(os.environ.get("ROIFLOW_TEST_SEED", "11")) + durable)
     sent = stream(int(rng.integers(1 << 30)), 4_000 if full else 600, direct=durable)
     with ExitStack() as ends:
-        stack = Stack(tmp_path, features, durable=durable, ends=ends)
+        stack = Stack(tmp_path, features, objects if durable else None, ends)
         feeders = stack.feeders(sent, seconds=3.2 * kills)
         for feeder in feeders:
             feeder.start()
