@@ -254,6 +254,8 @@ class PolicyParams(Section):
     slate_size: Count
     cost_weight: NonNegative
     requests: Count
+    held_out_every: Annotated[int, Field(ge=2)]
+    measured_samples: Count
     iterations: Count
     batch_slates: Count
     samples_per_request: Annotated[int, Field(ge=2)]
@@ -279,6 +281,10 @@ class EvaluateParams(Section):
     max_weight: Annotated[float, Field(gt=0, le=1e6)]
     mean_weight_tolerance: Positive
     min_support: Fraction
+    draws: Count
+    prior_clicks: NonNegative
+    popularity_strength: NonNegative
+    calibration_bins: Annotated[int, Field(ge=2)]
     max_pairs: Count
     suspicious_auc: Fraction
     suspicious_lift: Positive

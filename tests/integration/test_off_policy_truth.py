@@ -8,15 +8,26 @@ import pytest
 
 from roiflow import columns as c
 from roiflow.artefacts.evaluation import RoiEstimate
+from roiflow.data.split import VALIDATION
+from roiflow.evaluation.roi import estimate_roi, logged_terms, target_terms
 from roiflow.evaluation.slates import Slates
-from roiflow.evaluation.weekly import policy_roi, test_slates, validation_factors
+from roiflow.evaluation.target import LoggedWeek, target_on_log
+from roiflow.evaluation.weekly import test_slates, validation_factors
 from roiflow.features.table import Floats, Longs
-from roiflow.policy.candidate_sets import score_requests
+from roiflow.policy import network
+from roiflow.policy.candidate_sets import CandidateSets, first_rows, score_requests
 from roiflow.policy.plackett_luce import sample
 from roiflow.simulator.truth import Truth, truth
 from roiflow.simulator.world import World
 from tests.unit.evaluation.weeks import EVALUATE, Evaluated, evaluated_week
-from tests.unit.serving.packages import SHARES, TOP_K, TinyWorld, tiny_world
+from tests.unit.serving.packages import (
+    SHARES,
+    SLATE,
+    TOP_K,
+    TinyWorld,
+    tiny_world,
+    write_package,
+)
 
 DRAWS = 20
 PARAMS = EVALUATE.model_copy(
@@ -37,19 +48,39 @@ class Judged:
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     """A policy that favours what the logistic model values, on 7,000 slates of 400 users."""
-    tiny = tiny_world(
-        tmp_path_factory.mktemp("truth"), users=400, requests_per_user_day=2.5, ads=20
-    )
-    evaluated = evaluated_week(tiny, PARAMS)
-    features = evaluated.features
+    folder = tmp_path_factory.mktemp("truth")
+    tiny = tiny_world(folder / "world", users=400, requests_per_user_day=2.5, ads=20)
+    evaluated = evaluated_week(tiny, write_package(folder / "package", tiny), PARAMS)
+    features, ranker = evaluated.features, evaluated.logistic
+
+    def scored(rows: Longs) -> CandidateSets:
+        return score_requests(
+            features, evaluated.engine, ranker, ranker, SHARES, rows=rows, k=TOP_K
+        )
+
     slates, _ = test_slates(features, 3, PARAMS)
-    ranker = evaluated.logistic
-    sets = score_requests(
-        features, evaluated.engine, ranker, ranker, SHARES, rows=slates.row, k=TOP_K
+    sets = scored(slates.row)
+    logits = network.start(
+        scored(first_rows(features, features.rows(VALIDATION))),
+        slate_size=SLATE,
+        top_k=TOP_K,
+        cost_weight=1.0,
+        temperature=2.0,
+        residual_bound=1.0,
+        network=network.Network.start(4, np.random.default_rng(1)),
+    ).logits(sets)
+    factors = validation_factors(features, ranker, PARAMS.prior_clicks)
+    week, rng = LoggedWeek.of(features, factors), np.random.default_rng(2)
+    target = target_on_log(slates, sets, logits, SHARES, week, PARAMS.draws, rng)
+    estimates = estimate_roi(
+        slates.user,
+        logged_terms(slates),
+        target_terms(slates, target),
+        resamples=PARAMS.resamples,
+        confidence=PARAMS.confidence,
+        limits=PARAMS,
+        rng=rng,
     )
-    logits = evaluated.policy.logits(sets)
-    factors = validation_factors(features, ranker)
-    estimates = policy_roi(features, slates, {"": (sets, logits, SHARES, factors)}, PARAMS)[""]
     return Judged(
         estimates,
         slates.row.size,

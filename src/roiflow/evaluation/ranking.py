@@ -15,7 +15,6 @@ from roiflow.features.table import Flags, Floats, Ints, Longs
 from roiflow.ranking.metrics import auc, log_loss
 
 CUTOFF = 5
-BINS = 20
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class CalibrationCurve:
     count: Longs  # (bins,)
 
 
-def calibration_curve(predicted: Floats, label: Flags, bins: int = BINS) -> CalibrationCurve:
+def calibration_curve(predicted: Floats, label: Flags, bins: int) -> CalibrationCurve:
     """Predictions (n,) against labels (n,) in at most `bins` bins of equal count."""
     order = np.argsort(predicted, kind="stable")
     edges = np.unique(np.linspace(0, predicted.size, bins + 1).astype(np.int64))
@@ -173,6 +172,7 @@ def label_metrics(
     user: NDArray[np.integer],
     *,
     confidence: float,
+    bins: int,
     rng: np.random.Generator,
 ) -> dict[str, float | None]:
     """Every metric of one label (`click`, `conversion`) on the test week, by full name.
@@ -180,7 +180,7 @@ def label_metrics(
     `score` (n,) is the prediction at position 1; `calibrated` (n,) at the position it was logged.
     """
     interval = auc_interval(score, label, user, confidence)
-    curve = calibration_curve(calibrated, label)
+    curve = calibration_curve(calibrated, label, bins)
     values: dict[str, float | None] = {
         "auc": interval.value,
         "auc_low": interval.low,

@@ -1,41 +1,49 @@
-"""What a model package would have shown on logged slates, by the code that serves it.
+"""What a model package would have done on logged slates, by the code that serves it.
 
 Features come from the engine at the request's own time, with the priors and windows of the
 package. An id newer than the package counts as out of vocabulary, as it would have in serving.
 Every package chooses from the test week's catalogue, so that policies are compared, not catalogues.
 """
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from roiflow.artefacts.evaluation import RoiEstimate
 from roiflow.candidates.selector import narrow
-from roiflow.data.split import TEST
 from roiflow.errors import GateError
 from roiflow.evaluation import roi
-from roiflow.evaluation.slates import Slates, target_on_log
+from roiflow.evaluation.slates import Slates
+from roiflow.evaluation.target import LoggedWeek, TargetOnLog, in_order, target_on_log
 from roiflow.features.engine import Engine
-from roiflow.features.table import Catalogue, Features, Floats, Ints, Longs
+from roiflow.features.table import Features, Floats, Ints, Longs
 from roiflow.params import EvaluateParams, GateParams
-from roiflow.policy.candidate_sets import CandidateSets, stack
+from roiflow.policy.candidate_sets import CandidateSets
 from roiflow.ranking.serving_form import histories, known
 from roiflow.serving.recommender import Models, People
 
-CHUNK_BYTES = 4 * 2**20
-"""Of one chunk's dense features over the catalogue: small batches keep the scorer in cache."""
+CHUNK_BYTES = 16 * 2**20
+"""Of one chunk's dense features over the catalogue. The counters are rolled forward anew for each
+chunk, so smaller ones cost more there; larger ones fall out of the cache."""
 
 _DRAWS, _RESAMPLES = range(2)
 
 
-def replay(
-    models: Models, features: Features, engine: Engine, rows: Longs, catalogue: Catalogue
-) -> CandidateSets:
-    """The package's candidates of logged slates, given one impression row of each (B,).
+@dataclass(frozen=True)
+class Replayed:
+    """Some of the requests that were asked for, as a package sees them."""
 
-    Raises GateError where the package needs longer windows than the features hold.
+    at: Longs  # (B,) where they stand among the rows asked for
+    sets: CandidateSets  # (B, K)
+    logits: Floats  # (B, K)
+
+
+def replay(models: Models, features: Features, engine: Engine, rows: Longs) -> Iterator[Replayed]:
+    """Candidates and logits of logged slates, given one impression row of each (B,), in parts.
+
+    A part is of bounded memory, and each slate is in one of them. Raises GateError where the
+    package needs longer windows than the features hold.
     """
     theirs, ours = models.plan, engine.plan
     if theirs.max_days > ours.max_days:
@@ -50,13 +58,20 @@ def replay(
         value=theirs.value,
         prior_strength=theirs.prior_strength,
     )
-    engine = replace(engine, plan=plan)
+    engine, catalogue, log = (
+        replace(engine, plan=plan),
+        features.catalogues[-1],
+        features.impressions,
+    )
     profile = _profile(features, models.about.profile_names)
     row_bytes = 4 * catalogue.ad.size * len(theirs.dense_names)
     chunk = max(1, CHUNK_BYTES // max(1, row_bytes))
-    parts = []
+    # By user and history: a page view brings several requests with nothing new between them, and
+    # a history that several requests of a part share is encoded once.
+    order = np.lexsort((log.event_time[rows], log.history_end[rows], log.user[rows]))
     for start in range(0, rows.size, chunk):
-        requests = engine.requests(features, rows[start : start + chunk], catalogue)
+        at = order[start : start + chunk]
+        requests = engine.requests(features, rows[at], catalogue)
         people = People(
             known(requests.user, models.sizes.user).astype(np.int32),
             profile[requests.user],
@@ -66,8 +81,8 @@ def replay(
         )
         chosen = narrow(requests, models.select(requests, people, features.attributes))
         predictions = models.predict(chosen, people, features.attributes[chosen.ad])
-        parts.append(models.candidate_sets(chosen, predictions))
-    return stack(parts)
+        sets = models.candidate_sets(chosen, predictions)
+        yield Replayed(at, sets, models.logits(sets))
 
 
 def _profile(features: Features, names: tuple[str, ...]) -> Ints:
@@ -82,44 +97,52 @@ def _profile(features: Features, names: tuple[str, ...]) -> Ints:
     return np.column_stack([unknown, *columns])[:, 1:].astype(np.int32)
 
 
-def compare(
-    challenger: Models,
-    champion: Models,
+def on_log(
+    models: Models,
     features: Features,
     engine: Engine,
     slates: Slates,
-    factors: Floats,
-    *,
-    draws: int,
+    week: LoggedWeek,
+    params: EvaluateParams,
+) -> TargetOnLog:
+    """What the package would have done and earned on the test week's slates.
+
+    Two packages on the same slates see the same random draws.
+    """
+    rng = np.random.default_rng([params.seed, _DRAWS])
+    targets, places = [], []
+    for part in replay(models, features, engine, slates.row):
+        targets.append(
+            target_on_log(
+                slates.take(part.at),
+                part.sets,
+                part.logits,
+                models.about.cost_shares,
+                week,
+                params.draws,
+                rng,
+            )
+        )
+        places.append(part.at)
+    return in_order(targets, np.concatenate(places))
+
+
+def compare(
+    challenger: TargetOnLog,
+    champion: TargetOnLog,
+    slates: Slates,
     params: GateParams,
     limits: EvaluateParams,
 ) -> dict[str, RoiEstimate]:
     """ROI of the challenger and its lift over the champion, by estimator, on the same slates.
 
-    `factors` are the position factors. Users are resampled for both policies together.
+    Users are resampled for both policies together. Raises GateError where one of the two is of
+    other slates.
     """
-    shown = np.zeros(features.attributes.shape[0], dtype=bool)
-    shown[features.impressions.ad[features.rows(TEST)]] = True
-    terms: list[Mapping[str, roi.Terms]] = []
-    with ThreadPoolExecutor(2) as pool:  # a session computes without Python's lock
-        replayed = [
-            pool.submit(replay, models, features, engine, slates.row, features.catalogues[-1])
-            for models in (challenger, champion)
-        ]
-    for models, result in zip((challenger, champion), replayed, strict=True):
-        sets = result.result()
-        target = target_on_log(
-            slates,
-            sets,
-            models.logits(sets),
-            models.about.cost_shares,
-            factors=factors,
-            shown=shown,
-            draws=draws,
-            rng=np.random.default_rng([params.seed, _DRAWS]),
-        )
-        terms.append(roi.target_terms(slates, target))
-    new, old = terms
+    for name, target in (("challenger", challenger), ("champion", champion)):
+        if not np.array_equal(target.row, slates.row):
+            raise GateError(f"the {name} was evaluated on other slates: evaluate again")
+    new, old = (roi.target_terms(slates, target) for target in (challenger, champion))
     return {
         name: roi.estimate_roi(
             slates.user,

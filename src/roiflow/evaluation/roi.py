@@ -22,8 +22,9 @@ from roiflow.evaluation.ope import (
     dr_terms,
     ips_terms,
 )
-from roiflow.evaluation.slates import Expectation, Slates, TargetOnLog
+from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.statistics import cluster_sums, percentile_interval, resampled_totals
+from roiflow.evaluation.target import Expectation, TargetOnLog
 from roiflow.features.table import Floats
 
 NO_PROPENSITIES = "no logged propensities"
@@ -81,7 +82,7 @@ def target_terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
     if not slates.logged.all():
         return {"dm": direct}
     by_position, by_slate = (
-        diagnose(weight, target.support, slates.present)
+        diagnose(weight, float(target.support.mean()), slates.present)
         for weight in (target.weight, target.slate_weight)
     )
 

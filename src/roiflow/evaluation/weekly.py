@@ -22,27 +22,18 @@ from roiflow.artefacts.evaluation import (
 from roiflow.data.split import TEST, TRAIN, VALIDATION
 from roiflow.evaluation import ranking, roi
 from roiflow.evaluation.gate import PRIMARY
-from roiflow.evaluation.slates import (
-    Slates,
-    logged_slates,
-    position_factors,
-    target_on_log,
-)
-from roiflow.features.table import AD_ATTRIBUTES, Features, Flags, Floats, Longs
+from roiflow.evaluation.replay import on_log
+from roiflow.evaluation.slates import Slates, logged_slates, position_factors
+from roiflow.evaluation.target import LoggedWeek, TargetOnLog
+from roiflow.features.engine import Engine
+from roiflow.features.table import AD_ATTRIBUTES, Features, Flags, Floats, Ints
 from roiflow.params import EvaluateParams
-from roiflow.policy.candidate_sets import CandidateSets, Engine, Selector, score_requests
-from roiflow.policy.network import SlatePolicy
-from roiflow.policy.plackett_luce import sample
 from roiflow.ranking.protocol import Ranker
-from roiflow.ranking.value import CostShares
+from roiflow.serving.recommender import Models
 
-DRAWS = 32
-"""Slates drawn from the policy for each request, for its share of each position."""
-
-POPULARITY_STRENGTH = 20.0
 CATEGORY = AD_ATTRIBUTES.index("category")
 
-_RANKING, _REQUESTS, _DRAWS, _RESAMPLES, _SHOWN = range(5)
+_RANKING, _REQUESTS, _RESAMPLES = range(3)
 
 Progress = Callable[[float, str], None]
 
@@ -57,57 +48,69 @@ class Evaluation:
 
     report: Report
     calibration: ranking.CalibrationCurve
+    target: TargetOnLog
+    """The package on the slates: the gate compares it with the champion's."""
 
 
 def evaluate_week(
     features: Features,
     engine: Engine,
-    selector: Selector,
-    ranker: Ranker,
-    baselines: Mapping[str, Ranker],
-    policy: SlatePolicy,
-    shares: CostShares,
+    models: Models,
+    rankers: Mapping[str, Ranker],
     params: EvaluateParams,
     *,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Raises ContractError where the test week holds no whole slate."""
-    log = features.impressions
-    rows = features.rows(TEST)
-    slates, chosen = test_slates(features, policy.slate_size, params)
-    models, curve = _models(features, rows, {ranker.name: ranker, **baselines}, params, progress)
-    progress(0.5, "candidates of the test week's slates")
-    sets = score_requests(
-        features, engine, selector, ranker, shares, rows=slates.row, k=policy.top_k
+    """Of the package's `models`, and of `rankers`, of which the first is the package's own.
+
+    Raises ContractError where the test week holds no whole slate.
+    """
+    name, ranker = next(iter(rankers.items()))
+    slates, chosen = test_slates(features, models.about.slate_size, params)
+    metrics, curve = _models(features, rankers, params, progress)
+    progress(0.5, "the package on the test week's slates")
+    factors = validation_factors(features, ranker, params.prior_clicks)
+    target = on_log(models, features, engine, slates, LoggedWeek.of(features, factors), params)
+    progress(0.9, "off-policy evaluation")
+    estimates = roi.estimate_roi(
+        slates.user,
+        roi.logged_terms(slates),
+        roi.target_terms(slates, target),
+        resamples=params.resamples,
+        confidence=params.confidence,
+        limits=params,
+        rng=np.random.default_rng([params.seed, _RESAMPLES]),
     )
-    logits = policy.logits(sets)
-    factors = validation_factors(features, ranker)
-    progress(0.8, "off-policy evaluation")
-    estimates = policy_roi(features, slates, {"": (sets, logits, shares, factors)}, params)[""]
-    shown = _shown_ads(sets, logits, policy.slate_size, params.seed)
-    train = np.concatenate([features.rows(TRAIN), features.rows(VALIDATION)])
     report = Report(
         week=features.catalogues[-1].week,
-        ranker=ranker.name,
+        ranker=name,
         impressions=Rows(*(int(features.rows(split).size) for split in (TRAIN, VALIDATION, TEST))),
         slates=chosen,
         propensities_logged=bool(slates.logged.all()),
-        models=models,
+        models=metrics,
         position_factors=tuple(factors[1:].tolist()),
         roi=estimates,
-        policy=ranking.slate_metrics(
-            shown,
-            np.asarray(features.catalogues[-1].ad),
-            np.bincount(
-                log.ad[train], weights=log.clicked[train], minlength=features.attributes.shape[0]
-            ).astype(np.int64),
-            np.asarray(features.attributes[:, CATEGORY]),
-        ),
-        suspected_leak=suspected_leaks(models, estimates, params),
+        policy=_drawn_slates(features, target.drawn),
+        suspected_leak=suspected_leaks(metrics, estimates, params),
         suspicious_lift=params.suspicious_lift,
     )
     progress(1.0, "done")
-    return Evaluation(report, curve)
+    return Evaluation(report, curve, target)
+
+
+def _drawn_slates(features: Features, drawn: Ints) -> dict[str, float]:
+    """What slates (B, S) that the policy drew look like."""
+    log = features.impressions
+    past = np.concatenate([features.rows(TRAIN), features.rows(VALIDATION)])
+    clicks = np.bincount(
+        log.ad[past], weights=log.clicked[past], minlength=features.attributes.shape[0]
+    )
+    return ranking.slate_metrics(
+        drawn,
+        np.asarray(features.catalogues[-1].ad),
+        clicks.astype(np.int64),
+        np.asarray(features.attributes[:, CATEGORY]),
+    )
 
 
 def test_slates(
@@ -131,61 +134,12 @@ def test_slates(
 test_slates.__test__ = False  # type: ignore[attr-defined]
 
 
-def validation_factors(features: Features, ranker: Ranker) -> Floats:
+def validation_factors(features: Features, ranker: Ranker, prior_clicks: float) -> Floats:
     """Position factors of a ranker, from the validation days."""
     rows = features.rows(VALIDATION)
     log = features.impressions
     predicted = ranker.predict(features, rows).click.astype(np.float64)
-    return position_factors(log.position[rows], log.clicked[rows], predicted)
-
-
-Target = tuple[CandidateSets, Floats, CostShares, Floats]
-"""A policy on the slates: candidate sets, logits (B, K), cost shares, position factors."""
-
-
-def policy_roi(
-    features: Features,
-    slates: Slates,
-    targets: Mapping[str, Target],
-    params: EvaluateParams,
-) -> dict[str, dict[str, RoiEstimate]]:
-    """ROI of each target by each estimator, lift over the logging policy, users resampled."""
-    return {
-        name: roi.estimate_roi(
-            slates.user,
-            roi.logged_terms(slates),
-            terms,
-            resamples=params.resamples,
-            confidence=params.confidence,
-            limits=params,
-            rng=np.random.default_rng([params.seed, _RESAMPLES]),
-        )
-        for name, terms in policy_terms(features, slates, targets, params.seed).items()
-    }
-
-
-def policy_terms(
-    features: Features, slates: Slates, targets: Mapping[str, Target], seed: int
-) -> dict[str, dict[str, roi.Terms]]:
-    """Terms of each target by each estimator, on the same slates and the same random draws."""
-    in_test = np.zeros(features.attributes.shape[0], dtype=bool)
-    in_test[features.impressions.ad[features.rows(TEST)]] = True
-    return {
-        name: roi.target_terms(
-            slates,
-            target_on_log(
-                slates,
-                sets,
-                logits,
-                shares,
-                factors=factors,
-                shown=in_test,
-                draws=DRAWS,
-                rng=np.random.default_rng([seed, _DRAWS]),
-            ),
-        )
-        for name, (sets, logits, shares, factors) in targets.items()
-    }
+    return position_factors(log.position[rows], log.clicked[rows], predicted, prior_clicks)
 
 
 def suspected_leaks(
@@ -210,13 +164,12 @@ def suspected_leaks(
 
 def _models(
     features: Features,
-    rows: Longs,
     rankers: Mapping[str, Ranker],
     params: EvaluateParams,
     progress: Progress,
 ) -> tuple[dict[str, Metrics], ranking.CalibrationCurve]:
-    """Metrics by model, and the click calibration of the first."""
-    log = features.impressions
+    """Metrics of each model on the test week, and the click calibration of the first."""
+    log, rows = features.impressions, features.rows(TEST)
     user, labels = log.user[rows], {"click": log.clicked[rows], "conversion": log.converted[rows]}
     models: dict[str, Metrics] = {}
     curves = []
@@ -224,7 +177,11 @@ def _models(
         progress(0.4 * number / len(rankers), f"predictions of {name}")
         ranked = ranker.predict(features, rows)
         shown = ranker.predict(features, rows, logged_position=True)
-        curves.append(ranking.calibration_curve(shown.click.astype(np.float64), labels["click"]))
+        curves.append(
+            ranking.calibration_curve(
+                shown.click.astype(np.float64), labels["click"], params.calibration_bins
+            )
+        )
         models[name] = {}
         for label, score, calibrated in (
             ("click", ranked.click, shown.click),
@@ -235,7 +192,7 @@ def _models(
     past = np.concatenate([features.rows(TRAIN), features.rows(VALIDATION)])
     for label, events in (("click", log.clicked), ("conversion", log.converted)):
         rate = ranking.popularity(
-            log.ad[past], events[past], features.attributes.shape[0], POPULARITY_STRENGTH
+            log.ad[past], events[past], features.attributes.shape[0], params.popularity_strength
         )
         by_ad = rate[log.ad[rows]]
         models["popularity"] |= _label(label, by_ad, by_ad, labels[label], user, params)
@@ -257,12 +214,6 @@ def _label(
         label,
         user,
         confidence=params.confidence,
+        bins=params.calibration_bins,
         rng=np.random.default_rng([params.seed, _RANKING]),
     )
-
-
-def _shown_ads(sets: CandidateSets, logits: Floats, slots: int, seed: int) -> Any:
-    """One slate (B, slots) of each request, drawn from the policy."""
-    choices, _ = sample(logits, slots, np.random.default_rng([seed, _SHOWN]))
-    ads = np.take_along_axis(sets.ad, np.maximum(choices, 0), axis=1)
-    return np.where(choices >= 0, ads, -1)

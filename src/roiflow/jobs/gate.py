@@ -8,8 +8,9 @@ from roiflow.artefacts.decision import Decision, Override
 from roiflow.artefacts.evaluation import Report, RoiEstimate
 from roiflow.artefacts.parity import ParityReport, ParityVerdict
 from roiflow.evaluation.gate import check_distinct, decide
-from roiflow.evaluation.replay import compare
-from roiflow.evaluation.weekly import DRAWS, test_slates
+from roiflow.evaluation.replay import compare, on_log
+from roiflow.evaluation.target import LoggedWeek, TargetOnLog
+from roiflow.evaluation.weekly import test_slates
 from roiflow.features import folder as feature_store
 from roiflow.features.engine import open_engine
 from roiflow.params import Params
@@ -72,16 +73,13 @@ def _compare(
     params: Params,
 ) -> dict[str, RoiEstimate]:
     folder = run_folder / "data/features"
-    features = feature_store.read(folder)
-    slates, _ = test_slates(features, challenger.description.slate_size, params.evaluate)
+    features, config = feature_store.read(folder), params.evaluate
+    slates, _ = test_slates(features, challenger.description.slate_size, config)
+    week = LoggedWeek.of(features, np.array([1.0, *report.position_factors]))
     return compare(
-        Models(challenger),
-        Models(champion),
-        features,
-        open_engine(folder),
+        TargetOnLog.read(run_folder / TargetOnLog.place),
+        on_log(Models(champion), features, open_engine(folder), slates, week, config),
         slates,
-        np.array([1.0, *report.position_factors]),
-        draws=DRAWS,
-        params=params.gate,
-        limits=params.evaluate,
+        params.gate,
+        config,
     )

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 
-from roiflow.evaluation.ranking import BINS
 from roiflow.own_data.facts import Facts
 from roiflow.params import Params
 
@@ -70,7 +69,7 @@ def _auc(facts: Facts, params: Params) -> Prospect:
     return Prospect(what, "yes" if needed < 1 else "no", why)
 
 
-def ece_floor(rate: float, rows: int, bins: int = BINS) -> float:
+def ece_floor(rate: float, rows: int, bins: int) -> float:
     """Expected calibration error of a perfect model of equal chances, from noise alone.
 
     A bin of m rows is off by a normal of deviation sqrt(p (1 - p) / m), whose mean absolute value
@@ -85,7 +84,8 @@ def _calibration(facts: Facts, params: Params) -> Prospect:
     what = f"a calibration error under {most:g} (gate.max_ece)"
     if not found.impressions:
         return Prospect(what, "no", "no impression in the week")
-    floor = ece_floor(found.clicks / found.impressions, found.impressions)
+    bins = params.evaluate.calibration_bins
+    floor = ece_floor(found.clicks / found.impressions, found.impressions, bins)
     answer: Answer = "no" if floor >= most else "doubtful" if 2 * floor >= most else "yes"
     why = f"noise alone makes up to {floor:.3f} of {found.impressions:,} impressions"
     more = "" if answer == "yes" else ": more impressions a week, or a limit of your own"

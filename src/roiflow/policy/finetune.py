@@ -24,12 +24,6 @@ from roiflow.policy.candidate_sets import CandidateSets, Progress
 from roiflow.policy.environment import slate_rewards
 from roiflow.policy.network import Network, SlatePolicy, start
 
-HELD_OUT = 5
-"""Every fifth request measures and does not train."""
-
-MEASURED_SAMPLES = 8
-"""Slates per held-out request; the same random numbers at every iteration."""
-
 _NETWORK, _SPLIT, _TRAINING, _MEASURING = range(4)
 
 CHECKPOINT = "checkpoint.pt"
@@ -92,7 +86,7 @@ def _finetune(
     checkpoints: Path | None,
     progress: Progress,
 ) -> Finetuned:
-    training, held_out = _split(candidates, params.seed)
+    training, held_out = _split(candidates, params)
     first = start(
         training,
         slate_size=params.slate_size,
@@ -151,10 +145,10 @@ def _stream(seed: int, purpose: int) -> np.random.Generator:
     return np.random.default_rng([seed, purpose])
 
 
-def _split(candidates: CandidateSets, seed: int) -> tuple[CandidateSets, CandidateSets]:
+def _split(candidates: CandidateSets, params: PolicyParams) -> tuple[CandidateSets, CandidateSets]:
     """Training and held-out requests, at least one of each."""
-    order = _stream(seed, _SPLIT).permutation(candidates.ad.shape[0])
-    held_out = max(1, order.size // HELD_OUT)
+    order = _stream(params.seed, _SPLIT).permutation(candidates.ad.shape[0])
+    held_out = max(1, order.size // params.held_out_every)
     return candidates.take(np.sort(order[held_out:])), candidates.take(np.sort(order[:held_out]))
 
 
@@ -201,10 +195,10 @@ def _measure(
 ) -> Point:
     logit = _logits(policy, requests)
     choices, log_propensity = ppo.sample_slates(
-        logit, MEASURED_SAMPLES, params.slate_size, _stream(params.seed, _MEASURING)
+        logit, params.measured_samples, params.slate_size, _stream(params.seed, _MEASURING)
     )
     of_start = plackett_luce.log_conditional_propensities(
-        np.repeat(requests.start, MEASURED_SAMPLES, axis=0),
+        np.repeat(requests.start, params.measured_samples, axis=0),
         choices.reshape(-1, params.slate_size),
     ).reshape(choices.shape)
     return Point(

@@ -79,18 +79,27 @@ def sample(logits: Floats, slots: int, rng: np.random.Generator) -> tuple[Longs,
 
 def choose(logits: Floats, slots: int, noise: Floats) -> tuple[Longs, Floats]:
     """As `sample`, by standard Gumbel noise (B, K) that was drawn elsewhere."""
-    return _best(logits, logits + noise, slots)
+    choices = best(logits + noise, slots)
+    return choices, conditional_propensities(logits, choices)
 
 
 def greedy(logits: Floats, slots: int) -> tuple[Longs, Floats]:
     """The most probable slates and their conditional propensities; (B, K) -> (B, slots) twice."""
-    return _best(logits, logits, slots)
-
-
-def _best(logits: Floats, keys: Floats, slots: int) -> tuple[Longs, Floats]:
-    """The `slots` candidates of largest key, best first; a tie goes to the earlier candidate."""
-    order = np.argsort(-keys, axis=1, kind="stable")[:, :slots]
-    shown = np.isfinite(np.take_along_axis(logits, order, axis=1))
-    choices = np.full((logits.shape[0], slots), -1, np.int64)
-    choices[:, : order.shape[1]] = np.where(shown, order, -1)
+    choices = best(logits, slots)
     return choices, conditional_propensities(logits, choices)
+
+
+def best(keys: Floats, slots: int) -> Longs:
+    """Columns (B, slots) of the largest keys (B, K), best first; -1 where only -inf is left.
+
+    A tie goes to the earlier candidate.
+    """
+    choices = np.full((keys.shape[0], slots), -1, np.int64)
+    rows, left = np.arange(keys.shape[0]), np.array(keys)
+    # One pass a slot: a slate has a few slots and tens of candidates, so sorting them all would
+    # order mostly what nobody sees.
+    for slot in range(min(slots, keys.shape[1])):
+        column = left.argmax(axis=1)
+        choices[:, slot] = np.where(left[rows, column] > -np.inf, column, -1)
+        left[rows, column] = -np.inf
+    return choices

@@ -110,6 +110,24 @@ class Histories:
     length: Longs  # (B,)
 
 
+def distinct(history: Histories) -> tuple[Histories, Longs]:
+    """The different ones of B histories, and which of them each one is (B,).
+
+    What a user did before is the same for all requests of a page view, and the encoder is the
+    larger half of a request's cost: it need run once for all of them.
+    """
+    rows = history.length.size
+    parts = [
+        np.ascontiguousarray(values).reshape(rows, -1).view(np.uint8)
+        for values in vars(history).values()
+    ]
+    whole = np.concatenate(parts, axis=1)
+    _, first, back = np.unique(
+        whole.view(f"V{whole.shape[1]}")[:, 0], return_index=True, return_inverse=True
+    )
+    return Histories(**{name: values[first] for name, values in vars(history).items()}), back
+
+
 def histories(events: Events, user: Ints, history_end: Longs, width: int) -> Histories:
     """The last `width` events before row `history_end` (B,) of each user (B,)."""
     start = np.maximum(events.offsets[user], history_end - width)

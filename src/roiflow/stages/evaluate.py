@@ -5,15 +5,17 @@ from pathlib import Path
 
 from roiflow.artefacts.evaluation import Report
 from roiflow.candidates import selector as preselection
+from roiflow.evaluation.target import TargetOnLog
 from roiflow.evaluation.weekly import Evaluation, evaluate_week
 from roiflow.features import folder as feature_store
 from roiflow.features.engine import open_engine
 from roiflow.files import write_directory, write_file
 from roiflow.params import load_params
-from roiflow.policy import network as slate_policy
 from roiflow.progress import progress
+from roiflow.ranking.protocol import Ranker
 from roiflow.ranking.rosa import RosaRanker
-from roiflow.ranking.value import load_cost_shares
+from roiflow.serving.package import Package
+from roiflow.serving.recommender import Models
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
@@ -22,29 +24,33 @@ def main(
     features: Path,
     candidates: Path,
     ranker: Path,
-    policy: Path,
+    package: Path,
     evaluation: Written,
     metrics: Written,
     calibration: Written,
     roi: Written,
     params: Path,
 ) -> None:
-    """features, candidates, ranker, policy -> report, metrics, calibration and ROI plots."""
+    """features, candidates, ranker, package -> report, metrics, calibration and ROI plots.
+
+    What the package would have done on each slate is kept beside the report, for the gate.
+    """
     config = load_params(params).evaluate
     with progress("evaluate") as show:
+        own = RosaRanker.load(ranker)
+        rankers: dict[str, Ranker] = {own.name: own}
+        rankers |= {kind: preselection.load(candidates, kind) for kind in preselection.KINDS}
         result = evaluate_week(
             feature_store.read(features),
             open_engine(features),
-            preselection.load(candidates),
-            RosaRanker.load(ranker),
-            {kind: preselection.load(candidates, kind) for kind in preselection.KINDS},
-            slate_policy.load(policy),
-            load_cost_shares(ranker),
+            Models(Package.load(package)),
+            rankers,
             config,
             progress=show,
         )
     with write_directory(evaluation) as folder:
         result.report.write(folder / Report.place.name)
+        result.target.write(folder / TargetOnLog.place.name)
     with write_file(calibration) as path:
         path.write_text("\n".join(calibration_lines(result)) + "\n")
     with write_file(roi) as path:

@@ -24,5 +24,5 @@ def champion(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Pack
 
 
 @pytest.fixture(scope="session")
-def evaluated(world: TinyWorld) -> Evaluated:
-    return evaluated_week(world)
+def evaluated(world: TinyWorld, package: Package) -> Evaluated:
+    return evaluated_week(world, package)

@@ -25,8 +25,7 @@ def params() -> Params:
 
 @pytest.fixture
 def run(tmp_path: Path, world: TinyWorld, evaluated: Evaluated, package: Package) -> Path:
-    report = replace(evaluated.result.report, ranker="logistic")
-    return run_folder(tmp_path / "run", world, report, package.folder)
+    return run_folder(tmp_path / "run", world, evaluated.result, package.folder)
 
 
 def test_the_decision_is_written_and_repeats(run: Path, params: Params, package: Package) -> None:
@@ -49,6 +48,19 @@ def test_a_champion_is_compared_on_the_same_slates(
     assert decision.comparison is not None
     assert set(decision.comparison) >= {"ips", "snips", "dr", "dm"}
     assert gate(run, champion.folder, params, None, NOT_SERVED).digest == decision.digest
+
+
+def test_what_was_evaluated_on_other_slates_is_refused(
+    run: Path, params: Params, champion: Package
+) -> None:
+    fewer = params.model_copy(
+        update={"evaluate": params.evaluate.model_copy(update={"requests": 200})}
+    )
+    with pytest.raises(GateError, match="challenger was evaluated on other slates"):
+        gate(run, champion.folder, fewer, None, NOT_SERVED)
+    (run / "data/evaluation/target.npz").write_bytes(b"half")
+    with pytest.raises(ArtefactError, match=r"target\.npz: not a policy on logged slates"):
+        gate(run, champion.folder, params, None, NOT_SERVED)
 
 
 def test_without_propensities_a_champion_stays(

@@ -138,6 +138,7 @@ def test_metric_names_carry_the_protocol() -> None:
         LABEL,
         USER,
         confidence=0.95,
+        bins=20,
         rng=np.random.default_rng(0),
     )
     assert got["test_full_click_auc"] == 0.75

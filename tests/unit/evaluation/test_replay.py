@@ -1,15 +1,19 @@
 """A package on logged slates: its closed-form networks give the answers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from roiflow.artefacts.evaluation import RoiEstimate
-from roiflow.evaluation.replay import compare, replay
+from roiflow.evaluation import replay as replaying
+from roiflow.evaluation.replay import compare, on_log, replay
+from roiflow.evaluation.target import LoggedWeek, TargetOnLog
 from roiflow.evaluation.weekly import test_slates
 from roiflow.ranking.serving_form import histories
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Models
-from tests.unit.evaluation.weeks import EVALUATE, PARAMS, Evaluated
+from tests.unit.evaluation.weeks import EVALUATE, PARAMS, Evaluated, whole
 from tests.unit.serving.packages import TOP_K
 
 GATE = PARAMS.gate.model_copy(update={"resamples": 100})
@@ -20,7 +24,7 @@ def test_replay_predicts_what_the_package_says(evaluated: Evaluated, package: Pa
     slates, _ = test_slates(features, 3, EVALUATE)
     rows, catalogue = slates.row[:20], features.catalogues[-1]
     models = Models(package)
-    sets = replay(models, features, engine, rows, catalogue)
+    sets, _ = whole(replay(models, features, engine, rows))
     assert sets.ad.shape == (20, TOP_K)
     requests = engine.requests(features, rows, catalogue)
     history = histories(
@@ -33,21 +37,46 @@ def test_replay_predicts_what_the_package_says(evaluated: Evaluated, package: Pa
     np.testing.assert_allclose(sets.click, 1 / (1 + np.exp(2 - z)), rtol=1e-4)
 
 
+def test_parts_change_nothing(
+    evaluated: Evaluated, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each slate is answered once, in its place, however many are worked on together."""
+    slates, _ = test_slates(evaluated.features, 3, EVALUATE)
+    given = (Models(package), evaluated.features, evaluated.engine, slates.row[:50])
+    sets, logits = whole(replay(*given))
+    monkeypatch.setattr(replaying, "CHUNK_BYTES", 1)
+    parts = list(replay(*given))
+    assert len(parts) == 50
+    again, logits_again = whole(parts)
+    np.testing.assert_array_equal(again.ad, sets.ad)
+    np.testing.assert_allclose(again.click, sets.click, rtol=1e-6)
+    np.testing.assert_allclose(logits_again, logits, rtol=1e-4, atol=1e-6)
+
+
+def test_the_kept_target_comes_back(evaluated: Evaluated, tmp_path: Path) -> None:
+    kept = evaluated.result.target
+    kept.write(tmp_path / "one.npz")
+    kept.write(tmp_path / "two.npz")
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+    back = TargetOnLog.read(tmp_path / "one.npz")
+    for name in ("row", "weight", "slate_weight", "support", "drawn"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(kept, name))
+    for name in ("target", "logged", "cascade_target", "cascade_logged"):
+        np.testing.assert_array_equal(getattr(back.revenue, name), getattr(kept.revenue, name))
+        np.testing.assert_array_equal(getattr(back.cost, name), getattr(kept.cost, name))
+
+
 def _compare(
     evaluated: Evaluated, challenger: Package, champion: Package
 ) -> dict[str, RoiEstimate]:
-    slates, _ = test_slates(evaluated.features, 3, EVALUATE)
-    return compare(
-        Models(challenger),
-        Models(champion),
-        evaluated.features,
-        evaluated.engine,
-        slates,
-        np.array([1.0, 1.0, 0.7, 0.5]),
-        draws=4,
-        params=GATE,
-        limits=EVALUATE,
+    features, engine = evaluated.features, evaluated.engine
+    slates, _ = test_slates(features, 3, EVALUATE)
+    week = LoggedWeek.of(features, np.array([1.0, 1.0, 0.7, 0.5]))
+    new, old = (
+        on_log(Models(package), features, engine, slates, week, EVALUATE)
+        for package in (challenger, champion)
     )
+    return compare(new, old, slates, GATE, EVALUATE)
 
 
 def test_a_package_has_no_lift_over_itself(evaluated: Evaluated, package: Package) -> None:

@@ -10,13 +10,10 @@ import pytest
 
 from roiflow.errors import ContractError
 from roiflow.evaluation.roi import estimate_roi, logged_terms, roi, target_terms
-from roiflow.evaluation.slates import (
-    PRIOR_CLICKS,
-    Slates,
+from roiflow.evaluation.slates import Slates, factors_at, logged_slates, position_factors
+from roiflow.evaluation.target import (
+    LoggedWeek,
     TargetOnLog,
-    factors_at,
-    logged_slates,
-    position_factors,
     position_marginals,
     target_on_log,
 )
@@ -66,8 +63,8 @@ def test_position_factors_by_hand() -> None:
     clicked = np.zeros(2000, bool)
     clicked[:100] = True
     clicked[1000:1050] = True
-    factors = position_factors(position, clicked, np.full(2000, 0.1))
-    expected = (50 + PRIOR_CLICKS) / (100 + PRIOR_CLICKS)
+    factors = position_factors(position, clicked, np.full(2000, 0.1), prior_clicks=10.0)
+    expected = (50 + 10) / (100 + 10)
     np.testing.assert_allclose(factors, [1.0, 1.0, expected])
     np.testing.assert_allclose(factors_at(factors, np.array([1, 2, 9], np.int32))[2], expected)
 
@@ -117,29 +114,46 @@ def _target(slates: Slates, sets: CandidateSets, logits: Floats, draws: int) -> 
         sets,
         logits,
         SHARES,
-        factors=FACTORS,
-        shown=np.array([False, True, True, True, False]),
-        draws=draws,
-        rng=np.random.default_rng(0),
+        LoggedWeek(FACTORS, shown=np.array([False, True, True, True, False])),
+        draws,
+        np.random.default_rng(0),
     )
 
 
-def test_marginals_are_those_of_the_enumeration() -> None:
-    _, _, logits, chance = _world()
-    pairs = list(permutations(range(4), 2))
-    second = [
-        sum(chance[row] for row, pair in enumerate(pairs) if pair[1] == ad) for ad in range(4)
-    ]
-    got = position_marginals(logits[:1], 2, 4000, np.random.default_rng(0))[0]
-    np.testing.assert_allclose(got[0], CHANCES)
-    np.testing.assert_allclose(got[1], second, rtol=0.02)
+def _enumerated(odds: Floats, slots: int) -> Floats:
+    """P(ad at position) (slots, K), over every slate."""
+    found = np.zeros((slots, odds.size))
+    for slate in permutations(range(odds.size), slots):
+        left, chance = odds.copy(), 1.0
+        for ad in slate:
+            chance *= left[ad] / left.sum()
+            left[ad] = 0.0
+        found[np.arange(slots), slate] += chance
+    return found
+
+
+@pytest.mark.parametrize(
+    "odds", [CHANCES, np.array([1.0, 1e-9, 1e-12, 3e-12]), np.array([0.3, 0.3, 0.3, 0.1])]
+)
+def test_marginals_are_those_of_the_enumeration(odds: Floats) -> None:
+    got = position_marginals(np.log(odds[None]), 4, 4000, np.random.default_rng(0))[0]
+    expected = _enumerated(odds, 4)
+    np.testing.assert_allclose(got[:3], expected[:3], rtol=1e-6)  # exact, however uneven
+    np.testing.assert_allclose(got[3], expected[3], atol=0.02)  # by draws
+
+
+def test_marginals_of_fewer_ads_than_slots() -> None:
+    logits = np.array([[0.5, -np.inf, 0.1, -np.inf], [-np.inf, 0.0, -np.inf, -np.inf]])
+    got = position_marginals(logits, 3, 1, np.random.default_rng(0))
+    np.testing.assert_allclose(got.sum(axis=2), [[1, 1, 0], [1, 0, 0]])
+    np.testing.assert_allclose(got[0, 1], got[0, 0][[2, 1, 0, 3]])
 
 
 @pytest.mark.parametrize(
     ("estimator", "tolerance"),
-    # The log is the enumeration itself: the cascade is exact, the direct method and doubly robust
-    # up to the draws; IPS by position takes the ads above out of the target's choice.
-    [("dm", 0.02), ("dr", 0.02), ("rips", 1e-9), ("cascade_dr", 1e-9), ("ips", 0.1)],
+    # The log is the enumeration itself, so all are exact, but for IPS by position, which takes the
+    # ads above out of the target's choice.
+    [("dm", 1e-9), ("dr", 1e-9), ("rips", 1e-9), ("cascade_dr", 1e-9), ("ips", 0.1)],
 )
 def test_every_estimator_finds_the_enumerated_value(estimator: str, tolerance: float) -> None:
     slates, sets, logits, chance = _world()
@@ -168,7 +182,17 @@ def test_the_control_variate_is_exact_for_two_slots() -> None:
 
 def test_support_is_the_mass_on_ads_the_log_shows() -> None:
     slates, sets, logits, _ = _world()
-    assert _target(slates, sets, logits, 1).support == pytest.approx(0.9)
+    np.testing.assert_allclose(_target(slates, sets, logits, 1).support, 0.9)
+
+
+def test_slates_are_drawn_from_the_policy() -> None:
+    """One of each request: pairs come as often as the enumeration says."""
+    slates, sets, logits, chance = _world()
+    many = np.repeat(np.arange(12), 500)
+    drawn = _target(slates.take(many), sets.take(many), logits[many], 1).drawn
+    for pair, expected in zip(permutations(range(1, 5), 2), chance, strict=True):
+        share = np.mean((drawn == pair).all(axis=1))
+        assert share == pytest.approx(expected, abs=4 * np.sqrt(expected / many.size))
 
 
 def test_an_ad_outside_the_candidates_has_weight_zero_from_there_down() -> None:

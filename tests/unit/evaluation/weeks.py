@@ -1,24 +1,25 @@
 """A tiny world's week, evaluated with its pre-selection models as rankers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from roiflow.artefacts.evaluation import Report
 from roiflow.candidates import selector as candidates
 from roiflow.candidates.selector import Selector
-from roiflow.data.split import VALIDATION
+from roiflow.evaluation.replay import Replayed
+from roiflow.evaluation.target import TargetOnLog
 from roiflow.evaluation.weekly import Evaluation, evaluate_week
 from roiflow.features.engine import Engine, open_engine
 from roiflow.features.folder import read
-from roiflow.features.table import Features
+from roiflow.features.table import Features, Floats
 from roiflow.params import EvaluateParams, load_params
-from roiflow.policy import network as policy_network
-from roiflow.policy.candidate_sets import first_rows, score_requests
-from roiflow.policy.network import SlatePolicy
+from roiflow.policy.candidate_sets import CandidateSets, stack
+from roiflow.serving.package import Package
+from roiflow.serving.recommender import Models
 from tests.records import leave
-from tests.unit.serving.packages import ROOT, SHARES, SLATE, TOP_K, TinyWorld
+from tests.unit.serving.packages import ROOT, TinyWorld
 
 PARAMS = load_params(ROOT / "params.yaml")
 EVALUATE: EvaluateParams = PARAMS.evaluate.model_copy(
@@ -32,51 +33,44 @@ class Evaluated:
 
     features: Features
     engine: Engine
+    models: Models
     logistic: Selector
     xgboost: Selector
-    policy: SlatePolicy
     result: Evaluation
 
     def again(self, features: Features, params: EvaluateParams = EVALUATE) -> Evaluation:
         """The same evaluation on other features or parameters."""
-        return evaluate_week(
-            features,
-            self.engine,
-            self.logistic,
-            self.logistic,
-            {"xgboost": self.xgboost},
-            self.policy,
-            SHARES,
-            params,
-        )
+        rankers = {"logistic": self.logistic, "xgboost": self.xgboost}
+        return evaluate_week(features, self.engine, self.models, rankers, params)
 
 
-def evaluated_week(world: TinyWorld, params: EvaluateParams = EVALUATE) -> Evaluated:
-    """Fit both selectors, start a policy from the first, evaluate."""
-    features, engine = read(world.features), open_engine(world.features)
+def evaluated_week(
+    world: TinyWorld, package: Package, params: EvaluateParams = EVALUATE
+) -> Evaluated:
+    """Fit both selectors, evaluate them and the package."""
+    features, engine, models = read(world.features), open_engine(world.features), Models(package)
     logistic, xgboost = (
         candidates.fit(features, PARAMS.train_candidates, kind) for kind in candidates.KINDS
     )
-    rows = first_rows(features, features.rows(VALIDATION))
-    training = score_requests(features, engine, logistic, logistic, SHARES, rows=rows, k=TOP_K)
-    policy = policy_network.start(
-        training,
-        slate_size=SLATE,
-        top_k=TOP_K,
-        cost_weight=1.0,
-        temperature=2.0,
-        residual_bound=1.0,
-        network=policy_network.Network.start(4, np.random.default_rng(1)),
-    )
-    result = evaluate_week(
-        features, engine, logistic, logistic, {"xgboost": xgboost}, policy, SHARES, params
-    )
-    return Evaluated(features, engine, logistic, xgboost, policy, result)
+    rankers = {"logistic": logistic, "xgboost": xgboost}
+    result = evaluate_week(features, engine, models, rankers, params)
+    return Evaluated(features, engine, models, logistic, xgboost, result)
 
 
-def run_folder(folder: Path, world: TinyWorld, report: Report, package: Path) -> Path:
-    """A run folder that holds features, package and report."""
-    leave(folder, report)
+def whole(parts: Iterable[Replayed]) -> tuple[CandidateSets, Floats]:
+    """Candidate sets (B, K) and logits (B, K) in the order that was asked for."""
+    found = list(parts)
+    back = np.argsort(np.concatenate([part.at for part in found]))
+    return (
+        stack([part.sets for part in found]).take(back),
+        np.concatenate([part.logits for part in found])[back],
+    )
+
+
+def run_folder(folder: Path, world: TinyWorld, evaluation: Evaluation, package: Path) -> Path:
+    """A run folder that holds features, package and evaluation."""
+    leave(folder, evaluation.report)
+    evaluation.target.write(folder / TargetOnLog.place)
     (folder / "data/features").symlink_to(world.features)
     (folder / "data/package").symlink_to(package)
     return folder

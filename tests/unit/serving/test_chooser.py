@@ -21,6 +21,7 @@ from roiflow.serving.chooser import ServedChooser
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Models, Recommender
 from roiflow.simulator.source import SimulatorSource
+from tests.unit.evaluation.weeks import whole
 from tests.unit.serving.packages import SLATE, TinyWorld, rebuilt
 
 WEEK = Week.parse("2026-W03")
@@ -85,10 +86,10 @@ def test_slates_are_those_of_the_offline_engine(
     log = features.impressions
     late = np.flatnonzero((log.event_time >= WEEK.start) & (log.position == 1))
     late = late[log.user[late] > 0]
-    sets = replay(models, features, open_engine(folder), late, features.catalogues[-1])
+    sets, logits = whole(replay(models, features, open_engine(folder), late))
     shown = np.stack([log.ad[late + at] for at in range(SLATE)], axis=1)
     logged = np.stack([log.propensity[late + at] for at in range(SLATE)], axis=1)
-    found = conditional_propensities(models.logits(sets), columns_of(sets.ad, shown))
+    found = conditional_propensities(logits, columns_of(sets.ad, shown))
     assert late.size > 100
     np.testing.assert_allclose(found, logged, rtol=2e-4)
 

@@ -1,0 +1,339 @@
+"""What a Plackett-Luce policy would have done and earned on logged slates.
+
+The policy fills as many positions as were logged; a position's factor is that of `slates`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+from zipfile import BadZipFile
+
+import numpy as np
+
+from roiflow.compiled import compiled
+from roiflow.data.split import TEST
+from roiflow.errors import ArtefactError
+from roiflow.evaluation.ope import importance_weights, slate_weights
+from roiflow.evaluation.slates import Slates, factors_at
+from roiflow.features.table import Features, Flags, Floats, Ints, Longs
+from roiflow.files import write_file
+from roiflow.policy import plackett_luce
+from roiflow.policy.candidate_sets import CandidateSets, columns_of
+from roiflow.policy.plackett_luce import conditional_propensities
+from roiflow.ranking.value import CostShares
+
+EXACT = 3
+"""Positions whose shares are sums over all that may stand above; the cost is K to their number."""
+
+
+@dataclass(frozen=True)
+class LoggedWeek:
+    """What the log of a week tells, whichever policy is asked about."""
+
+    factors: Floats
+    """Position factors, see `slates.position_factors`."""
+    shown: Flags
+    """(ads,) which ads the log shows."""
+
+    @classmethod
+    def of(cls, features: Features, factors: Floats) -> "LoggedWeek":
+        """The test week."""
+        shown = np.zeros(features.attributes.shape[0], dtype=bool)
+        shown[features.impressions.ad[features.rows(TEST)]] = True
+        return cls(factors, shown)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a model expects of one kind of money on B logged slates; (B, S) micros each."""
+
+    target: Floats
+    """Of the policy's ad at the position."""
+    logged: Floats
+    """Of the logged ad at the position."""
+    cascade_target: Floats
+    """Mean of `cascade_logged` with the position redrawn under the logged ads above it."""
+    cascade_logged: Floats
+    """Q of the logged slate down to the position: its ad and all that is to come below."""
+
+
+@dataclass(frozen=True)
+class TargetOnLog:
+    """A target policy on B logged slates: all that its estimates are made of."""
+
+    place: ClassVar[Path] = Path("data/evaluation/target.npz")
+
+    row: Longs
+    """(B,) row of the impression at the top: which slates these are."""
+    weight: Floats
+    """(B, S) of each position by itself; 0 where absent."""
+    slate_weight: Floats
+    """(B, S) reward-interaction; 0 where absent."""
+    support: Floats
+    """(B,) share of the policy's first choice that lies on ads the log shows."""
+    drawn: Ints
+    """(B, S) ads of one slate drawn from the policy, -1 where it leaves a slot empty."""
+    revenue: Expectation
+    cost: Expectation
+
+    def write(self, path: Path) -> None:
+        """One .npz file; equal values give equal bytes."""
+        with write_file(path) as aside, aside.open("wb") as file:
+            np.savez(file, **_arrays(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "TargetOnLog":
+        """Raises ArtefactError, naming the file, where it is not as `write` leaves it."""
+        try:
+            with np.load(path) as arrays:
+                return _target({name: arrays[name] for name in arrays.files})
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+            raise ArtefactError(
+                f"{path}: not a policy on logged slates ({error}): evaluate again"
+            ) from None
+
+
+def _arrays(target: TargetOnLog) -> dict[str, Any]:
+    """Every array by name; those of an expectation as revenue.target and so on."""
+    flat: dict[str, Any] = {}
+    for field in fields(target):
+        value = getattr(target, field.name)
+        if isinstance(value, Expectation):
+            flat |= {f"{field.name}.{name}": array for name, array in vars(value).items()}
+        else:
+            flat[field.name] = value
+    return flat
+
+
+def _target(arrays: dict[str, Any]) -> TargetOnLog:
+    def expectation(kind: str) -> Expectation:
+        return Expectation(
+            **{field.name: arrays[f"{kind}.{field.name}"] for field in fields(Expectation)}
+        )
+
+    plain = {name: array for name, array in arrays.items() if "." not in name}
+    return TargetOnLog(**plain, revenue=expectation("revenue"), cost=expectation("cost"))
+
+
+def in_order(parts: Sequence[TargetOnLog], at: Longs) -> TargetOnLog:
+    """Parts as one, where their rows (B,) belong at the places `at` (B,)."""
+    back = np.argsort(at)
+    flat = [_arrays(part) for part in parts]
+    return _target({name: np.concatenate([one[name] for one in flat])[back] for name in flat[0]})
+
+
+@dataclass(frozen=True)
+class _Reward:
+    """Reward of candidate a at a position with factor f: fixed[a] + f x examined[a]; (B, K)."""
+
+    fixed: Floats
+    examined: Floats
+
+
+def target_on_log(
+    slates: Slates,
+    sets: CandidateSets,
+    logits: Floats,
+    shares: CostShares,
+    week: LoggedWeek,
+    draws: int,
+    rng: np.random.Generator,
+) -> TargetOnLog:
+    """Weights and model expectations of the policy `logits` (B, K) on the logged slates.
+
+    `draws` slates a request are sampled for the policy's share of positions below the third. Where
+    propensities were not logged, weights are NaN.
+    """
+    columns = columns_of(sets.ad, slates.ad)
+    examination = np.where(slates.present, factors_at(week.factors, slates.position), 0.0)
+    at_impression = shares.impression * sets.bid.astype(np.float64)
+    rewards = (
+        _Reward(np.zeros(logits.shape, np.float64), sets.expected_revenue),
+        _Reward(at_impression, sets.expected_cost - at_impression),
+    )
+    shares_of_slots = position_marginals(logits, columns.shape[1], draws, rng)
+    revenue, cost = (
+        _expectation(reward, shares_of_slots, columns, slates.present, examination)
+        for reward in rewards
+    )
+    known = np.where(sets.ad >= 0, week.shown[np.maximum(sets.ad, 0)], False)
+    drawn = plackett_luce.best(logits + rng.gumbel(size=logits.shape), columns.shape[1])
+    return TargetOnLog(
+        row=slates.row,
+        weight=_position_weights(slates, shares_of_slots, columns),
+        slate_weight=_slate_weights(slates, logits, columns),
+        support=np.sum(shares_of_slots[:, 0] * known, axis=1),
+        drawn=np.where(
+            drawn >= 0, np.take_along_axis(sets.ad, np.maximum(drawn, 0), axis=1), np.int32(-1)
+        ),
+        revenue=revenue,
+        cost=cost,
+    )
+
+
+def position_marginals(logits: Floats, slots: int, draws: int, rng: np.random.Generator) -> Floats:
+    """P(candidate a stands at position k) of Plackett-Luce logits (B, K); (B, slots, K).
+
+    The first three positions are exact. Those below are means over `draws` sampled slates of the
+    probability given the ads above, which has far less noise than counting the draws.
+    """
+    top = logits.max(axis=1, keepdims=True)
+    chances = np.exp(logits - np.where(np.isfinite(top), top, 0.0))
+    marginals = np.zeros((logits.shape[0], slots, logits.shape[1]))
+    marginals[:, 0] = _shares(chances)
+    _below(chances, marginals[:, 1:3])
+    rows = np.arange(logits.shape[0])
+    for _ in range(draws if slots > EXACT else 0):
+        above = plackett_luce.best(logits + rng.gumbel(size=logits.shape), slots - 1)
+        left = chances.copy()
+        for slot in range(1, slots):
+            filled = above[:, slot - 1] >= 0
+            left[rows[filled], above[filled, slot - 1]] = 0.0
+            if slot >= EXACT:
+                marginals[:, slot] += _shares(left)
+    marginals[:, EXACT:] /= draws
+    return marginals
+
+
+@compiled(nogil=True)
+def _below(chances: Floats, out: Floats) -> None:
+    """Second and, where `out` (B, 1 or 2, K) has it, third position of odds (B, K).
+
+    Sums over the ad above, or over both: a weight divides by a propensity as small as a thousandth,
+    so that what 32 draws left in a marginal moved a week's lift by a quarter of itself.
+    """
+    candidates = chances.shape[1]
+    for row in range(chances.shape[0]):
+        left = chances[row].copy()  # what stands above has odds 0 in it
+        total = left.sum()
+        for first in range(candidates):
+            taken = left[first]
+            left[first] = 0.0
+            after = _rest(left, total, taken)
+            if taken > 0 and after > 0:
+                _add(out[row, 0], taken / total / after, left)
+                for second in range(candidates if out.shape[1] > 1 else 0):
+                    also = left[second]
+                    left[second] = 0.0
+                    rest = _rest(left, after, also)
+                    if also > 0 and rest > 0:
+                        _add(out[row, 1], taken / total * also / after / rest, left)
+                    left[second] = also
+            left[first] = taken
+
+
+@compiled(nogil=True)
+def _add(out: Floats, scale: float, values: Floats) -> None:
+    for at in range(values.size):
+        out[at] += scale * values[at]
+
+
+@compiled(nogil=True)
+def _rest(left: Floats, total: float, taken: float) -> float:
+    """Sum of `left` (K,), that is `total` without `taken`, added up anew where that cancels."""
+    rest = total - taken
+    return rest if rest > 1e-6 * total else left.sum()
+
+
+def _shares(values: Floats) -> Floats:
+    total = values.sum(axis=1, keepdims=True)
+    return np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+
+
+def _at(values: Floats, columns: Longs) -> Floats:
+    """Entries (B, S) of values (B, S, K) at columns (B, S), 0 where the column is -1."""
+    found = np.take_along_axis(values, np.maximum(columns, 0)[:, :, None], axis=2)[:, :, 0]
+    return np.where(columns >= 0, found, 0.0)
+
+
+def _position_weights(slates: Slates, marginals: Floats, columns: Longs) -> Floats:
+    """Weights (B, S) of the item-position model (independent IPS; Li et al., 2018).
+
+    The target's chance of the ad at the position, over the logged one. Logged propensities are
+    given the ads above, which cannot stand there again: the target's chance is taken among the
+    others too, so that weights have mean 1. What that moves is the share of the target's mass on
+    the ads logged above, times how far those differ from the rest.
+    """
+    target = _at(marginals, columns)
+    rows = np.arange(columns.shape[0])
+    for slot in range(1, columns.shape[1]):
+        above = np.zeros(columns.shape[0])
+        for upper in range(slot):
+            mass = marginals[rows, slot, np.maximum(columns[:, upper], 0)]
+            above += np.where(columns[:, upper] >= 0, mass, 0.0)
+        rest = 1.0 - above
+        target[:, slot] = np.divide(
+            target[:, slot], rest, out=np.zeros_like(rest), where=rest > 1e-9
+        )
+    return _by_propensity(slates, np.minimum(target, 1.0), importance_weights)
+
+
+def _slate_weights(slates: Slates, logits: Floats, columns: Longs) -> Floats:
+    return _by_propensity(slates, conditional_propensities(logits, columns), slate_weights)
+
+
+def _by_propensity(
+    slates: Slates, target: Floats, weights: Callable[[Floats, Floats], Floats]
+) -> Floats:
+    """0 where absent, NaN in slates without propensities."""
+    result = np.full(target.shape, np.nan)
+    logged = slates.logged
+    if logged.any():
+        filled = np.where(slates.present, target, 1.0)[logged]
+        result[logged] = weights(filled, slates.propensity[logged])
+    return np.where(slates.present, result, 0.0)
+
+
+def _expectation(
+    reward: _Reward, marginals: Floats, columns: Longs, present: Flags, examination: Floats
+) -> Expectation:
+    slots = columns.shape[1]
+    q = np.stack(
+        [reward.fixed + examination[:, k, None] * reward.examined for k in range(slots)], axis=1
+    )
+    q = np.where(present[:, :, None], q, 0.0)
+    cascade_logged, cascade_target = _control_variate(
+        reward, marginals[:, 0], columns, present, examination
+    )
+    return Expectation(
+        target=np.sum(marginals * q, axis=2),
+        logged=_at(q, columns),
+        cascade_target=cascade_target,
+        cascade_logged=cascade_logged,
+    )
+
+
+def _control_variate(
+    reward: _Reward, chances: Floats, columns: Longs, present: Flags, examination: Floats
+) -> tuple[Floats, Floats]:
+    """Q of the logged slate down to each position, and its mean with that position redrawn.
+
+    Q(a_1..a_k) is the reward of a_k at k, plus that of the positions below as if each were drawn
+    from the policy with only a_1..a_k taken away: closed form in O(S K) where the exact future
+    would need every continuation. Doubly robust stays unbiased with any Q.
+    """
+    slots = columns.shape[1]
+    logged, redrawn = np.zeros(columns.shape), np.zeros(columns.shape)
+    left = chances.copy()
+    for slot in range(slots):
+        total = left.sum(axis=1, keepdims=True)
+        probability = np.divide(left, total, out=np.zeros_like(left), where=total > 0)
+        rest = total - left
+        usable = rest > 1e-9 * total
+        below = present[:, slot + 1 :].sum(axis=1, keepdims=True)
+        examined_below = examination[:, slot + 1 :].sum(axis=1, keepdims=True)
+        gain = left * (reward.fixed * below + reward.examined * examined_below)
+        future = np.divide(
+            gain.sum(axis=1, keepdims=True) - gain, rest, out=np.zeros_like(left), where=usable
+        )
+        q = reward.fixed + examination[:, slot, None] * reward.examined + future
+        q = np.where(present[:, slot, None], q, 0.0)
+        column = np.maximum(columns[:, slot, None], 0)
+        found = columns[:, slot, None] >= 0
+        logged[:, slot] = np.where(found, np.take_along_axis(q, column, 1), 0.0)[:, 0]
+        redrawn[:, slot] = np.sum(probability * q, axis=1)
+        np.put_along_axis(
+            left, column, np.where(found, 0.0, np.take_along_axis(left, column, 1)), 1
+        )
+    return logged, redrawn
