@@ -40,7 +40,8 @@ def test_a_failed_loop_is_named_with_its_own_words(tmp_path: Path) -> None:
     """The run that its next week follows on is gone."""
     good, bad = finished(tmp_path, 3), finished(tmp_path, 4)
     LoopResult(4, bad.digest, LoopResult.read(bad.result).weeks[:1]).write(bad.result)
-    with pytest.raises(RunError, match=r"^seed 4: RunError: .*no finished run.*\(log: .*loop\.log"):
+    words = r"^seed 4: ArtefactError: .*promoted\.json: No such .*\(log: .*loop\.log"
+    with pytest.raises(RunError, match=words):
         run_loops([good, bad], 2, 2, lambda _done, _what: None)
     assert (good.home / "loop.md").exists()
 

@@ -516,8 +516,10 @@ class TestRun:
         uri = SecretStr(postgres.uri)
 
         def once() -> tuple[str, int]:
-            values: dict[str, str | float] = {"ingest.sql.weeks": 2, "ingest.sql.schema": shop.schema}
-            checkout = prepare(clone, home, "sql", str(SECOND), values=values)
+            schema = {"ingest.sql.schema": shop.schema}
+            checkout = prepare(
+                clone, home, "sql", str(SECOND), values={"ingest.sql.weeks": 2} | schema
+            )
             run.repro(checkout, home, run.READERS, said.append, sql=uri)
             impressions = lake.read_weeks(checkout / "data" / "raw", "impressions", WEEKS)
             return (checkout / "data" / "held.json").read_text(), impressions.num_rows

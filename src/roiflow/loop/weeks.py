@@ -31,9 +31,7 @@ from roiflow.loop.ranker_chooser import KnownWeek, RankerChooser
 from roiflow.loop.result import SERVED, LoopResult, Outcome, WeekOutcome
 from roiflow.params import Params, load_params, parse_params
 from roiflow.ranking.baselines import popularity
-from roiflow.ranking.baselines.sasrec import SasRecRanker
 from roiflow.ranking.protocol import Ranker
-from roiflow.ranking.train import fit
 from roiflow.ranking.value import load_cost_shares
 from roiflow.registry import CHAMPION, Registry, flatten, model_name
 from roiflow.settings import Settings
@@ -307,6 +305,10 @@ def baselines(before: Path, known: KnownWeek) -> list[SlateChooser]:
     Trained on that run's training rows. An ad's revenue is the share of its price that conversions
     brought in, as in pre-selection: SASRec and popularity do not tell ads apart by revenue.
     """
+    # Torch takes seconds to import, which a loop whose weeks are all there need not wait for.
+    from roiflow.ranking.baselines.sasrec import SasRecRanker
+    from roiflow.ranking.train import fit
+
     folder, params = before / "data" / "features", load_params(before / PARAMS)
     table = features.read(folder)
     selectors = [candidates.load(before / "data" / "candidates", kind) for kind in candidates.KINDS]
