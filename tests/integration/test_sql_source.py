@@ -516,10 +516,9 @@ class TestRun:
         uri = SecretStr(postgres.uri)
 
         def once() -> tuple[str, int]:
-            schema = {"ingest.sql.schema": shop.schema}
-            checkout = prepare(
-                clone, home, "sql", str(SECOND), values={"ingest.sql.weeks": 2} | schema
-            )
+            values: dict[str, str | float] = {"ingest.sql.weeks": 2}
+            values["ingest.sql.schema"] = shop.schema
+            checkout = prepare(clone, home, "sql", str(SECOND), values=values)
             run.repro(checkout, home, run.READERS, said.append, sql=uri)
             impressions = lake.read_weeks(checkout / "data" / "raw", "impressions", WEEKS)
             return (checkout / "data" / "held.json").read_text(), impressions.num_rows
