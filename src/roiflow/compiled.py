@@ -34,7 +34,9 @@ def compiled(**options: Any) -> Callable[[F], F]:
     """
 
     def of(function: F) -> F:
-        made = njit(**options)(function)
+        # Nobody calls it from C: that wrapper would be compiled for every function, too.
+        wanted = {"no_cfunc_wrapper": True, **options}
+        made = njit(**wanted)(function)
         try:
             made._cache = _Cache(function)
         except RuntimeError as error:

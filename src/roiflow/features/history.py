@@ -32,7 +32,8 @@ def _merge_sort(order: Longs, spare: Longs, start: int, end: int, keys: NDArray[
                 else:
                     spare[target] = order[j]
                     j += 1
-        order[start:end] = spare[start:end]
+        for at in range(start, end):  # a slice would compile the words of an error of shapes
+            order[at] = spare[at]
         width *= 2
 
 

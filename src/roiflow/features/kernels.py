@@ -25,6 +25,19 @@ IMPRESSION, CLICKED_IMPRESSION, CONVERSION, BEHAVIOUR, INTENT, CLICK, RETURN = r
 USER_COUNTS, ITEM_COUNTS = 5, 4
 """Columns of the counts: `spec.COUNTS`, and impressions, clicks, conversions, revenue (micros)."""
 
+USER_ADDS: NDArray[np.int64] = np.array(
+    [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 1, 1],
+        [0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
+)
+"""What a row of each kind adds to the columns of `spec.COUNTS`. A return is no count."""
+
 CAMPAIGN, ADVERTISER, CATEGORY = 0, 1, 2
 """Columns of table.AD_ATTRIBUTES."""
 
@@ -42,6 +55,11 @@ _FINE = FINE_HOURS
 
 LOGS: Singles = np.array([math.log1p(count) for count in range(_LOGS)], np.float32)
 """log(1 + count) of small counts."""
+
+ENTERS: Any = np.int64(1)
+LEAVES: Any = np.int64(-1)
+"""Signs of a row that enters or leaves a window; numba compiles a function anew for every 1 or -1
+that is written out as its argument."""
 
 Kinds = NDArray[np.uint8]
 
@@ -124,16 +142,8 @@ def _value(counts: Any, aggregate: int, rates: NDArray[np.float64], logs: Single
 
 @kernel
 def _add(counts: Any, row: int, kind: int, sign: int) -> None:
-    if kind <= CLICKED_IMPRESSION:
-        counts[row, 0] += sign
-        counts[row, 1] += sign * kind
-    elif kind == CONVERSION:
-        counts[row, 2] += sign
-    elif kind == CLICK:
-        counts[row, 1] += sign
-    elif kind != RETURN:
-        counts[row, 3] += sign
-        counts[row, 4] += sign * (kind == INTENT)
+    for column in range(USER_COUNTS):
+        counts[row, column] += sign * USER_ADDS[kind, column]
 
 
 @kernel
@@ -150,7 +160,7 @@ def _user_keys(ad: int, category: int, attributes: Ints, keys: Longs) -> None:
 def _enter_user(counts: Any, live: Ints, cells: Cells, keys: Longs, kind: int) -> None:
     entity, base = cells.entity, cells.base
     for c in range(entity.size):
-        _add(counts, base[c] + keys[entity[c]], kind, 1)
+        _add(counts, base[c] + keys[entity[c]], kind, ENTERS)
     for e in range(1, keys.size):
         live[cells.keys[e] + keys[e]] += 1
 
@@ -159,7 +169,7 @@ def _enter_user(counts: Any, live: Ints, cells: Cells, keys: Longs, kind: int) -
 def _leave_user(counts: Any, live: Ints, cells: Cells, window: int, keys: Longs, kind: int) -> None:
     entity, base = cells.entity, cells.base
     for c in range(cells.of_window[window], cells.of_window[window + 1]):
-        _add(counts, base[c] + keys[entity[c]], kind, -1)
+        _add(counts, base[c] + keys[entity[c]], kind, LEAVES)
     if window == cells.hours.size - 1:
         for e in range(1, keys.size):
             live[cells.keys[e] + keys[e]] -= 1
@@ -360,7 +370,7 @@ def _fill_item(
             continue
         if stamp[shown] != now:
             stamp[shown] = now
-            _item_keys(shown, placement, attributes, keys)
+            _item_keys(int(shown), placement, attributes, keys)
             for f in range(cells.column.size):
                 entity = cells.entity[cells.cell[f]]
                 if entity != 4:
@@ -402,14 +412,16 @@ def item_pass(
     stamp, keys = np.full(attributes.shape[0], -1, np.int64), np.zeros(5, np.int64)
     if order.size == 0 or windows == 0:
         return
-    high = np.searchsorted(log_hour, low_hour(hour[order[0]], cells.hours[-1]))
+    high, first = 0, low_hour(hour[order[0]], cells.hours[-1])
+    while high < log_hour.size and log_hour[high] < first:
+        high += 1
     lows = np.full(windows, high, np.int64)
     for row in order:
         now = hour[row]
         while high < log_hour.size and log_hour[high] < now:
             _item_keys(log_rows[high, 0], log_rows[high, 1], attributes, keys)
             for c in range(cells.entity.size):
-                _roll(counts, cells.base[c] + keys[cells.entity[c]], log_rows, high, 1)
+                _roll(counts, cells.base[c] + keys[cells.entity[c]], log_rows, high, ENTERS)
             high += 1
         for w in range(windows):
             first = low_hour(now, cells.hours[w])
@@ -417,11 +429,11 @@ def item_pass(
             while at < high and log_hour[at] < first:
                 _item_keys(log_rows[at, 0], log_rows[at, 1], attributes, keys)
                 for c in range(cells.of_window[w], cells.of_window[w + 1]):
-                    _roll(counts, cells.base[c] + keys[cells.entity[c]], log_rows, at, -1)
+                    _roll(counts, cells.base[c] + keys[cells.entity[c]], log_rows, at, LEAVES)
                 at += 1
             lows[w] = at
         _fill_item(
-            row, ad, placement[row], counts, attributes, cells, rates, logs, now, stamp, cache,
+            row, ad, int(placement[row]), counts, attributes, cells, rates, logs, now, stamp, cache,
             keys, out,
         )  # fmt: skip
 
@@ -525,7 +537,7 @@ def item_states_pass(
     stamp, keys = np.full(attributes.shape[0], -1, np.int64), np.zeros(5, np.int64)
     for row in range(ad.shape[0]):
         _fill_item(
-            row, ad, placement[row], counts, attributes, cells, rates, logs, 0, stamp, cache,
+            row, ad, int(placement[row]), counts, attributes, cells, rates, logs, 0, stamp, cache,
             keys, out,
         )  # fmt: skip
 

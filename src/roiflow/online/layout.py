@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from roiflow.features.kernels import USER_COUNTS, Kinds, kernel
+from roiflow.features.kernels import USER_ADDS, USER_COUNTS, Kinds, kernel
 from roiflow.features.spec import CROSS_HOURS, FINE_HOURS
 from roiflow.features.table import Ints, Longs
 
@@ -137,18 +137,8 @@ def _raise(words: Ints, bucket: int, column: int, by: int) -> None:
 
 @kernel
 def _add_kind(words: Ints, bucket: int, kind: int) -> None:
-    if kind <= 1:  # an impression, clicked or not
-        _raise(words, bucket, 0, 1)
-        if kind == 1:
-            _raise(words, bucket, 1, 1)
-    elif kind == 2:
-        _raise(words, bucket, 2, 1)
-    elif kind == 5:
-        _raise(words, bucket, 1, 1)
-    elif kind <= 4:
-        _raise(words, bucket, 3, 1)
-        if kind == 4:
-            _raise(words, bucket, 4, 1)
+    for column in range(USER_COUNTS):
+        _raise(words, bucket, column, int(USER_ADDS[kind, column]))
 
 
 @kernel

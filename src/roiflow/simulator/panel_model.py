@@ -348,10 +348,13 @@ def _pass(
 ) -> tuple[float, Floats, Floats]:
     """Loss, gradient (F + 1,) and Hessian (F + 1, F + 1), summed row by row in their order."""
     width = beta.size
-    loss, gradient, hessian = 0.0, ridge * beta, np.diag(ridge)
+    loss, gradient, hessian = 0.0, np.zeros(width), np.zeros((width, width))
     for at in range(width):
         loss += ridge[at] * beta[at] ** 2 / 2
-    row_values = np.ones(width)
+        gradient[at] = ridge[at] * beta[at]
+        hessian[at, at] = ridge[at]
+    row_values = np.zeros(width)
+    row_values[0] = 1.0
     for row in range(label.size):
         odds = beta[0]
         for at in range(1, width):

@@ -198,7 +198,7 @@ def _draw(
                 number = (numbers[row] * slots + slot) * (ATTEMPTS + 1) + attempt
                 share = uniform(bits_of(family, number))
                 if attempt < ATTEMPTS:
-                    ad = min(np.searchsorted(cumulated, share * total, "right"), weight.size - 1)
+                    ad = _at_height(cumulated, share * total)
                 else:
                     ad = _scan(weight, slates[row, :slot], share * left)
                 attempt += 1
@@ -212,6 +212,19 @@ def _draw(
             propensity[row, slot] = min(1.0, weight[ad] / left)
             above += weight[ad]
     return slates, propensity
+
+
+@compiled(nogil=True)
+def _at_height(cumulated: Floats, height: float) -> int:
+    """The first ad whose cumulated weight is above a height, or the last one."""
+    low, high = 0, cumulated.size - 1
+    while low < high:
+        middle = (low + high) // 2
+        if cumulated[middle] > height:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 @compiled(nogil=True)

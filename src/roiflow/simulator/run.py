@@ -174,8 +174,11 @@ def _first_fault(slates: Ints, propensity: Floats, eligible: Flags) -> tuple[int
     for row in range(slates.shape[0]):
         for slot in range(slates.shape[1]):
             ad = slates[row, slot]
-            if ad < 0 or ad >= eligible.size or (slates[row, :slot] == ad).any():
+            if ad < 0 or ad >= eligible.size:
                 return row, NOT_A_SLATE
+            for above in slates[row, :slot]:
+                if above == ad:
+                    return row, NOT_A_SLATE
             if not eligible[ad]:
                 return row, NOT_ELIGIBLE
             if not 0.0 < propensity[row, slot] <= 1.0:
