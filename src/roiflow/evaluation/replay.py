@@ -20,8 +20,8 @@ from roiflow.features.engine import Engine
 from roiflow.features.table import Features, Floats, Ints, Longs
 from roiflow.params import EvaluateParams, GateParams
 from roiflow.policy.candidate_sets import CandidateSets
-from roiflow.ranking.serving_form import histories, known
-from roiflow.serving.recommender import Models, People
+from roiflow.ranking.serving_form import People, histories
+from roiflow.serving.recommender import Models
 
 CHUNK_BYTES = 16 * 2**20
 """Of one chunk's dense features over the catalogue. The counters are rolled forward anew for each
@@ -73,7 +73,7 @@ def replay(models: Models, features: Features, engine: Engine, rows: Longs) -> I
         at = order[start : start + chunk]
         requests = engine.requests(features, rows[at], catalogue)
         people = People(
-            known(requests.user, models.sizes.user).astype(np.int32),
+            requests.user,
             profile[requests.user],
             histories(
                 features.events, requests.user, requests.history_end, models.about.encode_length

@@ -105,6 +105,10 @@ class Requests:
     bid: Longs  # (B, K) micros
     dense: Singles  # (B, K, F)
 
+    def take(self, rows: Longs | slice) -> "Requests":
+        """The requests `rows`, in that order."""
+        return Requests(**{name: values[rows] for name, values in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class Statistics:

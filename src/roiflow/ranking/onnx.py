@@ -22,8 +22,11 @@ from roiflow.ranking.rosa import CATEGORY, MAX_IMPORTANCE, RosaRanker
 from roiflow.ranking.serving_form import ENCODER_OUTPUT, SCORER_OUTPUT
 from roiflow.ranking.torch_ranker import MAX_LOG_REVENUE, Calibrator, NetworkShape
 
-BATCH, CANDIDATES = "requests", "candidates"
-"""The two sizes that are free."""
+BATCH, CANDIDATES, EVENTS = "requests", "candidates", "events"
+"""The sizes that are free; of events, up to those that the encoder reads."""
+
+END = 2**31
+"""As the end of a part: the axis ends before it."""
 
 
 def export(ranker: RosaRanker) -> tuple[bytes, bytes]:
@@ -89,36 +92,41 @@ class Network:
 def encoder(ranker: RosaRanker) -> bytes:
     """Rosa.encode."""
     net = Network.of(ranker)
-    graph, width = net.graph, net.width
+    graph = net.graph
     ad, category, action = (
-        graph.input(f"history_{name}", np.int64, BATCH, width)
+        graph.input(f"history_{name}", np.int64, BATCH, EVENTS)
         for name in ("ad", "category", "action")
     )
-    hours = graph.input("history_hours", np.float32, BATCH, width)
+    hours = graph.input("history_hours", np.float32, BATCH, EVENTS)
     length = graph.input("length", np.int64, BATCH)
     x = net.embedding("ad", ad) + net.arrays["ad_base"]
     x = x + net.embedding("category", category) + net.embedding("action", action)
     gap = (hours.unsqueeze(1) - hours.unsqueeze(2)).clip(0.0)
-    log_gap, mask = (gap + 1.0).log(), band(net, length)
+    log_gap, mask = (gap + 1.0).log(), band(net, length, hours.sizes(1, 2))
     for layer in range(net.shape.layers - 1):
         x = encoder_layer(net, f"layers.{layer}", x, action, log_gap, mask)
     memory = net.linear("keys_values", net.norm("memory_norm", x))
     memory = graph.concat(memory, net.embedding("importance", action))
-    graph.output(ENCODER_OUTPUT, memory, BATCH, width, net.memory)
+    graph.output(ENCODER_OUTPUT, memory, BATCH, EVENTS, net.memory)
     return graph.to_bytes()
 
 
-def band(net: Network, length: Value) -> Value:
+def band(net: Network, length: Value, events: Value) -> Value:
     """network.band, (B,) -> (B, 1, L, L): a constant, but for how many columns are filled."""
     at = np.arange(net.width)
     back = at[:, None] - at[None, :]
-    near = (back >= 0) & (back < net.shape.history_length)
-    return (filled(net, length).unsqueeze(1) & near | (back == 0)).unsqueeze(1)
+    corner = net.graph.concat(events, events)
+    near, own = (
+        net.graph.node("Slice", mask, [0, 0], corner, [0, 1])
+        for mask in ((back >= 0) & (back < net.shape.history_length), back == 0)
+    )
+    return (filled(net, length, events).unsqueeze(1) & near | own).unsqueeze(1)
 
 
-def filled(net: Network, length: Value) -> Value:
-    """Which columns hold the last `length` events: (B,) -> (B, L)."""
-    return (net.width - length.unsqueeze(1)).at_most(np.arange(net.width))
+def filled(net: Network, length: Value, events: Value) -> Value:
+    """Which of L columns hold the last `length` events: (B,), (1,) with L -> (B, L)."""
+    column = net.graph.node("Slice", np.arange(net.width), [0], events, [0])
+    return (events - length.unsqueeze(1)).at_most(column)
 
 
 def encoder_layer(
@@ -142,11 +150,11 @@ def scorer(ranker: RosaRanker) -> bytes:
     """Rosa.score of one request's candidates, calibrated."""
     net = Network.of(ranker)
     graph, shape = net.graph, net.shape
-    memory = graph.input("memory", np.float32, BATCH, net.width, net.memory)
+    memory = graph.input("memory", np.float32, BATCH, EVENTS, net.memory)
     history = History(
-        graph.input("history_ad", np.int64, BATCH, net.width),
-        graph.input("history_category", np.int64, BATCH, net.width),
-        graph.input("elapsed_hours", np.float32, BATCH, net.width),
+        graph.input("history_ad", np.int64, BATCH, EVENTS),
+        graph.input("history_category", np.int64, BATCH, EVENTS),
+        graph.input("elapsed_hours", np.float32, BATCH, EVENTS),
         graph.input("length", np.int64, BATCH),
     )
     user = graph.input("user", np.int64, BATCH)
@@ -227,7 +235,8 @@ def attend(
         )
     )
     log_hours = (history.elapsed + 1.0).log()
-    window = filled(net, history.length.clip(None, [net.shape.history_length])).unsqueeze(-1)
+    last = history.length.clip(None, [net.shape.history_length])
+    window = filled(net, last, history.elapsed.sizes(1, 2)).unsqueeze(-1)
 
     recent = net.decay("decay", log_hours) + importance
     recent = net.graph.node("Where", window, recent, MASKED).unsqueeze(1)
@@ -239,7 +248,7 @@ def attend(
     nothing = net.graph.node("Expand", arrays["nothing_key"][:, None, None], wanted)
     weight = net.graph.concat(scores, nothing).softmax()
     blank = arrays["nothing_value"].reshape(heads, 1, -1)
-    attended = weight.part(0, net.width) @ value + weight.part(net.width, net.width + 1) * blank
+    attended = weight.part(0, -1) @ value + weight.part(-1, END) * blank
 
     counted = net.decay("count_decay", log_hours) + count_importance.clip(None, MAX_IMPORTANCE)
     counted = counted.exp() * window.number()

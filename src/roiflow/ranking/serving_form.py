@@ -19,14 +19,23 @@ Times are cut to ticks of 1/1024 hour (3.5 s), which float32 holds exactly up to
 gap is the same number whatever it is measured from.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, Events, Ints, Longs, Requests, Singles
+from roiflow.features.table import (
+    AD_ATTRIBUTES,
+    CONTEXT,
+    Events,
+    Features,
+    Ints,
+    Longs,
+    Requests,
+    Singles,
+)
 from roiflow.ranking.protocol import Predictions
 
 ENCODER_INPUTS = ("history_ad", "history_category", "history_action", "history_hours", "length")
@@ -109,6 +118,43 @@ class Histories:
     event_time: Longs  # (B, L) micros
     length: Longs  # (B,)
 
+    def take(self, rows: Longs) -> "Histories":
+        """The histories `rows`, in that order."""
+        return Histories(**{name: values[rows] for name, values in vars(self).items()})
+
+    def cut(self, most: int) -> "Histories":
+        """The last columns: as many as the longest history fills, at least 1 and at most `most`."""
+        width = min(max(1, int(self.length.max(initial=0))), most, self.ad.shape[1])
+        return Histories(
+            self.ad[:, -width:],
+            self.category[:, -width:],
+            self.action[:, -width:],
+            self.event_time[:, -width:],
+            self.length,
+        )
+
+
+@dataclass(frozen=True)
+class People:
+    """What is known of the users of B requests, in the form the models take."""
+
+    user: Ints  # (B,) dense index
+    profile: Ints  # (B, P)
+    history: Histories  # (B, L)
+
+    def take(self, rows: Longs) -> "People":
+        """The users of the requests `rows`, in that order."""
+        return People(self.user[rows], self.profile[rows], self.history.take(rows))
+
+
+def people(features: Features, requests: Requests, width: int) -> People:
+    """Users as known at each request, with their last `width` events."""
+    return People(
+        requests.user,
+        features.profile[requests.user],
+        histories(features.events, requests.user, requests.history_end, width),
+    )
+
 
 def distinct(history: Histories) -> tuple[Histories, Longs]:
     """The different ones of B histories, and which of them each one is (B,).
@@ -117,6 +163,8 @@ def distinct(history: Histories) -> tuple[Histories, Longs]:
     larger half of a request's cost: it need run once for all of them.
     """
     rows = history.length.size
+    if rows == 1:
+        return history, np.zeros(1, np.int64)
     parts = [
         np.ascontiguousarray(values).reshape(rows, -1).view(np.uint8)
         for values in vars(history).values()
@@ -125,7 +173,7 @@ def distinct(history: Histories) -> tuple[Histories, Longs]:
     _, first, back = np.unique(
         whole.view(f"V{whole.shape[1]}")[:, 0], return_index=True, return_inverse=True
     )
-    return Histories(**{name: values[first] for name, values in vars(history).items()}), back
+    return history.take(first), back
 
 
 def histories(events: Events, user: Ints, history_end: Longs, width: int) -> Histories:
@@ -176,37 +224,25 @@ def _filled(history: Histories) -> NDArray[np.bool_]:
     return np.arange(width) >= width - history.length[:, None]
 
 
-def scorer_inputs(
-    *,
-    memory: Singles,
-    history: Histories,
-    sizes: Sizes,
-    event_time: Longs,
-    user: Ints,
-    profile: Ints,
-    context: Ints,
-    ad: Ints,
-    attributes: Ints,
-    dense: Singles,
-) -> Feed:
-    """What the scorer takes; shapes as in the module's text, `ad` -1 where there is no candidate.
+def scorer_inputs(requests: Requests, people: People, attributes: Ints, sizes: Sizes) -> Feed:
+    """What Scorer takes, but for the memory; `attributes` (B, K, 5) are of the candidates.
 
-    Vocabularies only grow; an index newer than the model becomes 0.
+    Vocabularies only grow; an index newer than the model becomes 0, as does that of no candidate.
     """
+    history = people.history
     return {
-        "memory": memory,
         "history_ad": known(history.ad, sizes.ad),
         "history_category": known(history.category, sizes.category),
         "elapsed_hours": np.where(
-            _filled(history), hours(history.event_time, event_time[:, None]), 0
+            _filled(history), hours(history.event_time, requests.event_time[:, None]), 0
         ).astype(np.float32),
         "length": history.length.astype(np.int64),
-        "user": known(user, sizes.user),
-        "profile": known(profile, sizes.profile),
-        "context": known(context, sizes.context),
-        "ad": known(ad, sizes.ad),
+        "user": known(people.user, sizes.user),
+        "profile": known(people.profile, sizes.profile),
+        "context": known(requests.context, sizes.context),
+        "ad": known(requests.ad, sizes.ad),
         "attributes": known(attributes, sizes.attributes),
-        "dense": np.ascontiguousarray(dense, np.float32),
+        "dense": np.ascontiguousarray(requests.dense, np.float32),
     }
 
 
@@ -220,21 +256,19 @@ def predictions(output: Singles, candidate: NDArray[np.bool_]) -> Predictions:
     )
 
 
-def slices(requests: Requests, step: int) -> Iterator[Requests]:
-    """`requests` in parts of at most `step` rows."""
-    for begin in range(0, requests.user.size, step):
-        yield Requests(
-            **{
-                field.name: getattr(requests, field.name)[begin : begin + step]
-                for field in fields(requests)
-            }
-        )
+def in_parts(
+    requests: Requests, length: Longs, step: int, predict: Callable[[Longs], Predictions]
+) -> Predictions:
+    """Predictions (B, K) of parts of at most `step` requests, given as rows; in their own order.
 
-
-def join(parts: Sequence[Predictions]) -> Predictions:
-    """Predictions of consecutive parts, as one."""
+    Histories of about equal `length` (B,) stand together, so that few columns of a part are empty.
+    """
+    order = np.lexsort((requests.history_end, requests.user, length))
+    parts = [predict(order[at : at + step]) for at in range(0, order.size, step)]
+    back = np.argsort(order)
     return Predictions(
-        np.concatenate([part.click for part in parts]),
-        np.concatenate([part.conversion for part in parts]),
-        np.concatenate([part.revenue for part in parts]),
+        *(
+            np.concatenate([getattr(part, field.name) for part in parts])[back]
+            for field in fields(Predictions)
+        )
     )

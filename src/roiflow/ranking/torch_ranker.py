@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -204,8 +204,11 @@ class TorchRanker:
         step = max(1, SCORE_PAIRS // requests.ad.shape[1])
         with one_thread(), torch.inference_mode():
             self.net.eval()
-            return serving_form.join(
-                [self._score(features, part) for part in serving_form.slices(requests, step)]
+            return serving_form.in_parts(
+                requests,
+                requests.history_end - features.events.offsets[requests.user],
+                step,
+                lambda rows: self._score(features, requests.take(rows)),
             )
 
     def _score(self, features: Features, requests: Requests) -> Predictions:
@@ -280,21 +283,16 @@ def _calibration(content: dict[str, Any]) -> Calibration:
 def request_tensors(
     features: Features, requests: Requests, width: int, shape: NetworkShape
 ) -> tuple[Behaviours, Candidates]:
-    """Requests as tensors with J = 1; histories are `width` events long."""
+    """Requests as tensors with J = 1; of each history the last `width` events are read."""
     sizes = shape.index_sizes
-    history = serving_form.histories(features.events, requests.user, requests.history_end, width)
+    people = serving_form.people(features, requests, width)
+    history = people.history.cut(width)
     feed = serving_form.encoder_inputs(history, sizes)
     feed |= serving_form.scorer_inputs(
-        memory=np.zeros(0, np.float32),
-        history=history,
-        sizes=sizes,
-        event_time=requests.event_time,
-        user=requests.user,
-        profile=features.profile[requests.user],
-        context=requests.context,
-        ad=requests.ad,
-        attributes=features.attributes[requests.ad.clip(0)],
-        dense=requests.dense,
+        requests,
+        replace(people, history=history),
+        features.attributes[requests.ad.clip(0)],
+        sizes,
     )
     tensor = {name: torch.from_numpy(value) for name, value in feed.items()}
     return (
@@ -303,7 +301,7 @@ def request_tensors(
             tensor["history_ad"],
             tensor["history_category"],
             tensor["elapsed_hours"][:, None],
-            seen(tensor["length"], width, shape.history_length)[:, None],
+            seen(tensor["length"], history.ad.shape[1], shape.history_length)[:, None],
             tensor["user"],
             tensor["profile"],
             tensor["context"][:, None],

@@ -5,11 +5,12 @@ from time import perf_counter
 
 import numpy as np
 
+from roiflow.candidates.selector import narrow
 from roiflow.errors import ParityError
 from roiflow.features.table import Features, Flags, Floats, Requests
-from roiflow.ranking import serving_form
 from roiflow.ranking.protocol import Predictions
-from roiflow.serving.recommender import Models, People
+from roiflow.ranking.serving_form import people
+from roiflow.serving.recommender import Models
 
 LATENCY_CANDIDATES = 200
 LATENCY_RUNS = 100
@@ -27,17 +28,8 @@ class Differences:
 
 def served(models: Models, features: Features, requests: Requests) -> Predictions:
     """What a package's models predict for requests with features; (B, K)."""
-    return models.predict(
-        requests, people(models, features, requests), features.attributes[requests.ad.clip(0)]
-    )
-
-
-def people(models: Models, features: Features, requests: Requests) -> People:
-    """The users of the requests, as known at each request."""
-    history = serving_form.histories(
-        features.events, requests.user, requests.history_end, models.about.encode_length
-    )
-    return People(requests.user, features.profile[requests.user], history)
+    users = people(features, requests, models.about.encode_length)
+    return models.predict(requests, users, features.attributes[requests.ad.clip(0)])
 
 
 def compare(
@@ -71,26 +63,17 @@ def compare(
 def latency_ms(models: Models, features: Features, requests: Requests) -> float:
     """Median milliseconds of the encoder and the scorer for one user and 200 candidates.
 
-    The candidates of the first request are repeated up to that number.
+    The user with the longest history, and the candidates repeated up to that number.
     """
     columns = np.resize(np.arange(requests.ad.shape[1]), LATENCY_CANDIDATES)
-    first = np.arange(1)
-    one = Requests(
-        request=requests.request[first],
-        user=requests.user[first],
-        event_time=requests.event_time[first],
-        history_start=requests.history_start[first],
-        history_end=requests.history_end[first],
-        context=requests.context[first],
-        ad=requests.ad[:1, columns],
-        price=requests.price[:1, columns],
-        bid=requests.bid[:1, columns],
-        dense=requests.dense[:1, columns],
-    )
-    user, attributes = people(models, features, one), features.attributes[one.ad.clip(0)]
+    length = requests.history_end - features.events.offsets[requests.user]
+    longest = requests.take(np.array([np.argmax(length)]))
+    one = narrow(longest, columns[None])
+    users = people(features, one, models.about.encode_length)
+    attributes = features.attributes[one.ad.clip(0)]
     taken = np.empty(LATENCY_RUNS)
     for number in range(LATENCY_RUNS):
         begin = perf_counter()
-        models.predict(one, user, attributes)
+        models.predict(one, users, attributes)
         taken[number] = perf_counter() - begin
     return float(np.median(taken) * 1e3)

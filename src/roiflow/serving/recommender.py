@@ -26,7 +26,7 @@ from roiflow.policy import plackett_luce
 from roiflow.policy.candidate_sets import CandidateSets
 from roiflow.ranking import serving_form
 from roiflow.ranking.protocol import Predictions
-from roiflow.ranking.serving_form import Histories
+from roiflow.ranking.serving_form import Histories, People
 from roiflow.ranking.value import expected_cost
 from roiflow.serving import draws
 from roiflow.serving.package import CANDIDATES, PLAN, VOCABULARY, Package
@@ -38,15 +38,6 @@ CHUNK_PAIRS = 1 << 16
 RUN_ROWS = 32
 """Requests that a network runs on at a time: more of them, and what its layers hand on falls out of
 the cache (178 take a third longer a request)."""
-
-
-@dataclass(frozen=True)
-class People:
-    """What is known of B users, in the form the models take."""
-
-    user: Ints  # (B,) dense index
-    profile: Ints  # (B, P)
-    history: Histories  # (B, encode_length)
 
 
 @dataclass(frozen=True)
@@ -99,25 +90,28 @@ class Models:
 
     def predict(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
         """Calibrated predictions (B, K); `attributes` (B, K, 5) of the candidates."""
-        different, which = serving_form.distinct(people.history)
-        memory = _in_parts(
-            self._encoder,
-            serving_form.ENCODER_OUTPUT,
-            serving_form.encoder_inputs(different, self.sizes),
+        if requests.user.size == 1:
+            return self._predict(requests, people, attributes)
+        return serving_form.in_parts(
+            requests,
+            people.history.length,
+            RUN_ROWS,
+            lambda rows: self._predict(requests.take(rows), people.take(rows), attributes[rows]),
         )
+
+    def _predict(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
+        history = people.history.cut(self.about.encode_length)
+        different, which = serving_form.distinct(history)
+        (memory,) = self._encoder.run(
+            [serving_form.ENCODER_OUTPUT], serving_form.encoder_inputs(different, self.sizes)
+        )
+        # The encoder reads further back than the candidates look: its last columns are theirs.
+        recent = history.cut(self.about.history_length)
         feed = serving_form.scorer_inputs(
-            memory=memory[which],
-            history=people.history,
-            sizes=self.sizes,
-            event_time=requests.event_time,
-            user=people.user,
-            profile=people.profile,
-            context=requests.context,
-            ad=requests.ad,
-            attributes=attributes,
-            dense=requests.dense,
+            requests, replace(people, history=recent), attributes, self.sizes
         )
-        output = _in_parts(self._scorer, serving_form.SCORER_OUTPUT, feed)
+        feed["memory"] = memory[which, -recent.ad.shape[1] :]
+        (output,) = self._scorer.run([serving_form.SCORER_OUTPUT], feed)
         return serving_form.predictions(output, requests.ad >= 0)
 
     def candidate_sets(self, requests: Requests, predictions: Predictions) -> CandidateSets:
@@ -139,16 +133,6 @@ class Models:
     def logits(self, sets: CandidateSets) -> Floats:
         """Plackett-Luce logits (B, K)."""
         return self._policy.logits(sets)
-
-
-def _in_parts(session: Any, output: str, feed: serving_form.Feed) -> Any:
-    """Answers of a session, in parts of RUN_ROWS rows."""
-    rows = len(next(iter(feed.values())))
-    parts = [
-        session.run([output], {name: values[at : at + RUN_ROWS] for name, values in feed.items()})
-        for at in range(0, rows, RUN_ROWS)
-    ]
-    return np.concatenate([part for (part,) in parts])
 
 
 class Recommender:

@@ -28,7 +28,7 @@ def test_replay_predicts_what_the_package_says(evaluated: Evaluated, package: Pa
     assert sets.ad.shape == (20, TOP_K)
     requests = engine.requests(features, rows, catalogue)
     history = histories(
-        features.events, requests.user, requests.history_end, models.about.encode_length
+        features.events, requests.user, requests.history_end, models.about.history_length
     )
     memory = np.where(history.ad > 0, history.action + 1, 0).sum(axis=1)
     column = np.array([[list(catalogue.ad).index(ad) for ad in row] for row in sets.ad])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -41,39 +42,36 @@ def ranker(layers: int) -> RosaRanker:
     return made
 
 
-def run(ranker: RosaRanker, features: Features, requests: Requests) -> Predictions:
-    sizes = ranker.shape.index_sizes
-    history = serving_form.histories(
-        features.events, requests.user, requests.history_end, ranker.encode_length
-    )
+def run(ranker: RosaRanker, features: Features, requests: Requests, *, cut: bool) -> Predictions:
+    """All columns, or as many as there are events and, for the candidates, as they look at."""
+    sizes, length = ranker.shape.index_sizes, ranker.encode_length
+    people = serving_form.people(features, requests, length)
+    history = people.history.cut(length) if cut else people.history
+    recent = history.cut(ranker.shape.history_length) if cut else history
     encoder, scorer = map(session, onnx.export(ranker))
     (memory,) = encoder.run(None, serving_form.encoder_inputs(history, sizes))
     feed = serving_form.scorer_inputs(
-        memory=memory,
-        history=history,
-        sizes=sizes,
-        event_time=requests.event_time,
-        user=requests.user,
-        profile=features.profile[requests.user],
-        context=requests.context,
-        ad=requests.ad,
-        attributes=features.attributes[requests.ad.clip(0)],
-        dense=requests.dense,
+        requests,
+        replace(people, history=recent),
+        features.attributes[requests.ad.clip(0)],
+        sizes,
     )
+    feed["memory"] = memory[:, -recent.ad.shape[1] :]
     (output,) = scorer.run(None, feed)
     return serving_form.predictions(output, requests.ad >= 0)
 
 
+@pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize(("rows", "candidates"), [(1, 1), (1, 40), (9, 2), (30, 5)])
 def test_any_number_of_requests_and_candidates_as_in_torch(
-    features: Features, layers: int, rows: int, candidates: int
+    features: Features, layers: int, rows: int, candidates: int, cut: bool
 ) -> None:
     # One candidate more than asked for: the last one of these worlds is absent.
     slates = features.rows(TEST)[:rows]
     requests = worlds.requests_of(features, slates, candidates=candidates + 1)
     trained = ranker(layers)
-    expected, found = trained.score(features, requests), run(trained, features, requests)
+    expected, found = trained.score(features, requests), run(trained, features, requests, cut=cut)
     assert np.ptp(expected.click[requests.ad >= 0]) > 0 or rows * candidates == 1
     np.testing.assert_allclose(found.click, expected.click, atol=1e-6)
     np.testing.assert_allclose(found.conversion, expected.conversion, atol=1e-6)

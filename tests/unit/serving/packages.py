@@ -1,7 +1,8 @@
 """A tiny ad world with real features and pre-selection, and a package whose networks are known.
 
 The networks are written node by node, so their answers are closed forms:
-memory = action + 1 of each behaviour, z = 0.1 x mean(dense) + 0.01 x ad + 0.02 x sum(memory),
+memory = action + 1 of each behaviour, z = 0.1 x mean(dense) + 0.01 x ad + 0.02 x sum(memory) over
+the last HISTORY behaviours,
 click = sigmoid(z - 2), conversion = click / 10, revenue = 5 currency units.
 """
 
@@ -125,10 +126,9 @@ def write_package(
         cost_shares=SHARES,
         feature_sample=feature_sample,
     )
-    encode, dense = about.encode_length, len(features.dense_names)
     files = {
-        package.USER_ENCODER: encoder(encode),
-        package.SCORER: scorer(encode, len(features.profile_names), dense),
+        package.USER_ENCODER: encoder(),
+        package.SCORER: scorer(len(features.profile_names), len(features.dense_names)),
         package.POLICY: slates.to_bytes(),
         package.ADS: package.ads_table(
             features.attributes, catalogue, [names[ad - 1] for ad in catalogue.ad]
@@ -165,11 +165,11 @@ def _any_candidates() -> CandidateSets:
 LONG, REAL = TensorProto.INT64, TensorProto.FLOAT
 
 
-def encoder(width: int) -> bytes:
+def encoder() -> bytes:
     """memory (B, L, 1) = action + 1 where there is a behaviour, else 0."""
     kinds = dict.fromkeys(serving_form.ENCODER_INPUTS, LONG) | {"history_hours": REAL}
     inputs = [
-        helper.make_tensor_value_info(name, kind, ["B"] if name == "length" else ["B", width])
+        helper.make_tensor_value_info(name, kind, ["B"] if name == "length" else ["B", "L"])
         for name, kind in kinds.items()
     ]
     nodes = [
@@ -185,17 +185,17 @@ def encoder(width: int) -> bytes:
         helper.make_tensor("zero", LONG, [], [0]),
         helper.make_tensor("last", LONG, [1], [2]),
     ]
-    output = helper.make_tensor_value_info(serving_form.ENCODER_OUTPUT, REAL, ["B", width, 1])
+    output = helper.make_tensor_value_info(serving_form.ENCODER_OUTPUT, REAL, ["B", "L", 1])
     return _model(nodes, inputs, [output], constants)
 
 
-def scorer(width: int, profile: int, dense: int) -> bytes:
+def scorer(profile: int, dense: int) -> bytes:
     """predictions (B, K, 3) as in this file's first lines."""
     shapes: dict[str, tuple[int, list[str | int | None]]] = {
-        "memory": (REAL, ["B", width, 1]),
-        "history_ad": (LONG, ["B", width]),
-        "history_category": (LONG, ["B", width]),
-        "elapsed_hours": (REAL, ["B", width]),
+        "memory": (REAL, ["B", "L", 1]),
+        "history_ad": (LONG, ["B", "L"]),
+        "history_category": (LONG, ["B", "L"]),
+        "elapsed_hours": (REAL, ["B", "L"]),
         "length": (LONG, ["B"]),
         "user": (LONG, ["B"]),
         "profile": (LONG, ["B", profile]),

@@ -16,7 +16,7 @@ from roiflow.policy import plackett_luce
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Models, Recommender
 from roiflow.serving.slates import RequestContexts, Slates
-from tests.unit.serving.packages import SLATE, TOP_K, TinyWorld
+from tests.unit.serving.packages import HISTORY, SLATE, TOP_K, TinyWorld
 
 MINUTE = 60_000_000
 
@@ -103,7 +103,7 @@ def test_predictions_are_the_networks_closed_form(
     items = store.ad_states(int(contexts.event_time[0]))
     dense = recommender.requests(contexts, state, items).dense[0, slates.row[0]]
     there = state.history_ad[0] > 0
-    memory = float((state.history_action[0][there] + 1).sum())
+    memory = float((state.history_action[0][there] + 1)[-HISTORY:].sum())
     ad = recommender.models.ads.ad[slates.row[0]]
     z = 0.1 * dense.mean(axis=1) + 0.01 * ad + 0.02 * memory - 2
     click = 1 / (1 + np.exp(-z))
