@@ -10,6 +10,7 @@ import httpx
 import pytest
 import yaml
 
+from roiflow.artefacts.decision import Decision
 from roiflow.artefacts.run import Bento, Registered
 from roiflow.bundle import build_bento, find_bento, requirements, store
 from roiflow.deployment import local, processes
@@ -61,7 +62,7 @@ def test_a_home_holds_no_place_of_this_machine(
     registry.promote(made, None, "pass", "gate", "rule: checks", 10.0)
     run = tmp_path / "runs" / "simulator-2026-W02"
     leave(run, made)
-    bundle.main(run / Registered.place, SERVICE, run / Bento.place)
+    bundle.main(run / Registered.place, run / Decision.place, SERVICE, run / Bento.place)
     named = Bento.of(run)
     assert find_bento(named.tag, tmp_path).digest == named.digest == made.digest
     assert len(list(artefacts(tmp_path))) > 100

@@ -17,6 +17,8 @@ from roiflow.artefacts.validation import Validation
 from roiflow.deployment.placed import Placements
 from roiflow.errors import ArtefactError
 from roiflow.loop.result import LoopResult, Outcome, WeekOutcome
+from roiflow.weekly.effects import EFFECTS
+from roiflow.weekly.steps import read_stages
 from tests.records import (
     SAME,
     A,
@@ -30,6 +32,7 @@ from tests.records import (
     roi_estimate,
 )
 
+ROOT = Path(__file__).parents[2]
 WEIGHTS = Diagnostics(80, 321.0, 7.5, 1.02, 1.0)
 ESTIMATES = {"dr": roi_estimate(estimate(0.3, 0.1, 0.5, diagnostics=WEIGHTS), estimate(None))}
 FINDING = FeatureFinding("ad_ctr_1h", 12, 5, "inf", (Example("r7", "a3", 1, "nan", 0.375),))
@@ -147,3 +150,12 @@ def test_a_verdict_is_read_from_a_tag_as_from_its_report(tmp_path: Path) -> None
     content = json.loads((tmp_path / "report.json").read_text())
     del content["packages"]
     assert parse(ParityVerdict, json.dumps(content), "tag") == SAME == parity_report().outcome
+
+
+def test_the_place_of_each_is_what_a_step_of_the_run_writes() -> None:
+    steps = (*read_stages(ROOT / "dvc.yaml"), *EFFECTS)
+    made = [path for step in steps for path in step.writes]
+    places = {type(one).place for one in WHOLE if hasattr(type(one), "place")}
+    assert len(places) == 10
+    for place in places:
+        assert any(place.is_relative_to(path) for path in made), place

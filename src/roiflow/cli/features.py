@@ -103,12 +103,13 @@ def spark_command(
     from roiflow.spark.engine import features as on_spark
     from roiflow.spark.engine import spark_session
     from roiflow.weekly.checkout import checkout_of
+    from roiflow.weekly.places import FEATURES, VALIDATED
 
     _, settings, console = here()
-    data = finished(checkout_of(settings.home, source, week)) / "data"
-    window = Window(data / "validated")
-    plan = Plan.read(data / "features" / PLAN)
-    vocabulary = Vocabulary.read(data / "features" / VOCABULARY)
+    checkout = finished(checkout_of(settings.home, source, week))
+    window = Window(checkout / VALIDATED)
+    plan = Plan.read(checkout / FEATURES / PLAN)
+    vocabulary = Vocabulary.read(checkout / FEATURES / VOCABULARY)
     with console.status(f"{source} {week} on {settings.spark}"):
         session = spark_session(settings.spark)
         try:

@@ -205,6 +205,7 @@ def leaderboard(source: Source = "simulator", week: Week = None) -> None:
     from roiflow.features import folder as feature_table
     from roiflow.params import load_params
     from roiflow.weekly.checkout import prepare
+    from roiflow.weekly.places import FEATURES
     from roiflow.weekly.run import READERS, repro
 
     repository, settings, console = here()
@@ -214,7 +215,7 @@ def leaderboard(source: Source = "simulator", week: Week = None) -> None:
         for number, stage in enumerate((*READERS, "validate", "build_features")):
             show(0.08 * number, stage)
             repro(checkout, settings.home, [stage], lambda _: None, sql=settings.sql)
-        table = feature_table.read(checkout / "data" / "features")
+        table = feature_table.read(checkout / FEATURES)
         params = load_params(checkout / "params.yaml")
         lines = compare(table, params, lambda done, what: show(0.3 + 0.7 * done, what))
     console.print(_leaderboard_table(lines, f"{source} {named}"))

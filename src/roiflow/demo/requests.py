@@ -14,6 +14,7 @@ from roiflow.artefacts.run import Deployed
 from roiflow.data.weeks import Week
 from roiflow.demo.weeks import WeekDone
 from roiflow.errors import ServiceError
+from roiflow.weekly.places import VALIDATED
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def send_requests(done: WeekDone, count: int) -> RequestsDone:
 def request_bodies(done: WeekDone, count: int) -> Iterator[dict[str, Any]]:
     """Requests of the week's users with their placement and device."""
     week = Week.parse(done.week)
-    path = done.checkout / "data/validated/impressions" / f"week={week}" / "part-0.parquet"
+    path = done.checkout / VALIDATED / "impressions" / f"week={week}" / "part-0.parquet"
     rows = pq.read_table(path, partitioning=None, columns=[c.USER, c.PLACEMENT, c.DEVICE])
     step = max(1, rows.num_rows // count)
     for number, row in enumerate(

@@ -7,7 +7,7 @@ from roiflow.artefacts.decision import Decision, Override
 from roiflow.artefacts.run import Promoted, Registered
 from roiflow.errors import GateError
 from roiflow.jobs.decide import parity_then
-from roiflow.jobs.gate import gate
+from roiflow.jobs.gate import Case, gate
 from roiflow.jobs.promote import outcome
 from roiflow.jobs.register import decision_tags
 from roiflow.params import load_params
@@ -43,17 +43,17 @@ def approve(settings: Settings, source: str, version: int, signature: Override) 
 
 def judge(registry: Registry, known: Registered, folder: Path, signature: Override) -> Decision:
     """The decision on `known` under a signature; the one that made it champion where it is that."""
-    held = read_digest(folder / "data" / "package")
+    case = Case.of(folder)
+    held = read_digest(case.package)
     if held != known.digest:
         raise GateError(
             f"{folder}: holds package {held}, version {known.version} is {known.digest}"
         )
     champion = registry.by_alias(known.name, CHAMPION)
     if champion is not None and champion.version == known.version:
-        return _taken(known, Decision.of(folder), signature)
+        return _taken(known, Decision.read(case.decision), signature)
     package = registry.package(champion) if champion else None
-    params = load_params(folder / "params.yaml")
-    return gate(folder, package, params, signature, parity_then(known))
+    return gate(case, package, load_params(case.params), signature, parity_then(known))
 
 
 def _taken(known: Registered, decision: Decision, signature: Override) -> Decision:

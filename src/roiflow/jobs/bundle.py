@@ -13,12 +13,12 @@ from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
-def main(registered: Path, service: Path, bento: Written) -> None:
+def main(registered: Path, gate: Path, service: Path, bento: Written) -> None:
     """Build it unless it is there; write tag, digest, model and version to `bento`.
 
     `service` is the folder of the Bento's source. Raises RegistryError where the model of
-    `registered` has no champion: it says which of the gate's checks refused the version, and what
-    to do.
+    `registered` has no champion: it says which of the checks of `gate` refused the version, and
+    what to do.
     """
     settings = Settings()
     registry = Registry(settings.registry_uri, settings.home)
@@ -26,10 +26,8 @@ def main(registered: Path, service: Path, bento: Written) -> None:
     name = version.name
     champion = registry.by_alias(name, CHAMPION)
     if champion is None:
-        decision = Decision.read(registered.with_name("gate") / "decision.json")
-        raise RegistryError(
-            nothing_to_serve(name, version.version, version.tags["source"], decision)
-        )
+        source = version.tags["source"]
+        raise RegistryError(nothing_to_serve(name, version.version, source, Decision.read(gate)))
     labels = {"model": name, "source": champion.tags["source"], "week": champion.tags["week"]}
     built = build_bento(
         registry.package(champion), str(champion.version), service, settings.home, labels

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -45,21 +45,18 @@ from roiflow.serving.recommender import vector_shape
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
+from roiflow.weekly import places
 from roiflow.weekly.checkout import checkout_of
 
 _VERSION = re.compile(r"[0-9a-f]{12}")
 
 
-def main(
-    validated: Path,
-    params: Path,
-    report: Annotated[Written, "JSON of the parity check (data/parity/report.json)"],
-) -> None:
-    """Write `report`; the same inputs give the same report."""
+def main(validated: Path, params: Path, parity: Written) -> None:
+    """Write `parity`; the same inputs give the same report."""
     config = load_params(params)
     with progress("check_parity") as show:
         found = check(validated, config.ingest, config.check_parity, Settings(), show)
-    found.write(report)
+    found.write(parity)
 
 
 def check(
@@ -111,7 +108,7 @@ def _package(settings: Settings, source: str, version: str) -> Package | None:
         *package_folder(settings.home, version).parent.glob(f"{version}*"),
         *(
             folder
-            for folder in settings.runs.glob(f"{source}-*/data/package")
+            for folder in settings.runs.glob(f"{source}-*/{places.PACKAGE}")
             if read_digest(folder).startswith(version)
         ),
     ]
@@ -137,16 +134,16 @@ def _check(
     if package is None:
         raise RoiflowError(f"package {version} served, and is no longer to be found")
     week = Week.parse(ingest.week)
-    before = checkout_of(settings.home, ingest.source, str(week.plus(-1))) / "data"
+    before = checkout_of(settings.home, ingest.source, str(week.plus(-1)))
     kept = pc.is_in(requests, value_set=slates[c.REQUEST].combine_chunks())
     with TemporaryDirectory() as folder:
         joined, former = Path(folder) / "now", Path(folder) / "then"
         own = Window(validated).weeks
-        earlier = Window(before / "validated").weeks
-        join_weeks(joined, {one: before / "validated" for one in earlier if one not in own})
+        earlier = Window(before / places.VALIDATED).weeks
+        join_weeks(joined, {one: before / places.VALIDATED for one in earlier if one not in own})
         join_weeks(joined, dict.fromkeys(own, validated))
-        join_weeks(former, dict.fromkeys(earlier, before / "validated"))
-        setting = setting_of(package, before / "features", week, slates, Window(joined))
+        join_weeks(former, dict.fromkeys(earlier, before / places.VALIDATED))
+        setting = setting_of(package, before / places.FEATURES, week, slates, Window(joined))
         content = Content.read(joined, setting.vocabulary)
         pulled_then = Content.read(former, setting.vocabulary)
     rows = Slates.of(slates, setting)

@@ -11,7 +11,7 @@ from roiflow.artefacts.parity import ParityVerdict
 from roiflow.artefacts.record import parse
 from roiflow.artefacts.run import Registered
 from roiflow.errors import GateError
-from roiflow.jobs.gate import gate, read_parity
+from roiflow.jobs.gate import Case, gate, read_parity
 from roiflow.params import load_params
 from roiflow.registry import CHAMPION, Registry, model_name, read_digest
 from roiflow.settings import Settings
@@ -22,7 +22,9 @@ NONE = "none"
 """Value of the tag `champion_then` where there was no champion."""
 
 
-def main(package: Path, params: Path, decision: Written) -> None:
+def main(
+    package: Path, features: Path, evaluation: Path, parity: Path, params: Path, decision: Written
+) -> None:
     """Write `decision`, or leave the one that is there where it is the registered one."""
     settings = Settings()
     registry = Registry(settings.registry_uri, settings.home)
@@ -33,9 +35,9 @@ def main(package: Path, params: Path, decision: Written) -> None:
         return
     champion = champion_then(registry, known) if known else registry.by_alias(name, CHAMPION)
     folder = registry.package(champion) if champion else None
-    run_folder = params.absolute().parent
-    parity = parity_then(known) if known else read_parity(run_folder, config.ingest.week)
-    gate(run_folder, folder, config, signed(known) if known else None, parity)
+    case = Case(package, features, evaluation, parity, params, decision)
+    served = parity_then(known) if known else read_parity(parity, config.ingest.week)
+    gate(case, folder, config, signed(known) if known else None, served)
 
 
 def champion_then(registry: Registry, known: Registered) -> Registered | None:

@@ -1,5 +1,6 @@
-"""Decide whether a run's package may become champion, and keep the decision beside the run."""
+"""Decide whether a package may become champion, and keep the decision beside the run."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,33 +17,50 @@ from roiflow.features.engine import open_engine
 from roiflow.params import Params
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Models
+from roiflow.weekly.effects import effect
 
-DECISION = Decision.place
-PARITY = ParityReport.place
+
+@dataclass(frozen=True)
+class Case:
+    """What a package is judged on, and where the decision goes: the arguments of `decide`."""
+
+    package: Path
+    features: Path
+    evaluation: Path
+    parity: Path
+    params: Path
+    decision: Path
+
+    @classmethod
+    def of(cls, checkout: Path) -> "Case":
+        """The case of a run, by the paths that its effect has: to judge it once more."""
+        _, *names = effect("gate").command.split()
+        return cls(*(checkout / name for name in names))
 
 
 def gate(
-    run_folder: Path,
+    case: Case,
     champion_package: Path | None,
     params: Params,
     override: Override | None,
     parity: ParityVerdict | None,
 ) -> Decision:
-    """Decide on `run_folder`/data/package and write data/gate/decision.json there.
+    """Decide, and write the decision.
 
-    `parity` is what `read_parity` gives, or gave when the package was judged first. The same inputs
-    give the same decision and the same digest. Raises GateError where no decision can be taken,
-    ArtefactError without an evaluation, PackageError where a package is not whole.
+    `params` are those in the case's file, `parity` is what `read_parity` gives, or gave when the
+    package was judged first. The same inputs give the same decision and the same digest. Raises
+    GateError where no decision can be taken, ArtefactError without an evaluation, PackageError
+    where a package is not whole.
     """
-    report = Report.of(run_folder)
-    challenger = Package.load(run_folder / "data/package")
+    report = Report.read(case.evaluation / Report.place.name)
+    challenger = Package.load(case.package)
     champion = None if champion_package is None else Package.load(champion_package)
     check_distinct(challenger.digest, champion.digest if champion else None)
     comparison: dict[str, RoiEstimate] | None = None
     if champion is not None:
         # Without propensities no comparison can say anything, and a replay takes a while.
         logged = report.propensities_logged
-        comparison = _compare(run_folder, challenger, champion, report, params) if logged else {}
+        comparison = _compare(case, challenger, champion, report, params) if logged else {}
     decision = decide(
         report,
         params.gate,
@@ -52,33 +70,28 @@ def gate(
         parity=parity,
         override=override,
     )
-    decision.write(run_folder / DECISION)
+    decision.write(case.decision)
     return decision
 
 
-def read_parity(run_folder: Path, week: str) -> ParityVerdict | None:
+def read_parity(path: Path, week: str) -> ParityVerdict | None:
     """The verdict of the parity report on the test week; None where there is none of that week.
 
     Raises ArtefactError where it is no report.
     """
-    report = ParityReport.find(run_folder / PARITY)
+    report = ParityReport.find(path)
     return report.outcome if report and report.week == week else None
 
 
 def _compare(
-    run_folder: Path,
-    challenger: Package,
-    champion: Package,
-    report: Report,
-    params: Params,
+    case: Case, challenger: Package, champion: Package, report: Report, params: Params
 ) -> dict[str, RoiEstimate]:
-    folder = run_folder / "data/features"
-    features, config = feature_store.read(folder), params.evaluate
+    features, config = feature_store.read(case.features), params.evaluate
     slates, _ = test_slates(features, challenger.description.slate_size, config)
     week = LoggedWeek.of(features, np.array([1.0, *report.position_factors]))
     return compare(
-        TargetOnLog.read(run_folder / TargetOnLog.place),
-        on_log(Models(champion), features, open_engine(folder), slates, week, config),
+        TargetOnLog.read(case.evaluation / TargetOnLog.place.name),
+        on_log(Models(champion), features, open_engine(case.features), slates, week, config),
         slates,
         params.gate,
         config,

@@ -1,21 +1,20 @@
 """Take a registered version's decision again from what is locked; it must come out the same."""
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 
-from roiflow.artefacts.decision import Decision
 from roiflow.artefacts.run import Registered
 from roiflow.errors import GateError
 from roiflow.jobs.decide import digest_of
+from roiflow.jobs.gate import Case
 from roiflow.registry import Registry, model_name, read_digest
 from roiflow.settings import Settings
 from roiflow.stages.command import run
 from roiflow.weekly.checkout import recreate, remove
-from roiflow.weekly.effects import effect
-from roiflow.weekly.run import fetch, perform
+from roiflow.weekly.run import fetch, job
 
-INPUTS = ("data/features", "data/evaluation", "data/package")
-"""What the gate reads of a run."""
+JOB = "decide"
 
 
 def main(source: str, version: int) -> None:
@@ -35,15 +34,19 @@ def prove(
     known = registry.get(model_name(source), version)
     folder = settings.home.absolute() / "proofs" / f"{source}-{version}"
     recreate(repository, folder, known.tags["commit"])
+    case = Case.of(Path())
     try:
-        fetch(folder, settings.home, INPUTS, show)
-        if (found := read_digest(folder / "data" / "package")) != known.digest:
+        # What the stages made. The parity report is not theirs: what it said is a tag.
+        made = (case.features, case.evaluation, case.package)
+        fetch(folder, settings.home, [str(path) for path in made], show)
+        if (found := read_digest(folder / case.package)) != known.digest:
             raise GateError(
                 f"{known.name} version {version}: commit {known.tags['commit']} holds package "
                 f"{found}, registered was {known.digest}"
             )
-        perform(folder, settings.home, effect("gate"), show)
-        if (again := digest_of(folder / Decision.place)) != known.tags["decision"]:
+        arguments = [str(getattr(case, name)) for name in parameters(folder, JOB)]
+        job(folder, settings.home, JOB, arguments, show)
+        if (again := digest_of(folder / case.decision)) != known.tags["decision"]:
             raise GateError(
                 f"{known.name} version {version}: the decision came out as {again}, "
                 f"registered was {known.tags['decision']}"
@@ -51,6 +54,16 @@ def prove(
     finally:
         remove(repository, folder)
     return known
+
+
+def parameters(checkout: Path, name: str) -> list[str]:
+    """What a job's `main` takes in the code of a checkout.
+
+    A version is proven by the code of its commit, whose job may have taken fewer arguments.
+    """
+    code = ast.parse((checkout / "src/roiflow/jobs" / f"{name}.py").read_text())
+    (main,) = (one for one in code.body if isinstance(one, ast.FunctionDef) and one.name == "main")
+    return [one.arg for one in main.args.args]
 
 
 if __name__ == "__main__":

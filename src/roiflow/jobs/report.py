@@ -21,27 +21,31 @@ from roiflow.stages.command import run
 
 def main(
     lineage: Path,
+    evaluation: Path,
+    gate: Path,
+    parity: Path,
+    promoted: Path,
+    deployed: Path,
+    metrics: Annotated[Path, "folder of one JSON a stage (metrics)"],
+    plots: Annotated[Path, "folder of one CSV a plot (plots)"],
     drift: Annotated[Path, "the drift report to link (data/drift/drift.html)"],
     report: Annotated[Written, "the weekly report, one HTML file (data/report/report.html)"],
 ) -> None:
-    """Write `report` from the run that holds `lineage`; `drift` is linked where it was made."""
-    made = Lineage.read(lineage)
-    folder = lineage.absolute().parents[1]
-    promoted = Promoted.find(folder / Promoted.place)
-    served = Deployed.find(folder / Deployed.place)
+    """Write `report`; what is not there yet, such as a deployment, it leaves out."""
+    made, outcome, served = Lineage.read(lineage), Promoted.find(promoted), Deployed.find(deployed)
     told = Told(
         source=made.source,
-        report=Report.of(folder),
-        plots=folder / "plots",
-        decision=Decision.find(folder / Decision.place),
-        validation=Validation.find(folder / Validation.place),
+        report=Report.read(evaluation / Report.place.name),
+        plots=plots,
+        decision=Decision.find(gate),
+        validation=Validation.find(metrics / Validation.place.name),
         drift=_relative(drift.absolute(), report.absolute()) if drift.exists() else None,
         links={"Slate service": served.address} if served else {},
         facts={
             "Commit": made.commit,
-            "Registered version": str(promoted.version) if promoted else "none",
-            "Promoted": promoted.rule if promoted and promoted.promoted else "no",
-            "Feature parity": parity_line(ParityReport.find(folder / ParityReport.place)),
+            "Registered version": str(outcome.version) if outcome else "none",
+            "Promoted": outcome.rule if outcome and outcome.promoted else "no",
+            "Feature parity": parity_line(ParityReport.find(parity)),
             "Served": ", ".join(f"{arm.tag} ({arm.arm})" for arm in served.arms) if served else "",
         },
         history=list(history(Settings().runs, made)),

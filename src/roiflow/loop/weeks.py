@@ -43,6 +43,7 @@ from roiflow.simulator.truth import truth as true_value
 from roiflow.simulator.world import World
 from roiflow.weekly.checkout import checkout_of, prepare
 from roiflow.weekly.effects import DECIDES, EFFECTS
+from roiflow.weekly.places import CANDIDATES, FEATURES, RANKER
 from roiflow.weekly.reasons import reason
 from roiflow.weekly.run import perform, repro
 from roiflow.weekly.serve import serve_week
@@ -288,7 +289,7 @@ def true_values(
     world = World(config.ingest.simulator)
     policies: list[SlateChooser] = [Oracle(world), logging_policy(world), random_policy(world)]
     if before is not None:
-        folder = checkout / "data" / "features"
+        folder = checkout / FEATURES
         vocabulary = Vocabulary.read(folder / "vocabulary.parquet")
         known = KnownWeek(world, features.read(folder), open_engine(folder), vocabulary)
         policies += baselines(before, known)
@@ -309,9 +310,9 @@ def baselines(before: Path, known: KnownWeek) -> list[SlateChooser]:
     from roiflow.ranking.baselines.sasrec import SasRecRanker
     from roiflow.ranking.train import fit
 
-    folder, params = before / "data" / "features", load_params(before / PARAMS)
+    folder, params = before / FEATURES, load_params(before / PARAMS)
     table = features.read(folder)
-    selectors = [candidates.load(before / "data" / "candidates", kind) for kind in candidates.KINDS]
+    selectors = [candidates.load(before / CANDIDATES, kind) for kind in candidates.KINDS]
     rankers: list[Ranker] = [
         fit(SasRecRanker, table, params.train_ranker)[0],
         *selectors,
@@ -322,7 +323,7 @@ def baselines(before: Path, known: KnownWeek) -> list[SlateChooser]:
         RankerChooser(
             ranker,
             known,
-            load_cost_shares(before / "data" / "ranker"),
+            load_cost_shares(before / RANKER),
             revenue=selectors[0].revenue,
             cost_weight=params.finetune_policy.cost_weight,
         )

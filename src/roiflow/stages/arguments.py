@@ -26,6 +26,7 @@ MEANINGS = {
     "roi": "CSV of ROI by estimator (plots/roi.csv)",
     "params": "every tunable number (params.yaml)",
     "lineage": "JSON of the run's source, week and commit (data/lineage.json)",
+    "parity": "JSON of the parity check (data/parity/report.json)",
     "decision": "JSON of the gate's decision (data/gate/decision.json)",
     "gate": "JSON of the gate's decision (data/gate/decision.json)",
     "registered": "JSON of the registered model's name, version, tags (data/registered.json)",

@@ -28,7 +28,8 @@ EFFECTS = (
     ),
     Step(
         "gate",
-        "decide data/package params.yaml data/gate/decision.json",
+        "decide data/package data/features data/evaluation data/parity/report.json params.yaml "
+        "data/gate/decision.json",
         reads=("data/package", "data/features", "data/evaluation", "data/parity/report.json"),
         writes=("data/gate/decision.json",),
         purpose="Compare the challenger with the champion: pass, fail or inconclusive.",
@@ -59,8 +60,8 @@ EFFECTS = (
     # The alias is the registry's; the file that promotion leaves stands for it.
     Step(
         "bundle",
-        "bundle data/registered.json bentos/ad_ranker data/bento.json",
-        reads=("data/registered.json", "data/promoted.json"),
+        "bundle data/registered.json data/gate/decision.json bentos/ad_ranker data/bento.json",
+        reads=("data/registered.json", "data/gate/decision.json", "data/promoted.json"),
         writes=("data/bento.json",),
         purpose="Build the Bento from the registered champion.",
     ),
@@ -80,9 +81,10 @@ EFFECTS = (
     ),
     Step(
         "report",
-        "report data/lineage.json data/drift/drift.html data/report/report.html",
+        "report data/lineage.json data/evaluation data/gate/decision.json data/parity/report.json "
+        "data/promoted.json data/deployed.json metrics plots data/drift/drift.html "
+        "data/report/report.html",
         reads=(
-            "data/raw",
             "data/evaluation",
             "metrics",
             "plots",

@@ -9,9 +9,8 @@ from roiflow.data.weeks import Week
 from roiflow.registry import package_folder
 from roiflow.weekly.checkout import checkout_of, is_finished
 from roiflow.weekly.choice import SIMULATOR
+from roiflow.weekly.places import ONLINE
 from roiflow.weekly.run import Show, job
-
-ONLINE = "data/features/online"
 
 
 def serve_week(home: Path, week: Week, show: Show) -> str | None:
@@ -28,7 +27,7 @@ def serve_week(home: Path, week: Week, show: Show) -> str | None:
     version, lake = digest[:12], home.absolute() / "lake"
     kept = served_features.path_of(lake, SIMULATOR, week)
     if served_by(lake, week) != version or not kept.exists():
-        arguments = [str(package_folder(home.absolute(), digest)), ONLINE, "params.yaml"]
+        arguments = [str(package_folder(home.absolute(), digest)), str(ONLINE), "params.yaml"]
         job(before, home, "simulate_week", arguments, show)
     return version
 

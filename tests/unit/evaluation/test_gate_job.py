@@ -9,7 +9,7 @@ from roiflow.artefacts.decision import Decision, Override
 from roiflow.artefacts.evaluation import Report
 from roiflow.artefacts.parity import ParityReport
 from roiflow.errors import ArtefactError, GateError, PackageError
-from roiflow.jobs.gate import gate, read_parity
+from roiflow.jobs.gate import Case, gate, read_parity
 from roiflow.params import Params
 from roiflow.serving.package import Package
 from tests.records import NOT_SERVED, SAME, leave, parity_report
@@ -29,25 +29,25 @@ def run(tmp_path: Path, world: TinyWorld, evaluated: Evaluated, package: Package
 
 
 def test_the_decision_is_written_and_repeats(run: Path, params: Params, package: Package) -> None:
-    decision = gate(run, None, params, None, NOT_SERVED)
+    decision = gate(Case.of(run), None, params, None, NOT_SERVED)
     path = run / Decision.place
     assert Decision.read(path) == decision
     assert decision.challenger == package.digest
     assert decision.comparison is None
     before = path.read_bytes()
-    assert gate(run, None, params, None, NOT_SERVED) == decision
+    assert gate(Case.of(run), None, params, None, NOT_SERVED) == decision
     assert path.read_bytes() == before
 
 
 def test_a_champion_is_compared_on_the_same_slates(
     run: Path, params: Params, champion: Package
 ) -> None:
-    decision = gate(run, champion.folder, params, None, NOT_SERVED)
+    decision = gate(Case.of(run), champion.folder, params, None, NOT_SERVED)
     assert decision.champion == champion.digest
     assert decision.checks[-1].name == "roi_lift_over_champion_dr"
     assert decision.comparison is not None
     assert set(decision.comparison) >= {"ips", "snips", "dr", "dm"}
-    assert gate(run, champion.folder, params, None, NOT_SERVED).digest == decision.digest
+    assert gate(Case.of(run), champion.folder, params, None, NOT_SERVED).digest == decision.digest
 
 
 def test_what_was_evaluated_on_other_slates_is_refused(
@@ -57,36 +57,36 @@ def test_what_was_evaluated_on_other_slates_is_refused(
         update={"evaluate": params.evaluate.model_copy(update={"requests": 200})}
     )
     with pytest.raises(GateError, match="challenger was evaluated on other slates"):
-        gate(run, champion.folder, fewer, None, NOT_SERVED)
+        gate(Case.of(run), champion.folder, fewer, None, NOT_SERVED)
     (run / "data/evaluation/target.npz").write_bytes(b"half")
     with pytest.raises(ArtefactError, match=r"target\.npz: not a policy on logged slates"):
-        gate(run, champion.folder, params, None, NOT_SERVED)
+        gate(Case.of(run), champion.folder, params, None, NOT_SERVED)
 
 
 def test_without_propensities_a_champion_stays(
     run: Path, params: Params, champion: Package
 ) -> None:
     leave(run, replace(Report.of(run), propensities_logged=False))
-    assert not gate(run, champion.folder, params, None, NOT_SERVED).promote
-    signed = gate(run, champion.folder, params, Override("Ada", "panel data"), NOT_SERVED)
+    assert not gate(Case.of(run), champion.folder, params, None, NOT_SERVED).promote
+    signed = gate(Case.of(run), champion.folder, params, Override("Ada", "panel data"), NOT_SERVED)
     assert (signed.verdict, signed.rule) in {("inconclusive", "override"), ("fail", "override")}
 
 
 def test_the_champion_cannot_challenge_itself(run: Path, params: Params, package: Package) -> None:
     with pytest.raises(GateError, match="same digest"):
-        gate(run, package.folder, params, None, NOT_SERVED)
+        gate(Case.of(run), package.folder, params, None, NOT_SERVED)
     assert not (run / Decision.place).exists()
 
 
 def test_no_report_is_an_error(run: Path, params: Params) -> None:
     (run / Report.place).unlink()
     with pytest.raises(ArtefactError, match=r"report\.json: No such file"):
-        gate(run, None, params, None, NOT_SERVED)
+        gate(Case.of(run), None, params, None, NOT_SERVED)
 
 
 def test_a_package_that_is_not_whole_is_refused(run: Path, params: Params, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="nowhere"):
-        gate(run, tmp_path / "nowhere", params, None, NOT_SERVED)
+        gate(Case.of(run), tmp_path / "nowhere", params, None, NOT_SERVED)
 
 
 def test_what_was_served_otherwise_than_trained_is_refused(run: Path, params: Params) -> None:
@@ -95,20 +95,20 @@ def test_what_was_served_otherwise_than_trained_is_refused(run: Path, params: Pa
     differs = replace(SAME, verdict="fail", reason=reason, different=9)
     digests = set()
     for parity, why in ((differs, reason), (None, "no parity report of the test week")):
-        decision = gate(run, None, params, None, parity)
+        decision = gate(Case.of(run), None, params, None, parity)
         assert (decision.verdict, decision.promote) == ("fail", False)
         assert f"feature_parity: {why}" in decision.reason
         digests.add(decision.digest)
         assert Decision.of(run).parity == parity
-    assert gate(run, None, params, None, NOT_SERVED).digest not in digests
+    assert gate(Case.of(run), None, params, None, NOT_SERVED).digest not in digests
     assert len(digests) == 2
 
 
 def test_the_parity_report_is_of_the_test_week(run: Path) -> None:
-    assert read_parity(run, SAME.week) is None
+    assert read_parity(run / ParityReport.place, SAME.week) is None
     leave(run, parity_report(SAME))
-    assert read_parity(run, SAME.week) == SAME
-    assert read_parity(run, "2026-W05") is None
+    assert read_parity(run / ParityReport.place, SAME.week) == SAME
+    assert read_parity(run / ParityReport.place, "2026-W05") is None
     (run / ParityReport.place).write_text("{}")
     with pytest.raises(ArtefactError, match=r"report\.json: week: Field required"):
-        read_parity(run, SAME.week)
+        read_parity(run / ParityReport.place, SAME.week)

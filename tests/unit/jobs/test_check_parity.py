@@ -76,6 +76,6 @@ def test_a_week_of_logged_slates_was_not_served(
     assert ParityReport.of(tmp_path).verdict == "not served"
     main(*arguments)
     assert report.read_bytes() == first
-    found = read_parity(tmp_path, ParityReport.of(tmp_path).week)
+    found = read_parity(report, ParityReport.of(tmp_path).week)
     assert found is not None
     assert found.verdict == "not served"

@@ -125,7 +125,7 @@ def test_nothing_that_is_decided_waits_for_the_drift_report() -> None:
     assert waits["report_drift"] == ("build_features",)
     assert waits["check_parity"] == ("validate",)
     assert [name for name, some in waits.items() if "report_drift" in some] == ["report"]
-    assert waits["commit"] == ("evaluate", "export")
+    assert waits["commit"] == ("evaluate",)
     assert before("report") == waits.keys() - {"report"}
 
 
