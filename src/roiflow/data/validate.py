@@ -77,65 +77,38 @@ class Checked:
 
 
 def check_types(name: str, rows: pa.Table, file: str) -> pa.Table:
-    """The contract's columns of `rows`, in its types; further columns only of `users`.
+    """The contract's columns of `rows`; further ones only of `users`, null or empty is `unknown`.
 
-    Widening and narrowing within a kind (whole numbers, decimals, text, times) is allowed where no
-    value changes; a time without a zone is UTC. Profile attributes become strings, null `unknown`.
-    Raises ContractError naming file, column and type.
+    A column that may be null may be absent. Nothing is converted: every source brings its tables
+    to the contract's types itself, from other people's files by sources/conforming.py. Raises
+    ContractError naming file, column and type.
     """
     schema = SCHEMAS[name]
-    columns = []
-    for wanted in schema:
-        if wanted.name in rows.column_names:
-            columns.append(_cast(rows[wanted.name], wanted, file))
-        elif wanted.nullable:
-            columns.append(pa.nulls(rows.num_rows, wanted.type))
-        else:
-            raise ContractError(f"{file}: no column {wanted.name!r}")
-    fields = list(schema)
+    fields, columns = list(schema), [_column(rows, wanted, file) for wanted in schema]
     if name == "users":
-        for extra in rows.schema:
-            if extra.name not in schema.names:
-                text = pa.field(extra.name, pa.string())
-                columns.append(_attribute(_cast(rows[extra.name], text, file)))
-                fields.append(text)
+        for extra in rows.column_names:
+            if extra not in schema.names:
+                fields.append(pa.field(extra, pa.string()))
+                columns.append(_attribute(_column(rows, fields[-1], file)))
     return pa.table(columns, schema=pa.schema(fields))
 
 
-def _attribute(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A profile attribute: what is not there, or empty, is `unknown`."""
-    texts = pc.fill_null(texts, UNKNOWN)
-    return pc.if_else(pc.equal(texts, ""), UNKNOWN, texts)
-
-
-def _kind(type_: pa.DataType) -> str:
-    if pa.types.is_dictionary(type_):
-        return _kind(type_.value_type)
-    tests = {
-        "whole": pa.types.is_integer,
-        "decimal": pa.types.is_floating,
-        "text": lambda of: pa.types.is_string(of) or pa.types.is_large_string(of),
-        "time": pa.types.is_timestamp,
-        "null": pa.types.is_null,
-    }
-    return next((kind for kind, test in tests.items() if test(type_)), str(type_))
-
-
-def _cast(column: pa.ChunkedArray, wanted: pa.Field, file: str) -> pa.ChunkedArray:
-    if column.type == wanted.type:
-        return column
-    kinds = _kind(column.type), _kind(wanted.type)
-    if kinds[0] not in (kinds[1], "null") and kinds != ("whole", "decimal"):
+def _column(rows: pa.Table, wanted: pa.Field, file: str) -> pa.ChunkedArray | pa.Array:
+    if wanted.name not in rows.column_names:
+        if wanted.nullable:
+            return pa.nulls(rows.num_rows, wanted.type)
+        raise ContractError(f"{file}: no column {wanted.name!r}")
+    column = rows[wanted.name]
+    if column.type != wanted.type:
         raise ContractError(
             f"{file}: column {wanted.name!r} is of type {column.type}, expected {wanted.type}"
         )
-    try:
-        return column.cast(wanted.type, safe=True)
-    except pa.ArrowInvalid as error:
-        raise ContractError(
-            f"{file}: column {wanted.name!r} of type {column.type} does not fit "
-            f"{wanted.type}: {error}"
-        ) from None
+    return column
+
+
+def _attribute(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    texts = pc.fill_null(texts, UNKNOWN)
+    return pc.if_else(pc.equal(texts, ""), UNKNOWN, texts)
 
 
 def check(name: str, rows: pa.Table, scope: Scope) -> Checked:

@@ -327,15 +327,15 @@ def test_text_where_a_number_belongs_stops_and_names_the_column(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        (c.POSITION, pa.array([2**40], pa.int64()), "does not fit int32.*1099511627776"),
+        (c.POSITION, pa.array([1], pa.int64()), "of type int64, expected int32"),
         (c.BID, pa.array([1.5]), "of type double, expected int64"),
         (c.CLICKED, pa.array([1], pa.int8()), "of type int8, expected bool"),
         (c.USER, pa.array([7], pa.int64()), "of type int64, expected string"),
         (c.EVENT_TIME, pa.array([7], pa.int64()), "expected timestamp"),
-        (c.EVENT_TIME, pa.array([1], pa.timestamp("ns")), "does not fit timestamp"),
+        (c.EVENT_TIME, pa.array([1], pa.timestamp("us")), "of type timestamp.*expected timestamp"),
     ],
 )
-def test_a_type_that_does_not_fit_stops(name: str, values: pa.Array, message: str) -> None:
+def test_another_type_stops(name: str, values: pa.Array, message: str) -> None:
     rows = worlds.table("impressions", [worlds.impression(FIRST, 0)])
     wrong = rows.set_column(rows.column_names.index(name), name, values)
     with pytest.raises(ContractError, match=message):
@@ -348,34 +348,16 @@ def test_a_missing_column_stops() -> None:
         check_types("ads", rows, FILE)
 
 
-def test_kinds_are_brought_to_the_contracts_types() -> None:
+def test_a_column_that_may_be_null_may_be_absent_and_others_are_left_out() -> None:
     rows = worlds.table("impressions", [worlds.impression(FIRST, 0)])
-    loose = rows.cast(
-        pa.schema(
-            [
-                pa.field(c.EVENT_TIME, pa.timestamp("ns", "Asia/Tokyo")),
-                pa.field(c.KNOWN_TIME, pa.timestamp("ms")),
-                *(field for field in rows.schema if field.name not in (c.EVENT_TIME, c.KNOWN_TIME)),
-            ]
-        ),
-        safe=False,
-    )
-    place = rows.column_names.index(c.USER)
-    loose = loose.set_column(place, c.USER, rows[c.USER].dictionary_encode())
-    place = rows.column_names.index(c.POSITION)
-    loose = loose.set_column(place, c.POSITION, rows[c.POSITION].cast(pa.int8()))
-    fixed = check_types("impressions", loose.append_column("more", rows[c.USER]), FILE)
-    wanted = check_types("impressions", rows, FILE)
-    assert fixed.schema == SCHEMAS["impressions"]
-    assert fixed.drop_columns([c.KNOWN_TIME]) == wanted.drop_columns([c.KNOWN_TIME])
+    other = rows.drop_columns([c.CLICK_KNOWN_TIME]).append_column("more", rows[c.USER])
+    assert check_types("impressions", other, FILE) == check_types("impressions", rows, FILE)
+    assert check_types("impressions", other, FILE).schema == SCHEMAS["impressions"]
 
 
-def test_profile_attributes_become_text_without_nulls() -> None:
+def test_profile_attributes_are_text_without_nulls() -> None:
     rows = worlds.table("users", [worlds.user(FIRST, 0), worlds.user(FIRST, 1, age=None)])
-    rows = rows.append_column("plan", pa.array(["free", "paid"]).dictionary_encode())
-    fixed = check_types("users", rows, FILE)
-    assert fixed["age"].to_pylist() == ["30-39", "unknown"]
-    assert fixed.schema.field("plan").type == pa.string()
+    assert check_types("users", rows, FILE)["age"].to_pylist() == ["30-39", "unknown"]
     with pytest.raises(ContractError, match="column 'score' is of type int64"):
         check_types("users", rows.append_column("score", pa.array([1, 2])), FILE)
 
