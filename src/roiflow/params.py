@@ -320,11 +320,13 @@ class CheckParityParams(Section):
 class DriftParams(Section):
     """Drift report."""
 
-    seed: Seed
-    sample_rows: Count
     method: Literal["psi", "jensenshannon"]  # both grow with drift, for numbers and categories
+    bins: Annotated[int, Field(ge=2)]
+    empty_share: Annotated[float, Field(gt=0, le=0.01)]
     threshold: Positive
+    max_unseen: Fraction
     max_drifted_share: Fraction
+    shown_rows: Annotated[int, Field(ge=100)]
 
 
 class StreamParams(Section):

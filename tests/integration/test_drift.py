@@ -10,16 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from roiflow.artefacts.monitoring import Drift
+from roiflow.artefacts.monitoring import ColumnDrift, Drift
 from roiflow.data.split import TEST, TRAIN
+from roiflow.errors import ContractError
 from roiflow.features.table import Events, Features, Impressions, Statistics
-from roiflow.monitoring.drift import Watched, compare, load_watched, publish, save, summary
-from roiflow.params import DriftParams
+from roiflow.monitoring.drift import (
+    Watched,
+    count,
+    judge,
+    load_watched,
+    publish,
+    save,
+    show,
+)
+from roiflow.params import DriftParams, load_params
 
 ROOT = Path(__file__).parents[2]
 WHEN = datetime(2026, 1, 26, tzinfo=UTC)
 ALL = Watched(context="all", attributes="all", money="all", outcomes="all", dense="all")
-PARAMS = DriftParams(seed=7, sample_rows=20_000, method="psi", threshold=0.2, max_drifted_share=0.5)
+PARAMS = load_params(ROOT / "params.yaml").report_drift
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -81,15 +90,19 @@ def features(rows: int = 2000) -> Features:
     )
 
 
+def drift_of(table: Features, watched: Watched = ALL, params: DriftParams = PARAMS) -> Drift:
+    return judge(count(table, watched, params.bins), params, "made")
+
+
 @pytest.fixture(scope="module")
 def found() -> tuple[Any, Drift]:
-    table = features()
-    snapshot = compare(table, PARAMS, ALL, WHEN)
-    return snapshot, summary(snapshot, table, PARAMS, "made")
+    shares = count(features(), ALL, PARAMS.bins)
+    drift = judge(shares, PARAMS, "made")
+    return show(drift, shares, PARAMS, WHEN), drift
 
 
-def score(drift: Drift, column: str) -> float:
-    return next(one.score for one in drift.columns if one.column == column)
+def one(drift: Drift, column: str) -> ColumnDrift:
+    return next(one for one in drift.columns if one.column == column)
 
 
 def test_the_planted_columns_drift_and_no_other(found: tuple[Any, Drift]) -> None:
@@ -98,33 +111,51 @@ def test_the_planted_columns_drift_and_no_other(found: tuple[Any, Drift]) -> Non
     assert len(drift.columns) == 2 + 2 + 4 + 5 + 2
     assert drift.drifted_share == pytest.approx(2 / 15)
     assert not drift.drifted
-    assert (drift.reference_rows, drift.current_rows) == (2000, 2000)
 
 
 def test_the_score_of_a_share_is_its_closed_form(found: tuple[Any, Drift]) -> None:
     """PSI = sum (p - q) ln(p / q) of half against a fifth."""
     _, drift = found
     exact = 0.3 * math.log(0.5 / 0.2) - 0.3 * math.log(0.5 / 0.8)
-    assert score(drift, "clicked") == pytest.approx(exact, rel=1e-6)
+    assert one(drift, "clicked").score == pytest.approx(exact, rel=1e-12)
+
+
+def test_evidently_shows_the_verdicts_of_all_rows(found: tuple[Any, Drift]) -> None:
+    """Its own over the rows that stand for all of them would be another number."""
+    snapshot, drift = found
+    content = json.loads(snapshot.json())
+    total, *each = content["metrics"]
+    assert total["value"] == {"count": 2.0, "share": pytest.approx(2 / 15)}
+    shown = {metric["config"]["column"]: metric["value"] for metric in each}
+    assert shown == {one.column: pytest.approx(one.score) for one in drift.columns}
+    failed = {test["name"] for test in content["tests"] if test["status"] == "FAIL"}
+    assert failed == {f"Value Drift for column {name}" for name in ("moved", "clicked")}
+
+
+def test_two_percent_of_the_rows_that_moved_are_seen() -> None:
+    """Psi alone is 0.1 then; a draw of 20,000 of them had no more to go by."""
+    table = features(20_000)
+    dense, tests = table.impressions.dense.copy(), table.rows(TEST)
+    dense[tests[::50], 0] += 100.0
+    moved = replace(table, impressions=replace(table.impressions, dense=dense))
+    assert not one(drift_of(table), "still").drifted
+    still = one(drift_of(moved), "still")
+    assert (still.unseen, still.drifted) == (0.02, True)
+    assert still.score < PARAMS.threshold
 
 
 def test_the_share_that_is_allowed_decides() -> None:
     table, few = features(200), ALL.model_copy(update={"context": [], "attributes": []})
-    strict = PARAMS.model_copy(update={"max_drifted_share": 0.1})
-    snapshot = compare(table, strict, few, WHEN)
-    drift = summary(snapshot, table, strict, "made")
-    assert drift.drifted
-    failed = [test for test in json.loads(snapshot.json())["tests"] if test["status"] == "FAIL"]
-    assert len(failed) >= 1
+    assert not drift_of(table, few).drifted
+    assert drift_of(table, few, PARAMS.model_copy(update={"max_drifted_share": 0.1})).drifted
 
 
-def test_a_sample_has_the_same_rows_every_time() -> None:
-    table, small = features(500), PARAMS.model_copy(update={"sample_rows": 100})
-    one, two = (summary(compare(table, small, ALL, WHEN), table, small, "made") for _ in range(2))
-    assert one == two
-    assert (one.reference_rows, one.current_rows) == (100, 100)
-    other = small.model_copy(update={"seed": 8})
-    assert summary(compare(table, other, ALL, WHEN), table, other, "made") != one
+def test_a_side_without_rows_is_named() -> None:
+    table = features(100)
+    split = np.full_like(table.impressions.split, TRAIN)
+    alone = replace(table, impressions=replace(table.impressions, split=split))
+    with pytest.raises(ContractError, match="the test week has no impression"):
+        drift_of(alone)
 
 
 def test_it_is_saved_as_page_and_numbers(found: tuple[Any, Drift], tmp_path: Path) -> None:
@@ -141,8 +172,8 @@ def test_a_report_is_published_once_and_replaced_where_it_changed(
     from evidently.ui.workspace import Workspace
 
     snapshot, drift = found
-    for one in (drift, drift, replace(drift, drifted=True), drift):
-        publish(snapshot, tmp_path, "simulator", "Week 2026-W04", one)
+    for changed in (drift, drift, replace(drift, drifted=True), drift):
+        publish(snapshot, tmp_path, "simulator", "Week 2026-W04", changed)
     publish(snapshot, tmp_path, "simulator", "Week 2026-W05", drift)
     store = Workspace(str(tmp_path))
     (project,) = store.search_project("simulator")

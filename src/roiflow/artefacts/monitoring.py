@@ -13,7 +13,10 @@ class ColumnDrift(Record):
 
     column: str
     score: float
+    unseen: float
+    """Share of the current rows where the reference has none."""
     drifted: bool
+    """Whether one of the two is over its limit."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,7 @@ class Drift(Artefact):
 
     method: str
     threshold: float
-    reference_rows: int
-    current_rows: int
+    max_unseen: float
     drifted_share: float
     drifted: bool
     """Whether more columns drifted than `max_drifted_share` allows."""

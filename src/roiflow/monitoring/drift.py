@@ -1,12 +1,14 @@
-"""Data drift of the test week against the training reference, by Evidently.
+"""Data drift of the test week against the training reference: judged here, shown in Evidently.
 
-Methods and thresholds are set, never chosen from the sample's size, so the verdict of one week can
-be compared with the next one's. Both sides are seeded samples of at most `sample_rows` impressions.
+Every row is counted, once, into histograms, which give the verdicts; methods and thresholds are
+set, so the verdict of one week can be compared with the next one's. Evidently's report has these
+verdicts, and pictures of the bins that were compared, which a few rows stand for: from the rows
+themselves it would take minutes for millions, and a draw of them hides what moved in few.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from roiflow.artefacts.monitoring import ColumnDrift, Drift
 from roiflow.data.split import TEST, TRAIN
-from roiflow.errors import ParamsError
+from roiflow.errors import ContractError, ParamsError
 from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, Features, Longs
 from roiflow.files import write_file
+from roiflow.monitoring.histograms import Codes, Histogram, Numbers, Shares, distance, share
 from roiflow.params import DriftParams
 
 if TYPE_CHECKING:
@@ -28,6 +31,16 @@ if TYPE_CHECKING:
     from evidently.core.report import Snapshot
 
 Names = Literal["all"] | list[str]
+
+MONEY, OUTCOMES = ("bid", "cost"), ("clicked", "converted")
+READ = (
+    "features.json",
+    "attributes.npy",
+    *(f"impressions/{name}.npy" for name in ("split", "ad", "context", "dense", *MONEY, *OUTCOMES)),
+)
+"""Files of the features that the columns are in."""
+
+BLOCK_ROWS = 1 << 16
 
 
 class Watched(BaseModel):
@@ -58,111 +71,140 @@ def load_watched(path: Path) -> Watched:
         raise ParamsError(f"{path}: " + "; ".join(faults)) from None
 
 
-def impression_columns(
-    features: Features, rows: Longs, watched: Watched
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Numerical and categorical columns (n,) of impressions `rows` (n,).
+class _Side:
+    """The histograms of one side's impressions, added to block by block."""
 
-    Raises ParamsError where `watched` names a column that the group does not have.
+    def __init__(self, watched: Watched, dense_names: Sequence[str]) -> None:
+        """Raises ParamsError where `watched` names a column that its group does not have."""
+        self._dense = _chosen("dense", watched.dense, dense_names)
+        self._money = _chosen("money", watched.money, MONEY)
+        self._names = [*self._dense, *self._money]
+        self._numbers = Numbers(len(self._names))
+        self._context = _chosen("context", watched.context, CONTEXT)
+        self._attributes = _chosen("attributes", watched.attributes, AD_ATTRIBUTES)
+        self._outcomes = _chosen("outcomes", watched.outcomes, OUTCOMES)
+        codes = (*self._context, *self._attributes, *self._outcomes)
+        self._codes = {name: Codes() for name in codes}
+
+    def add(self, features: Features, rows: Longs) -> None:
+        """Count impressions `rows` (n,)."""
+        log = features.impressions
+        block = np.empty((rows.size, len(self._names)), np.float32)
+        block[:, : len(self._dense)] = log.dense[rows][:, list(self._dense.values())]
+        for column, name in enumerate(self._money, len(self._dense)):
+            block[:, column] = getattr(log, name)[rows]
+        self._numbers.add(block)
+        context, attributes = log.context[rows], features.attributes[log.ad[rows]]
+        for name, column in self._context.items():
+            self._codes[name].add(context[:, column])
+        for name, column in self._attributes.items():
+            self._codes[name].add(attributes[:, column])
+        for name in self._outcomes:
+            self._codes[name].add(getattr(log, name)[rows])
+
+    def histograms(self) -> dict[str, Histogram]:
+        """Numbers first, as `watched` and the tables have them."""
+        numbers = dict(zip(self._names, self._numbers.histograms(), strict=True))
+        return numbers | {name: codes.histogram() for name, codes in self._codes.items()}
+
+
+def count(features: Features, watched: Watched, bins: int) -> dict[str, Shares]:
+    """Every watched column of the training weeks and of the test week, from all their rows.
+
+    Raises ParamsError where `watched` names a column that its group does not have, ContractError
+    where a side has no impression.
     """
-    log = features.impressions
-    numerical = _chosen(
-        "dense", watched.dense, dict(zip(features.dense_names, log.dense[rows].T, strict=True))
-    ) | _chosen("money", watched.money, {"bid": log.bid[rows], "cost": log.cost[rows]})
-    attributes = features.attributes[log.ad[rows]]
-    categorical = (
-        _chosen("context", watched.context, dict(zip(CONTEXT, log.context[rows].T, strict=True)))
-        | _chosen(
-            "attributes",
-            watched.attributes,
-            dict(zip(AD_ATTRIBUTES, attributes.T, strict=True)),
-        )
-        | _chosen(
-            "outcomes",
-            watched.outcomes,
-            {"clicked": log.clicked[rows], "converted": log.converted[rows]},
-        )
-    )
-    return numerical, categorical
+    sides = {split: _Side(watched, features.dense_names) for split in (TRAIN, TEST)}
+    splits = features.impressions.split
+    # The table is memory-mapped and a block of it is in memory at a time, whatever its length.
+    for start in range(0, splits.size, BLOCK_ROWS):
+        block = splits[start : start + BLOCK_ROWS]
+        for split, side in sides.items():
+            side.add(features, start + np.flatnonzero(block == split))
+    for split, name in ((TRAIN, "training weeks have"), (TEST, "test week has")):
+        if not np.any(splits == split):
+            raise ContractError(f"no drift to tell: the {name} no impression")
+    reference, current = (side.histograms() for side in sides.values())
+    return {name: share(one, current[name], bins) for name, one in reference.items()}
 
 
-def _chosen(group: str, names: Names, there: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _chosen(group: str, names: Names, there: Sequence[str]) -> dict[str, int]:
+    """The group's columns that are watched, and where they are in it."""
     if names == "all":
-        return dict(there)
+        names = list(there)
     unknown = [name for name in names if name not in there]
     if unknown:
         raise ParamsError(
             f"monitoring/drift.yaml: {group}: no column {unknown[0]!r}; there are {sorted(there)}"
         )
-    return {name: there[name] for name in names}
+    return {name: list(there).index(name) for name in names}
 
 
-def sample(rows: Longs, limit: int, rng: np.random.Generator) -> Longs:
-    """At most `limit` of `rows`, without replacement, in their order."""
-    if rows.size <= limit:
-        return rows
-    return np.sort(rng.choice(rows, size=limit, replace=False))
-
-
-def compare(
-    features: Features, params: DriftParams, watched: Watched, when: datetime
-) -> "Snapshot":
-    """Evidently's report of the test week against the training weeks, dated `when`."""
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset
-
-    rng = np.random.default_rng(params.seed)
-    frames = []
-    for split in (TEST, TRAIN):
-        rows = sample(features.rows(split), params.sample_rows, rng)
-        numerical, categorical = impression_columns(features, rows, watched)
-        frames.append(_frame(numerical, categorical))
-    definition = DataDefinition(
-        numerical_columns=list(numerical), categorical_columns=list(categorical)
-    )
-    preset = DataDriftPreset(
-        num_method=params.method,
-        cat_method=params.method,
-        num_threshold=params.threshold,
-        cat_threshold=params.threshold,
-        drift_share=params.max_drifted_share,
-    )
-    current, reference = (Dataset.from_pandas(frame, definition) for frame in frames)
-    return Report([preset], include_tests=True).run(current, reference, timestamp=when)
-
-
-def _frame(
-    numerical: Mapping[str, np.ndarray], categorical: Mapping[str, np.ndarray]
-) -> "pd.DataFrame":
-    import pandas as pd
-
-    return pd.DataFrame(
-        {name: values.astype(np.float64) for name, values in numerical.items()}
-        | {name: values.astype(np.int64).astype(str) for name, values in categorical.items()}
-    )
-
-
-def summary(snapshot: "Snapshot", features: Features, params: DriftParams, inputs: str) -> Drift:
-    """The report's scores; a column drifts where its score reaches the threshold."""
-    metrics: list[dict[str, Any]] = json.loads(snapshot.json())["metrics"]
-    scores = {
-        metric["config"]["column"]: float(metric["value"])
-        for metric in metrics
-        if "column" in metric["config"]
-    }
-    columns = tuple(
-        ColumnDrift(name, score, score >= params.threshold) for name, score in scores.items()
-    )
+def judge(found: Mapping[str, Shares], params: DriftParams, inputs: str) -> Drift:
+    """A column drifts where its score reaches the threshold or too much of it is unseen."""
+    columns = [_judge(name, one, params) for name, one in found.items()]
     share = sum(column.drifted for column in columns) / len(columns)
     return Drift(
         method=params.method,
         threshold=params.threshold,
-        reference_rows=min(features.rows(TRAIN).size, params.sample_rows),
-        current_rows=min(features.rows(TEST).size, params.sample_rows),
+        max_unseen=params.max_unseen,
         drifted_share=share,
         drifted=share > params.max_drifted_share,
         columns=tuple(sorted(columns, key=lambda column: -column.score)),
         inputs=inputs,
+    )
+
+
+def _judge(name: str, found: Shares, params: DriftParams) -> ColumnDrift:
+    score = distance(params.method, found, params.empty_share)
+    drifted = score >= params.threshold or found.unseen > params.max_unseen
+    return ColumnDrift(name, score, found.unseen, drifted)
+
+
+def show(
+    drift: Drift, found: Mapping[str, Shares], params: DriftParams, when: datetime
+) -> "Snapshot":
+    """Evidently's report with the verdicts of `drift`, dated `when`, the worst columns first."""
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.metrics import DriftedColumnsCount, ValueDrift
+
+    method, names = _register(drift), [column.column for column in drift.columns]
+    total = DriftedColumnsCount(
+        method=method, threshold=params.threshold, drift_share=params.max_drifted_share
+    )
+    each = [ValueDrift(column=name, method=method, threshold=params.threshold) for name in names]
+    sides = [_frame(found, side, params.shown_rows) for side in ("current", "reference")]
+    definition = DataDefinition(categorical_columns=names)
+    current, reference = (Dataset.from_pandas(side, definition) for side in sides)
+    report = Report([total, *each], include_tests=True)
+    return report.run(current, reference, timestamp=when)
+
+
+def _register(drift: Drift) -> str:
+    """Let Evidently ask `drift` where it would compare two columns itself; the method's name."""
+    from evidently.legacy.calculations.stattests.registry import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+
+    found = {column.column: (column.score, column.drifted) for column in drift.columns}
+    name = f"{drift.method} of all rows, or {drift.max_unseen:.1%} of them unseen before"
+    test = StatTest(name, name, [ColumnType.Categorical])
+    register_stattest(test, lambda column, *_: found[str(column.name)])
+    return name
+
+
+def _frame(
+    found: Mapping[str, Shares], side: Literal["reference", "current"], rows: int
+) -> "pd.DataFrame":
+    """So many rows whose columns have the shares of all rows, in the bins that were compared."""
+    import pandas as pd
+
+    place = (np.arange(rows) + 0.5) / rows
+    return pd.DataFrame(
+        {
+            name: np.array(one.bins, object)[np.searchsorted(np.cumsum(getattr(one, side)), place)]
+            for name, one in found.items()
+        },
+        dtype=object,
     )
 
 
