@@ -3,8 +3,10 @@
 Skips are counted by their kinds.
 """
 
+import atexit
 import os
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -34,6 +36,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[FIGURES] = []
+    atexit.register(end_quietly)
+
+
+def end_quietly() -> None:
+    """Let the count of tests be the last line: DuckDB's binding reports, once Python is down, what
+    other modules still hold of it. Nothing of ours speaks so late; a crash shows in the exit code.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

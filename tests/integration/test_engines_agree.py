@@ -30,9 +30,9 @@ from roiflow.params import FeaturesParams
 from roiflow.spark.engine import features, spark_session
 from tests import needs
 from tests.conftest import Record
+from tests.feature_world import PARAMS, World, at, random_world
 from tests.integration.duckdb_oracle import names, oracle
 from tests.unit.data.worlds import bounds
-from tests.unit.features.world import PARAMS, World, at, random_world
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -15,8 +15,8 @@ from roiflow.offline.build import Built
 from roiflow.online.redis_store import RedisStore
 from roiflow.online.snapshot import load_snapshot
 from roiflow.online.store import FeatureStore
-from tests.unit.features.store_contract import AFTER, Make, StoreContract
-from tests.unit.features.world import FIRST, LAST, World
+from tests.feature_world import FIRST, LAST, World
+from tests.unit.online.store_contract import AFTER, Make, StoreContract
 
 
 class Server:

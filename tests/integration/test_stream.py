@@ -27,9 +27,9 @@ from roiflow.stream.served_log import EventLog
 from roiflow.stream.served_tail import ServedLogArrivals
 from tests.brokers import Broker
 from tests.conftest import Record
+from tests.feature_world import LAST, random_world
 from tests.integration.test_redis_store import Server
-from tests.unit.features.store_contract import online
-from tests.unit.features.world import LAST, random_world
+from tests.unit.online.store_contract import online
 from tests.unit.stream.streams import (
     LIMITS,
     Letters,

@@ -36,12 +36,12 @@ from roiflow.stream.dead_letters import SHORTENED
 from roiflow.stream.events import Event, Slate
 from roiflow.stream.journal import last_state
 from roiflow.stream.kafka import Outgoing, Sender
+from tests import feature_world as world
 from tests import streams
 from tests.brokers import Broker, ObjectStore, RedisServer
 from tests.conftest import Record
 from tests.stream_worker import Config
 from tests.streams import Bad, Counted, bad_events, counted, disturbed, key, visits
-from tests.unit.features import world
 
 HOUR = streams.HOUR
 START = world.LAST.end + 5 * HOUR

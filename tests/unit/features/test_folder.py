@@ -10,7 +10,7 @@ from roiflow.features.engine import open_engine
 from roiflow.features.folder import read
 from roiflow.features.table import Features
 from roiflow.features.vocabulary import Vocabulary
-from tests.unit.features.world import random_world
+from tests.feature_world import random_world
 
 
 @pytest.fixture(scope="module")

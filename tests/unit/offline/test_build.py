@@ -15,7 +15,7 @@ from roiflow.features.hashing import hash_ids
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.offline.build import Built, build
-from tests.unit.features.world import (
+from tests.feature_world import (
     DAY,
     HOUR,
     LAST,

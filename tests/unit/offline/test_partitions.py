@@ -11,7 +11,7 @@ from roiflow.features.vocabulary import Vocabulary
 from roiflow.offline import partitions
 from roiflow.offline.build import build
 from roiflow.offline.partitions import Aside, UserRanges, range_and_place, scratch
-from tests.unit.features.world import PARAMS, random_world
+from tests.feature_world import PARAMS, random_world
 
 
 def rows(rng: np.random.Generator, count: int, users: int) -> Behaved:

@@ -1,7 +1,7 @@
 import pytest
 
 from roiflow.online.store import MemoryStore
-from tests.unit.features.store_contract import Make, StoreContract
+from tests.unit.online.store_contract import Make, StoreContract
 
 
 class TestMemoryStore(StoreContract):

@@ -10,7 +10,7 @@ from roiflow.features.vocabulary import Vocabulary
 from roiflow.parity.fault_rows import _keys, without_hour
 from roiflow.parity.fault_values import _image, _lines, _moved
 from roiflow.parity.replay import Content
-from tests.unit.features.world import HOUR, PARAMS, World, at, random_world
+from tests.feature_world import HOUR, PARAMS, World, at, random_world
 
 
 def content(folder: Path, world: World) -> Content:

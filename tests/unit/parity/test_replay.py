@@ -31,7 +31,7 @@ from roiflow.parity.replay import (
     replay,
     with_later_users,
 )
-from tests.unit.features.world import ADS, HOUR, LAST, PARAMS, WEEKS, World, random_world
+from tests.feature_world import ADS, HOUR, LAST, PARAMS, WEEKS, World, random_world
 
 SHOWN = ("a1", "a3")
 SHAPE = Shape(1, 3, 2, tuple(spec.name for spec in specs(PARAMS.windows_hours)))

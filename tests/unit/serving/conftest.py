@@ -6,17 +6,7 @@ from roiflow.online.snapshot import load_snapshot
 from roiflow.online.store import MemoryStore
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
-from tests.unit.serving.packages import TinyWorld, tiny_world, write_package
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
-    return tiny_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="session")
-def package(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    return write_package(tmp_path_factory.mktemp("package") / "package", world)
+from tests.unit.serving.packages import TinyWorld
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from roiflow.errors import ContractError
 from roiflow.features.folder import read
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.stages.build_features import main
-from tests.unit.features.world import LAST, random_world
+from tests.feature_world import LAST, random_world
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
 

@@ -20,7 +20,7 @@ from roiflow.features.vocabulary import Vocabulary
 from roiflow.offline.build import Built
 from roiflow.online.snapshot import load_snapshot
 from roiflow.online.store import LAYOUT_KEY, FeatureStore, Value, Values, Writes, dense
-from tests.unit.features.world import (
+from tests.feature_world import (
     DAY,
     FIRST,
     HOUR,

@@ -1,3 +1,0 @@
-from tests.unit.evaluation.conftest import world
-
-__all__ = ["world"]
