@@ -15,7 +15,7 @@ def truth_by_week(params: Params, lake: Path, done: list[WeekDone]) -> dict[str,
     """Week -> policy -> what the world says is true; `served` where a model served the week."""
     from roiflow.simulator.policies import Oracle, logging_policy, random_policy
     from roiflow.simulator.run import SlateChooser
-    from roiflow.simulator.source import shown
+    from roiflow.simulator.served import shown
     from roiflow.simulator.truth import expected_value_of, truth
     from roiflow.simulator.world import World
 

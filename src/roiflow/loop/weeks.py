@@ -37,7 +37,7 @@ from roiflow.registry import CHAMPION, Registry, flatten, model_name
 from roiflow.settings import Settings
 from roiflow.simulator.policies import Oracle, logging_policy, random_policy
 from roiflow.simulator.run import SlateChooser
-from roiflow.simulator.source import shown
+from roiflow.simulator.served import shown
 from roiflow.simulator.truth import expected_value_of
 from roiflow.simulator.truth import truth as true_value
 from roiflow.simulator.world import World

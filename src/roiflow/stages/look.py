@@ -11,7 +11,7 @@ from pathlib import Path
 from roiflow.data.sources import fingerprint
 from roiflow.data.weeks import Week
 from roiflow.files import write_file
-from roiflow.params import load_params
+from roiflow.params import IngestParams, load_params
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -26,7 +26,7 @@ def main(held: Written, params: Path) -> None:
     config = load_params(params).ingest
     settings = Settings()
     weeks = Week.parse(config.week).window(config.weeks)
-    state = open_source(config, settings).state(weeks)
+    state = _state(config, settings, weeks)
     published = vocabulary_before(settings, config.source, weeks[-1])
     content = {
         "source": config.source,
@@ -36,6 +36,15 @@ def main(held: Written, params: Path) -> None:
     }
     with write_file(held) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _state(config: IngestParams, settings: Settings, weeks: list[Week]) -> str:
+    if config.source == "simulator":
+        # What was served is files: the world, whose import takes longer than all else, is not made.
+        from roiflow.simulator import served
+
+        return served.state(config.simulator, settings.lake / config.source, weeks)
+    return open_source(config, settings).state(weeks)
 
 
 if __name__ == "__main__":

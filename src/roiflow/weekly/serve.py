@@ -34,7 +34,7 @@ def serve_week(home: Path, week: Week, show: Show) -> str | None:
 
 def served_by(lake: Path, week: Week) -> str | None:
     """The policy version of a simulated week's own impressions, or None where none served it."""
-    from roiflow.simulator.source import shown
+    from roiflow.simulator.served import shown
 
     rows = shown(lake / SIMULATOR, week)
     return str(rows[c.POLICY_VERSION][0]) if rows is not None and rows.num_rows else None

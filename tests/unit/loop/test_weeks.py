@@ -23,7 +23,7 @@ from roiflow.loop.weeks import (
     weeks_of,
 )
 from roiflow.settings import Settings
-from roiflow.simulator.source import shown
+from roiflow.simulator.served import shown
 from roiflow.simulator.world import World
 from tests.records import decision, leave, promoted
 

@@ -11,7 +11,7 @@ from roiflow.simulator.noise import Floats, Longs
 from roiflow.simulator.policies import Oracle, PlackettLuce, logging_policy
 from roiflow.simulator.population import Flags, Ints, WorldRequests
 from roiflow.simulator.run import DELAYED, nothing, run_week
-from roiflow.simulator.source import REACH
+from roiflow.simulator.served import REACH
 from roiflow.simulator.world import World
 from tests.unit.simulator.conftest import Make
 

@@ -11,7 +11,8 @@ from roiflow.data.weeks import MICROS_PER_DAY, Week
 from roiflow.errors import SourceError, UnknownWeek
 from roiflow.simulator.policies import Oracle, logging_policy
 from roiflow.simulator.run import DELAYED, nothing, run_week
-from roiflow.simulator.source import SimulatorSource, partition
+from roiflow.simulator.served import partition
+from roiflow.simulator.source import SimulatorSource
 from tests.unit.simulator.conftest import Make
 
 FIRST = Week.parse("2026-W01")
@@ -149,7 +150,7 @@ def test_a_half_written_week_is_not_served(
         if "pending" not in path.parts and "impressions" in path.parts:
             raise OSError("No space left on device")
 
-    monkeypatch.setattr("roiflow.simulator.source._write", full)
+    monkeypatch.setattr("roiflow.simulator.served._write", full)
     with pytest.raises(OSError, match="No space left"):
         source.serve_week(SECOND, Oracle(source.world))
     assert not source.served(SECOND)
