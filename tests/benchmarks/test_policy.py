@@ -88,7 +88,7 @@ def looped_rollout(
     return choices, log, rewards
 
 
-def looped(given: Given, residual: ppo.Residual, optimizer: torch.optim.Optimizer) -> int:
+def looped(given: Given, residual: ppo.Residual, optimizer: ppo.Adam) -> int:
     """An iteration over a few requests; the network runs for every slate, not every request."""
     requests = np.arange(LOOPED)
     choices, log, _ = looped_rollout(given, residual, requests, np.random.default_rng(1))
@@ -100,7 +100,7 @@ def looped(given: Given, residual: ppo.Residual, optimizer: torch.optim.Optimize
     return each.size
 
 
-def batched(given: Given, residual: ppo.Residual, optimizer: torch.optim.Optimizer) -> int:
+def batched(given: Given, residual: ppo.Residual, optimizer: ppo.Adam) -> int:
     """An iteration over all requests."""
     requests = given.requests
     logit = requests.start + given.policy.residual(requests.inputs)
@@ -112,12 +112,12 @@ def batched(given: Given, residual: ppo.Residual, optimizer: torch.optim.Optimiz
     return choices.shape[0] * choices.shape[1]
 
 
-Step = Callable[[Given, ppo.Residual, torch.optim.Optimizer], int]
+Step = Callable[[Given, ppo.Residual, ppo.Adam], int]
 
 
 def slates_per_second(step: Step, given: Given) -> float:
     residual = ppo.Residual(given.policy.network)
-    optimizer = torch.optim.Adam(residual.parameters(), lr=SIZE.learning_rate)
+    optimizer = ppo.Adam(residual, SIZE.learning_rate)
     step(given, residual, optimizer)
     begin = time.process_time()
     return step(given, residual, optimizer) / (time.process_time() - begin)

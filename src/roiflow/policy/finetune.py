@@ -100,7 +100,7 @@ def _finetune(
     rng = _stream(params.seed, _TRAINING)
     scale = _reward_scale(requests, params, rng)
     residual = ppo.Residual(first.network)
-    optimizer = torch.optim.Adam(residual.parameters(), lr=params.learning_rate)
+    optimizer = ppo.Adam(residual, params.learning_rate)
     curve = [_measure(0, first, measured, params)]
     file = None
     if checkpoints is not None:
@@ -238,13 +238,13 @@ def _metrics(
 def _keep(
     file: Path,
     residual: ppo.Residual,
-    optimizer: torch.optim.Optimizer,
+    optimizer: ppo.Adam,
     rng: np.random.Generator,
     curve: list[Point],
 ) -> None:
     state = {
         "network": residual.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": optimizer.state(),
         "numpy": json.dumps(rng.bit_generator.state),
         "torch": torch.get_rng_state(),
         "curve": [[getattr(point, field.name) for field in fields(Point)] for point in curve],
@@ -254,7 +254,7 @@ def _keep(
 
 
 def _resume(
-    file: Path, residual: ppo.Residual, optimizer: torch.optim.Optimizer, rng: np.random.Generator
+    file: Path, residual: ppo.Residual, optimizer: ppo.Adam, rng: np.random.Generator
 ) -> list[Point]:
     """Put everything back as it was kept; the curve so far. Raises RoiflowError."""
     try:
@@ -262,7 +262,7 @@ def _resume(
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         raise RoiflowError(f"{file}: not a checkpoint; delete it to start again") from None
     residual.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
+    optimizer.restore(**state["optimizer"])
     rng.bit_generator.state = json.loads(state["numpy"])
     torch.set_rng_state(state["torch"])
     return [Point(*values) for values in state["curve"]]

@@ -157,3 +157,21 @@ def test_no_step_where_no_choice_matters() -> None:
     ppo.update(residual, torch.optim.SGD(residual.parameters(), lr=1.0), same, batch, params)
     for old, new in zip(before, residual.parameters(), strict=True):
         np.testing.assert_allclose(new.detach(), old, atol=1e-12)
+
+
+def test_adam_steps_as_torch_does_to_the_bit() -> None:
+    rng = np.random.default_rng(3)
+    first = network.Network.start(4, rng)
+    ours, theirs = ppo.Residual(first), ppo.Residual(first)
+    optimizer = ppo.Adam(ours, 0.01)
+    reference = torch.optim.Adam(theirs.parameters(), lr=0.01)
+    x = torch.from_numpy(rng.normal(size=(20, network.FEATURES)))
+    for _ in range(5):
+        for residual in (ours, theirs):
+            torch.autograd.backward((residual(x) - x.sum(dim=1)).square().sum())
+        optimizer.step()
+        reference.step()
+        reference.zero_grad()
+    for mine, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, expected)
+    assert not torch.equal(ours.output_weight, torch.tensor(first.output_weight))
