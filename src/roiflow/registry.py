@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roiflow.artefacts.record import Record, parse
 from roiflow.artefacts.run import Registered
 from roiflow.errors import RegistryError
 from roiflow.files import write_directory, write_file
@@ -48,7 +49,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Promotion:
+class Promotion(Record):
     """One line of the promotion log."""
 
     time: float
@@ -325,7 +326,7 @@ class Registry:
         """Log the promotion that was begun if its alias moved; forget it if not."""
         if not self._begun.exists():
             return
-        line = _promotion(self._begun.read_text())
+        line = parse(Promotion, self._begun.read_text(), str(self._begun))
         champion = self.by_alias(line.name, CHAMPION)
         if champion is not None and champion.version == line.version:
             self._keep(line)
@@ -351,7 +352,11 @@ class Registry:
     def _lines(self) -> list[Promotion]:
         if not self._log.exists():
             return []
-        return [_promotion(line) for line in self._log.read_text().splitlines()]
+        lines = self._log.read_text().splitlines()
+        return [
+            parse(Promotion, line, f"{self._log}, line {number}")
+            for number, line in enumerate(lines, start=1)
+        ]
 
     def promotions(self, name: str) -> list[Promotion]:
         """Every promotion of a model, oldest first."""
@@ -391,7 +396,3 @@ def _registered(version: "ModelVersion") -> Registered:
 
 def _json(line: Promotion) -> str:
     return json.dumps(asdict(line))
-
-
-def _promotion(line: str) -> Promotion:
-    return Promotion(**json.loads(line))

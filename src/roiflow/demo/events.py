@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
+from roiflow.demo.requests import Answered, Body
 from roiflow.deployment import local, processes
 from roiflow.errors import ServiceError
 from roiflow.settings import Settings
@@ -43,13 +43,12 @@ def report_events(
     repository: Path,
     settings: Settings,
     address: str,
-    slates: Sequence[dict[str, Any]],
+    slates: Sequence[Answered],
     before: dict[str, int],
 ) -> EventsDone:
     """Report clicks, a purchase now and then and views, and wait until the consumer has them.
 
-    `slates` are requests with their answers (keys request, answer); `before` is what the consumer
-    had counted before those. Raises ServiceError where the
+    `before` is what the consumer had counted before the slates. Raises ServiceError where the
     service refuses the body or the consumer does not take the events in time.
     """
     import httpx
@@ -85,14 +84,13 @@ def places(settings: Settings) -> dict[str, str]:
     return {name: value for name, value in named.items() if value}
 
 
-def outcomes(number: int, slate: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def outcomes(number: int, slate: Answered) -> Iterator[Body]:
     """Events that come of one slate."""
-    request, ads = slate["request"], slate["answer"]["ads"]
-    if not ads:
+    if slate.first is None:
         return
-    first, time_of = ads[0], request["event_time"]
+    (impression, ad), time_of = slate.first, slate.event_time
     if number % CLICK_EVERY == 0:
-        name = {"impression_id": first["impression_id"]}
+        name = {"impression_id": impression}
         yield {"kind": "click", **name, **at(time_of + SECOND)}
         if number % BUY_EVERY == 0:
             yield {
@@ -104,9 +102,9 @@ def outcomes(number: int, slate: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if number % LOOK_EVERY == 0:
         yield {
             "kind": "behaviour",
-            "event_id": f"{request['request_id']}-view",
-            "user_id": request["user_id"],
-            "ad_id": first["ad_id"],
+            "event_id": f"{slate.request_id}-view",
+            "user_id": slate.user_id,
+            "ad_id": ad,
             "category_id": "demo",
             "action": "view",
             **at(time_of + SECOND),

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,6 +15,20 @@ from roiflow.demo.weeks import WeekDone
 from roiflow.errors import ServiceError
 from roiflow.weekly.places import VALIDATED
 
+Body = dict[str, str | int]
+"""A request or an event as JSON: names, words and times, nothing nested."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A request, and of its slate what a user acts on."""
+
+    request_id: str
+    user_id: str
+    event_time: int
+    first: tuple[str, str] | None
+    """Impression and ad at the top; None of an empty slate."""
+
 
 @dataclass(frozen=True)
 class RequestsDone:
@@ -27,8 +40,7 @@ class RequestsDone:
     p50_ms: float
     p99_ms: float
     policy_version: str
-    slates: list[dict[str, Any]]
-    """Requests with their answers."""
+    slates: list[Answered]
 
 
 def send_requests(done: WeekDone, count: int) -> RequestsDone:
@@ -57,12 +69,17 @@ def send_requests(done: WeekDone, count: int) -> RequestsDone:
             content = answer.json()
             degraded += content["degraded"]
             version = content["policy_version"]
-            slates.append({"request": body, "answer": content})
+            slates.append(_answered(body, content["ads"]))
     p50, p99 = 1e3 * np.percentile(latencies, [50, 99])
     return RequestsDone(address, len(bodies), degraded, float(p50), float(p99), version, slates)
 
 
-def request_bodies(done: WeekDone, count: int) -> Iterator[dict[str, Any]]:
+def _answered(body: Body, ads: list[dict[str, str]]) -> Answered:
+    first = (ads[0]["impression_id"], ads[0]["ad_id"]) if ads else None
+    return Answered(str(body["request_id"]), str(body["user_id"]), int(body["event_time"]), first)
+
+
+def request_bodies(done: WeekDone, count: int) -> Iterator[Body]:
     """Requests of the week's users with their placement and device."""
     week = Week.parse(done.week)
     path = done.checkout / VALIDATED / "impressions" / f"week={week}" / "part-0.parquet"

@@ -1,16 +1,16 @@
 """Features on disk: one .npy file per array, memory-mapped when read, and features.json."""
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roiflow.errors import ContractError
+from roiflow.artefacts.record import Artefact
+from roiflow.errors import ArtefactError, ContractError
 from roiflow.features.plan import Plan
 from roiflow.features.table import (
     Catalogue,
@@ -27,6 +27,22 @@ MANIFEST = "features.json"
 CATALOGUES = "catalogues"
 
 Arrays = TypeVar("Arrays")
+
+
+@dataclass(frozen=True)
+class Manifest(Artefact):
+    """features.json: what the arrays beside it do not say of themselves."""
+
+    indent: ClassVar[int] = 2
+
+    format: int
+    sizes: dict[str, int]
+    """Rows of each vocabulary."""
+    dense_names: tuple[str, ...]
+    profile_names: tuple[str, ...]
+    history_length: int
+    weeks: tuple[str, ...]
+    """Of the catalogues, oldest first."""
 
 
 def write_arrays(folder: Path, values: Any) -> None:
@@ -102,32 +118,31 @@ def write_settled(folder: Path, plan: Plan, profile: Ints, catalogues: Sequence[
     np.save(folder / "attributes.npy", plan.attributes)
     for catalogue in catalogues:
         write_arrays(folder / CATALOGUES / catalogue.week, catalogue)
-    content = {
-        "format": FORMAT,
-        "sizes": plan.sizes,
-        "dense_names": plan.dense_names,
-        "profile_names": plan.profile_names,
-        "history_length": plan.history_length,
-        "weeks": [catalogue.week for catalogue in catalogues],
-    }
-    (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
+    Manifest(
+        format=FORMAT,
+        sizes=dict(plan.sizes),
+        dense_names=tuple(plan.dense_names),
+        profile_names=tuple(plan.profile_names),
+        history_length=plan.history_length,
+        weeks=tuple(catalogue.week for catalogue in catalogues),
+    ).write(folder / MANIFEST)
 
 
 def read_catalogues(folder: Path) -> tuple[Catalogue, ...]:
     """The weeks' catalogues, oldest first."""
-    weeks = _manifest(folder)["weeks"]
+    weeks = _manifest(folder).weeks
     return tuple(read_arrays(folder / CATALOGUES / week, Catalogue, week=week) for week in weeks)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ContractError(f"{path}: cannot read the features: {error}") from None
-    if content.get("format") != FORMAT:
-        raise ContractError(f"{path}: format {content.get('format')}, this code reads {FORMAT}")
-    return content
+        found = Manifest.read(path)
+    except ArtefactError as error:
+        raise ContractError(f"cannot read the features: {error}") from None
+    if found.format != FORMAT:
+        raise ContractError(f"{path}: format {found.format}, this code reads {FORMAT}")
+    return found
 
 
 def read(folder: Path) -> Features:
@@ -135,12 +150,12 @@ def read(folder: Path) -> Features:
 
     Raises ContractError, naming the file, where one is missing, corrupt or of another format.
     """
-    content = _manifest(folder)
+    about = _manifest(folder)
     return Features(
-        sizes=content["sizes"],
-        dense_names=tuple(content["dense_names"]),
-        profile_names=tuple(content["profile_names"]),
-        history_length=content["history_length"],
+        sizes=about.sizes,
+        dense_names=about.dense_names,
+        profile_names=about.profile_names,
+        history_length=about.history_length,
         events=read_arrays(folder / "events", Events),
         impressions=read_arrays(folder / "impressions", Impressions),
         profile=read_array(folder / "profile.npy"),

@@ -13,7 +13,8 @@ from roiflow.artefacts.validation import Validation
 from roiflow.deployment.start_page import write_start_page
 from roiflow.errors import ArtefactError
 from roiflow.evaluation.gate import PRIMARY
-from roiflow.evaluation.report import MODEL_BASED, PastWeek, Told, write_report
+from roiflow.evaluation.plots import MODEL_BASED, PastWeek
+from roiflow.evaluation.report import Told, write_report
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run

@@ -1,7 +1,7 @@
 """Slowly changing values: attributes of ads and users, and each week's catalogue."""
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -56,23 +56,20 @@ def profile_of(
 
 def catalogues_of(window: Window, vocabulary: Vocabulary) -> Iterable[Catalogue]:
     """One per week; a week without a snapshot has the one before."""
-    latest: dict[str, Any] = {
-        "ad": np.empty(0, np.int32),
-        "price": np.empty(0, np.int64),
-        "bid": np.empty(0, np.int64),
-    }
+    latest = Catalogue("", np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64))
     for week in window.weeks:
         table = window.read("ads", week, [c.AD, c.PRICE, c.BID, c.KNOWN_TIME])
         if table.num_rows:
             table = _settled(table, c.AD, week.end)
             ad = vocabulary.index("ad", table[c.AD])
             order = np.argsort(ad, kind="stable")
-            latest = {
-                "ad": ad[order],
-                "price": numbers(table[c.PRICE])[order],
-                "bid": numbers(table[c.BID])[order],
-            }
-        yield Catalogue(str(week), **latest)
+            latest = Catalogue(
+                str(week),
+                ad[order],
+                numbers(table[c.PRICE])[order],
+                numbers(table[c.BID])[order],
+            )
+        yield replace(latest, week=str(week))
 
 
 def price_and_bid(

@@ -28,7 +28,7 @@ _CHUNK = 10_000
 
 
 _PAIRS = pa.schema([pa.field("key", pa.string(), False), pa.field("value", pa.binary(), False)])
-_ZSTD: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}
+_ZSTD: dict[str, str | bool] = {"compression": "zstd", "use_dictionary": False}
 
 
 class OpenImpressions:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from pyarrow import csv
@@ -17,7 +16,7 @@ from roiflow.files import write_directory
 ADS, USERS, SLATES, SIZE = 4, 5, 12, 2
 """Slates are a week's; an ad of each half of the catalogue stands in every slate."""
 
-Row = dict[str, Any]
+Row = dict[str, object]
 
 
 def write_template(folder: Path, weeks: Sequence[Week]) -> list[Path]:

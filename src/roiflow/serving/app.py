@@ -139,21 +139,21 @@ class Metrics:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         self.registry = CollectorRegistry()
-        options: dict[str, Any] = {"registry": self.registry}
-        self.slates = Counter("roiflow_slates", "Slates served", **options)
-        self.degraded = Counter("roiflow_degraded_slates", "Without online features", **options)
-        self.refused = Counter("roiflow_refused", "Requests refused", ["status"], **options)
-        self.events = Counter("roiflow_events", "Reported events taken", **options)
+        of = self.registry
+        self.slates = Counter("roiflow_slates", "Slates served", registry=of)
+        self.degraded = Counter("roiflow_degraded_slates", "Without online features", registry=of)
+        self.refused = Counter("roiflow_refused", "Requests refused", ["status"], registry=of)
+        self.events = Counter("roiflow_events", "Reported events taken", registry=of)
         self.refused_events = Counter(
-            "roiflow_refused_events", "Reported events refused", ["reason"], **options
+            "roiflow_refused_events", "Reported events refused", ["reason"], registry=of
         )
         for reason in checks.REFUSALS:
             self.refused_events.labels(reason)
         buckets = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
         self.seconds = Histogram(
-            "roiflow_slate_seconds", "Body read to answer ready", buckets=buckets, **options
+            "roiflow_slate_seconds", "Body read to answer ready", buckets=buckets, registry=of
         )
-        gauge = Gauge("roiflow_serving", "What serves", ["policy_version", "week"], **options)
+        gauge = Gauge("roiflow_serving", "What serves", ["policy_version", "week"], registry=of)
         gauge.labels(version.policy_version, version.week).set(1)
 
     def text(self) -> bytes:

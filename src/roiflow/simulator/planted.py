@@ -74,7 +74,7 @@ def read_planted(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _plain(record: Ads | Effects) -> dict[str, Any]:
+def _plain(record: Ads | Effects) -> dict[str, object]:
     values = ((field.name, getattr(record, field.name)) for field in fields(record))
     return {
         name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values
@@ -103,7 +103,7 @@ def _of(middle: Any, values: np.ndarray[Any, Any]) -> float | None:
     return float(middle(values)) if values.size else None
 
 
-def _constants(world: World) -> dict[str, Any]:
+def _constants(world: World) -> dict[str, object]:
     """Planted constants; log odds unless they are shares or factors."""
     common = {
         "placement_shares": _named(people.PLACEMENTS, people.PLACEMENT_SHARES),

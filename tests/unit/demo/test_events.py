@@ -1,17 +1,17 @@
 """What the demo's users do."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from roiflow.demo.events import EventsDone, events_table, outcomes
+from roiflow.demo.requests import Answered
 from roiflow.stream.events import Behaviour, Click, Conversion
 from tests.unit.demo.test_tables import shown
 
 
-def slate(number: int) -> dict[str, Any]:
-    ads = [{"ad_id": f"a{place}", "impression_id": f"q{number}:{place}"} for place in (1, 2)]
-    request = {"request_id": f"q{number}", "user_id": "u1", "event_time": 5_000_000}
-    return {"request": request, "answer": {"ads": ads}}
+def slate(number: int) -> Answered:
+    return Answered(f"q{number}", "u1", 5_000_000, (f"q{number}:1", "a1"))
 
 
 def test_every_fifth_slate_is_clicked_every_twenty_fifth_bought_every_third_viewed() -> None:
@@ -29,12 +29,11 @@ def test_every_fifth_slate_is_clicked_every_twenty_fifth_bought_every_third_view
     kinds: dict[str, Any] = {"click": Click, "conversion": Conversion, "behaviour": Behaviour}
     for event in events:
         fields = {name: value for name, value in event.items() if name != "kind"}
-        assert kinds[event["kind"]](**fields).event_time > 5_000_000
+        assert kinds[str(event["kind"])](**fields).event_time > 5_000_000
 
 
 def test_an_empty_slate_has_no_outcome() -> None:
-    empty = slate(0) | {"answer": {"ads": []}}
-    assert list(outcomes(0, empty)) == []
+    assert list(outcomes(0, replace(slate(0), first=None))) == []
 
 
 def test_the_table_names_every_count() -> None:

@@ -11,7 +11,8 @@ from roiflow.artefacts.decision import Check
 from roiflow.artefacts.evaluation import Diagnostics, Estimate, Report
 from roiflow.artefacts.validation import Validation
 from roiflow.errors import RoiflowError
-from roiflow.evaluation.report import PastWeek, Told, write_report
+from roiflow.evaluation.plots import PastWeek
+from roiflow.evaluation.report import Told, write_report
 from tests.records import decision, estimate, report, roi_estimate
 
 WEIGHTS = Diagnostics(

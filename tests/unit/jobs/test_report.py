@@ -6,7 +6,7 @@ import pytest
 
 from roiflow.artefacts.evaluation import Report
 from roiflow.artefacts.run import Lineage
-from roiflow.evaluation.report import PastWeek
+from roiflow.evaluation.plots import PastWeek
 from roiflow.jobs.report import history, parity_line
 from tests.records import SAME, estimate, leave, report, roi_estimate
 
