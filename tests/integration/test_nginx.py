@@ -13,7 +13,7 @@ from roiflow.deployment import local, processes
 from roiflow.deployment.edge import SALT, Arm, render, revision
 from roiflow.deployment.start_page import pages
 from roiflow.errors import ServiceError
-from roiflow.experiment.assignment import arm
+from tests.split import arm
 from tests.unit.deployment.homes import write_run
 
 USERS = [f"user-{number}" for number in range(3000)]

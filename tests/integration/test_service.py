@@ -30,12 +30,12 @@ from roiflow.deployment.release import (
     snapshot_of,
 )
 from roiflow.errors import ArtefactError, ServiceError
-from roiflow.experiment.assignment import arm
 from roiflow.jobs import deploy as deploy_job
 from roiflow.params import load_params
 from roiflow.stream import served_log
 from roiflow.stream.checks import Limits
 from tests.conftest import Record
+from tests.split import arm
 from tests.unit.serving.packages import TinyWorld, tiny_world, write_package
 
 SERVICE = Path(__file__).parents[2] / "bentos" / "ad_ranker"

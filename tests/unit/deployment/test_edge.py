@@ -4,7 +4,7 @@ import pytest
 
 from roiflow.deployment.edge import Arm, render
 from roiflow.errors import ServiceError
-from roiflow.experiment.assignment import arm, murmur2
+from tests.split import arm, murmur2
 
 STABLE = Arm("stable", 95.0, "127.0.0.1:1")
 CANARY = Arm("canary", 5.0, "127.0.0.1:2")

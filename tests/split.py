@@ -1,13 +1,12 @@
-"""Which arm a user is in: the hash split of the edge, as a function.
+"""Which arm a user is in: the hash split of the edge, computed anew to hold nginx to it.
 
-The edge is nginx's `split_clients`: MurmurHash2 (Appleby, 2008; 32 bits, seed 0) of salt and user
-id, cut into ranges. The canary holds the lowest range, so as it grows a user moves into it once
-and never back.
+nginx's `split_clients` is MurmurHash2 (Appleby, 2008; 32 bits, seed 0) of salt and user id, cut
+into ranges. Wheels have MurmurHash3; of MurmurHash2 there is none that is kept up.
 """
 
 from collections.abc import Mapping
 
-from roiflow.errors import ServiceError
+from roiflow.deployment.edge import hundredths
 
 _MULTIPLIER = 0x5BD1E995
 _WORD = 0xFFFFFFFF
@@ -36,10 +35,3 @@ def arm(user: str, salt: str, percents: Mapping[str, float]) -> str:
         if share < edge:
             return name
     return list(percents)[-1]
-
-
-def hundredths(percent: float) -> int:
-    """Percent in the edge's resolution. Raises ServiceError outside 0 to 100."""
-    if not 0 <= percent <= 100:
-        raise ServiceError(f"an arm of {percent:g} percent is outside 0 to 100")
-    return round(percent * 100)

@@ -1,1 +1,0 @@
-"""Who is shown what in a comparison of two versions."""
