@@ -74,6 +74,8 @@ class Airflow:
     def wait_for(self, dag: str, seconds: float = PARSE_SECONDS) -> None:
         """Return once the DAG is known. Raises ServiceError with its import error, or in time."""
         limit = time.monotonic() + seconds
+        # A DAG that does not import never becomes known: its error is looked for each time, so that
+        # a typo is said at once and not after the whole wait.
         while self._status(f"/api/v2/dags/{dag}") != 200:
             if errors := self._call("GET", "/api/v2/importErrors")["import_errors"]:
                 last = errors[0]["stack_trace"].strip().splitlines()[-1]
@@ -88,6 +90,8 @@ class Airflow:
 
     def trigger(self, dag: str, conf: Mapping[str, str]) -> str:
         """Start a run with these values of the form, the others as they stand; its id."""
+        # Without a logical date a DAG may be triggered any number of times; the key has to be
+        # there.
         body = {"logical_date": None, "conf": dict(conf)}
         run_id: str = self._call("POST", f"/api/v2/dags/{dag}/dagRuns", body)["dag_run_id"]
         return run_id

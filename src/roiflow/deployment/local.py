@@ -141,6 +141,8 @@ def evidently(workspace: Path, port: int) -> Server:
 
 def airflow_environment(folder: Path, dags: Path, port: int) -> dict[str, str]:
     """What every Airflow process of one installation shares; `folder` is its AIRFLOW_HOME."""
+    # Airflow's four processes sign for each other. A secret of each process's own making, which is
+    # Airflow's default, lets the scheduler's tasks be refused by the API server.
     secret = folder / "jwt_secret"
     if not secret.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,8 @@ def up(
     port = processes.port_of(API_SERVER, home, AIRFLOW_PORT)
     environment = airflow_environment(home, repository, port)
     airflow = local.airflow(environment, port)
+    # Airflow's database takes longest, and nothing but Airflow needs it: it is made beside Redis
+    # and the service. A database that is served already is as new as the code that serves it.
     with ThreadPoolExecutor(1) as aside:
         new = any(server.name not in there for server in airflow)
         migrated = aside.submit(local.migrate_airflow, environment) if new else None

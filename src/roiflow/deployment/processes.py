@@ -62,6 +62,8 @@ def _locked(home: Path) -> Iterator[Path]:
     folder = home / "servers"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
+        # Held while servers start or end: two commands at once would start the same one twice. The
+        # lock ends with the process, so that a killed one leaves nothing to clear.
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
 
@@ -77,6 +79,8 @@ def _record(folder: Path, name: str) -> Running | None:
 
 
 def _born(process: psutil.Process) -> str:
+    # psutil's start time is counted from the boot by the clock, which is set now and then: a record
+    # would be of nobody then. Elsewhere than on Linux it is what there is.
     kernel = Path("/proc/sys/kernel/random/boot_id")
     if not kernel.exists():
         return str(process.create_time())
@@ -112,6 +116,8 @@ def _members(record: Running) -> list[psutil.Process]:
                 found.append(process)
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
+    # A group's id is its leader's. Where that one is gone the number may be another group's by now;
+    # whoever writes this server's log is ours.
     if _leader(record) is None:
         return [process for process in found if _writes_to(process.pid, record.log)]
     return found
@@ -119,6 +125,8 @@ def _members(record: Running) -> list[psutil.Process]:
 
 def _end(record: Running, seconds: float) -> None:
     """SIGTERM to the leader, which may end its own; then to what is left; then SIGKILL."""
+    # The leader first and alone: uvicorn and Airflow end their own workers in order, and a worker
+    # that gets the signal at the same time may drop what it was asked.
     leader = _leader(record)
     if leader:
         _signal(leader, signal.SIGTERM)
@@ -202,6 +210,7 @@ def start(servers: Sequence[Server], home: Path) -> list[Running]:
             for server, record in launched:
                 _wait(server, record)
         except BaseException:
+            # What ran before this call is left as it was, and what it started is not left half up.
             for _, record in launched:
                 _end(record, seconds=5.0)
                 (folder / f"{record.name}.json").unlink()

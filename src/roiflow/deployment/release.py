@@ -64,6 +64,9 @@ def canary(
 def _release(
     home: Path, bento: Bento, snapshot: Path, redis_url: str | None, arms: tuple[Placed, ...]
 ) -> Deployed:
+    # In this order because each step needs only what is before it, and until `serve` nothing that a
+    # user sees has changed: store filled, instance warm, edge switched, noted, the old ended. A
+    # kill anywhere leaves what a second call goes on from.
     old = current(home)
     url = ensure_redis(home, redis_url)
     load_online(bento, snapshot, url)
@@ -97,6 +100,7 @@ def _forget_snapshots(home: Path, arms: Sequence[Placed]) -> None:
 
 def _end(home: Path, servers: Collection[str]) -> None:
     """End instances that get no new request, once they have answered the last."""
+    # nginx has sent the last request by now; the instance may not have answered it.
     if servers:
         time.sleep(DRAIN_SECONDS)
     for server in sorted(servers):
@@ -170,6 +174,8 @@ def _point_edge(home: Path, arms: Sequence[Placed], instances: Sequence[Running]
     configuration = folder / "nginx.conf"
     changed = not configuration.exists() or configuration.read_text() != text
     if changed:
+        # Checked before it is put in place: nginx that is started again by anybody, at any time,
+        # would not come up with a wrong one.
         with write_file(configuration) as aside:
             aside.write_text(text)
             local.check_nginx(folder, aside)
@@ -183,6 +189,8 @@ def _point_edge(home: Path, arms: Sequence[Placed], instances: Sequence[Running]
 def _await_revision(address: str, revision: str) -> None:
     """Until the edge answers with a configuration; the old one serves what it had accepted."""
     ready = processes.http_ready(f"{address}/edge", lambda body: revision in body.decode())
+    # Old workers accept for a moment beside new ones and may answer a look: three answers in a row
+    # of the new revision, before the old upstream may be ended.
     limit = time.monotonic() + RELOAD_SECONDS
     seen = 0
     while seen < 3:

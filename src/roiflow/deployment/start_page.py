@@ -19,6 +19,8 @@ RUNS = 12
 
 def pages(home: Path) -> Pages:
     """What the edge of this home shows itself."""
+    # nginx started by root reads pages as nobody, who may not enter a home: it is told to stay who
+    # it is. Started by anybody else it stays that by itself, and warns of such a line.
     root = os.geteuid() == 0
     user = f"{pwd.getpwuid(0).pw_name} {grp.getgrgid(os.getegid()).gr_name}" if root else None
     return Pages(home.absolute() / "edge" / "pages", home.absolute() / "runs", user)

@@ -173,6 +173,8 @@ def platform_state(settings: Settings, now: float) -> State:
 def _doors(
     settings: Settings, records: dict[str, Running], alive: dict[str, Running]
 ) -> Iterator[Door]:
+    # A server that somebody else runs has no record here and is taken to run: to ask it would cost
+    # the start page its timeout.
     named = {"redis": settings.redis_url, "mlflow": settings.mlflow_uri}
     for title, name, path, about in DOORS:
         record, runs = records.get(name), name in alive
@@ -232,6 +234,8 @@ def left(kind: type[A], checkout: Path) -> A | None:
 def _champions(settings: Settings, runs: list[Run], mlflow: str) -> Iterator[Champion]:
     registry = Registry(settings.registry_uri, settings.home)
     for name in dict.fromkeys(model_name(run.source) for run in runs):
+        # MLflow is asked where it runs, as the alias may have been moved or taken away in its UI;
+        # an empty answer is an answer. Else the promotion log says what this platform did last.
         asked = _ask(mlflow, name) if mlflow else None
         if asked is not None:
             if asked:

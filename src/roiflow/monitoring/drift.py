@@ -185,6 +185,8 @@ def _register(drift: Drift) -> str:
     from evidently.legacy.calculations.stattests.registry import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
 
+    # Evidently knows methods by name and calls them with two columns of a frame: by the column's
+    # name the verdict is looked up, and the few rows that it is given are for its pictures only.
     found = {column.column: (column.score, column.drifted) for column in drift.columns}
     name = f"{drift.method} of all rows, or {drift.max_unseen:.1%} of them unseen before"
     test = StatTest(name, name, [ColumnType.Categorical])

@@ -117,6 +117,7 @@ def hashes(vectors: Bytes) -> list[str]:
 
 def sampled(request_id: str, share: float) -> bool:
     """Whether the vector of a request is kept whole: the same answer wherever it is asked."""
+    # By a hash of the id and not by chance: a retry, and every process, decides alike.
     return zlib.crc32(request_id.encode()) < share * 2**32
 
 
@@ -153,6 +154,7 @@ def differences(
         for request, slot in np.argwhere(one != other).tolist():
             values = float(one[request, slot]), float(other[request, slot])
             yield Difference(name, request, slot if name in HISTORY else -1, *values)
+    # Bit by bit: NaN is then equal to itself, and 0 is not -0, which a model may tell apart.
     unequal = served.dense.view(np.int32) != expected.dense.view(np.int32)
     for request, slot, column in np.argwhere(unequal & compared[:, None, :]).tolist():
         at = request, slot, column

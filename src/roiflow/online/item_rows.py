@@ -22,6 +22,8 @@ Period = tuple[str, int, int]
 
 def periods(hour: int, max_days: int) -> list[Period]:
     """The closed periods that windows at a time in `hour` are made of."""
+    # Days for what no window of hours reaches: a month is 28 values and not 672. Today has no day
+    # yet, so its hours are read, and those of the last FINE_HOURS.
     today = hour // 24
     first = min(hour - FINE_HOURS, 24 * today)
     days = [(f"day:{day}", 24 * day, 24) for day in range(today - max_days, today)]
@@ -64,6 +66,8 @@ def summed(period: Ints, rows: Longs) -> tuple[Ints, Longs]:
     """Rows (m, 6) with equal period, ad and placement as one; ordered by these."""
     if not period.size:
         return period, rows
+    # One number for the three keys, so that one column is sorted and compared. What is in order
+    # already, as one period's rows are, is not sorted again.
     widths = rows[:, :2].max(axis=0) + 1
     code = (period * widths[0] + rows[:, 0]) * widths[1] + rows[:, 1]
     if (code[1:] <= code[:-1]).any():
@@ -72,6 +76,7 @@ def summed(period: Ints, rows: Longs) -> tuple[Ints, Longs]:
     first = np.flatnonzero(np.concatenate([[True], code[1:] != code[:-1]]))
     total = np.add.reduceat(rows, first, axis=0)
     total[:, :2] = rows[first, :2]
+    # Money may leave 64 bits; a sum in floating point, exact enough to tell, says where it did.
     total[:, 5] = _bounded(total[:, 5], np.add.reduceat(rows[:, 5].astype(np.float64), first))
     return period[first], total
 
@@ -106,6 +111,8 @@ class ItemCounter:
         self, known_time: Longs, ad: Ints, placement: Ints, kind: Kinds, revenue: Longs
     ) -> None:
         """Counted rows (m,)."""
+        # A hash table, because an hour's rows of one ad come a few at a time out of many users'
+        # ranges: to keep the rows and sort them at the end would hold the whole window in memory.
         self._make_room(self._used + ad.size)
         code = known_time // MICROS_PER_HOUR
         code = (code * self._widths[0] + ad) * self._widths[1] + placement

@@ -85,6 +85,9 @@ def _unpack(
     bucket_category: Ints,
     counts: Ints,
 ) -> None:
+    # Values of all users lie one after the other in one array of words, so that a request of many
+    # users is one pass and no object per user. The loops are compiled: in numpy each of the three
+    # parts, of other lengths for every user, would be a gather of its own.
     capacity, at = ad.shape[1], 0
     for b in range(user.size):
         offsets[b] = at
@@ -99,11 +102,15 @@ def _unpack(
         word += attributes
         kept = min(behaviours, capacity)
         length[b] = kept
+        # A store keeps more behaviours than a model reads: the newest ones, right-aligned, so that
+        # the last column is the last behaviour whatever the length.
         source = word + (behaviours - kept) * BEHAVIOUR_WORDS
         for slot in range(capacity - kept, capacity):
             ad[b, slot] = words[source]
             category[b, slot] = words[source + 1]
             action[b, slot] = words[source + 2]
+            # 64 bits in two signed words: without the mask the low one's sign would fill the high
+            # one.
             time[b, slot] = (np.int64(words[source + 4]) << 32) | (
                 np.int64(words[source + 3]) & _LOW
             )
@@ -122,6 +129,9 @@ def _unpack(
 
 @kernel
 def _count(words: Ints, bucket: int, column: int) -> int:
+    # Two counts a word: a bucket has then 24 bytes instead of 32, and buckets are most of a user's
+    # value. What one user does with one ad in an hour or a day does not reach 65,535 but by a
+    # fault.
     shifted = np.int64(words[bucket + 3 + column // 2]) >> (16 * (column % 2))
     return shifted & MAX_COUNT  # type: ignore[return-value]
 
@@ -146,10 +156,15 @@ def _bucket(
     out: Ints, start: int, at: int, hour: int, ad: int, category: int, now: int
 ) -> tuple[int, int]:
     """Place of the bucket for an hour, an ad and a category, and one past the last bucket."""
+    # Windows open at full hours for a day back, at full days beyond, and on ads for _CROSS_DAYS
+    # only: what no window can tell apart any more is one bucket. So a value grows with the days
+    # that a user was there and not with all that was ever done.
     if hour < now - _FINE:
         if hour // 24 < now // 24 - _CROSS_DAYS:
             ad, category = -1, -1
         hour = hour // 24 * 24
+    # Buckets are in order of time and new rows come last, so one of this hour can only be among the
+    # last ones. A table of hashes would be more to fill than the few that there are to look at.
     found = at - BUCKET_WORDS
     while found >= start and out[found] == hour:
         if out[found + 1] == ad and out[found + 2] == category:
@@ -196,6 +211,8 @@ def _merge(
         if old < starts[b + 1]:
             behaviours, buckets = words[old + 3], words[old + 4]
             old += HEADER + words[old + 2]
+        # Old behaviours, then new ones, and of both the last `capacity`: copied word by word, since
+        # a value is written anew anyway and the old one stays what a reader has.
         first, last = behaviour_offsets[b], behaviour_offsets[b + 1]
         kept = min(behaviours + last - first, capacity)
         fresh = min(last - first, kept)
@@ -215,6 +232,8 @@ def _merge(
         out[head + 3] = kept
         old += behaviours * BEHAVIOUR_WORDS
         start = at
+        # Old buckets go through `_bucket` too: time has passed since they were written, and some
+        # are coarser now. Those before `first_hour` are in no window and are left behind.
         for bucket in range(old, old + buckets * BUCKET_WORDS, BUCKET_WORDS):
             if words[bucket] >= first_hour:
                 found, at = _bucket(
@@ -303,6 +322,7 @@ def merge(
     """
     words, starts = _join(values)
     attributes, first_hour = profile.shape[1], 24 * (now // 24 - max_days)
+    # At most so many words: nothing in a merge makes two of one. It is cheaper than counting first.
     room = (
         words.size
         + user.size * (HEADER + attributes)

@@ -26,6 +26,10 @@ WRITE_SECONDS = 30.0
 
 _PIPELINE = 2_000
 
+# All of a batch or nothing, only over the watermark that was read: else a batch that is sent again,
+# or two consumers, would count events twice. A script and no WATCH, MULTI, EXEC: these need a
+# connection of their own and two more round trips, and Python queues every SET and parses its
+# answer.
 _COMMIT = """
 local found = redis.call('GET', KEYS[1]) or ''
 if found ~= ARGV[1] then return found end
@@ -62,6 +66,9 @@ class RedisValues:
         place = urlsplit(url)
         self._place = f"{place.hostname}:{place.port}"
         self._prefix = prefix
+        # Two clients, because a request may wait for a tenth of a second and a batch of thousands
+        # of values may not fail for it. One more try, at once: a connection that Redis closed while
+        # idle is found out only by using it.
         self._reader, self._writer = client(read_seconds), client(WRITE_SECONDS)
         self._commit = self._writer.register_script(_COMMIT)
 
@@ -79,6 +86,9 @@ class RedisValues:
         try:
             left = iter(pairs.items())
             while some := list(islice(left, _PIPELINE)):
+                # Not a transaction: a snapshot's as_of comes in the last put, so that half of one
+                # is not taken for whole; and a transaction would hold other clients up for all of
+                # it.
                 pipeline = self._writer.pipeline(transaction=False)
                 for key, value in some:
                     pipeline.set(self._prefix + key, value, ex=seconds or None)

@@ -154,6 +154,8 @@ def load_snapshot(store: FeatureStore, folder: Path) -> bool:
         raise ContractError(f"{path}: cannot read the online snapshot: {error}") from None
     if content["layout"] != layout.LAYOUT:
         raise ContractError(f"{path}: layout {content['layout']}, this code reads {layout.LAYOUT}")
+    # A store that serves is as new by the stream, or newer: to load the snapshot over it would take
+    # events back, until the consumer had given them again.
     as_of = store.values.get([AS_OF_KEY])[0]
     if as_of is not None and int(as_of) >= content["as_of"]:
         return False
@@ -170,6 +172,7 @@ def load_snapshot(store: FeatureStore, folder: Path) -> bool:
                     dict(zip(batch["key"].to_pylist(), batch["value"].to_pylist(), strict=True)),
                     seconds,
                 )
+        # Last, since a store without as_of counts as empty: a load that was cut off is done again.
         yield {LAYOUT_KEY: store.layout, AS_OF_KEY: str(content["as_of"]).encode()}, 0
 
     store.load(chunks())

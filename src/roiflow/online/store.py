@@ -211,15 +211,21 @@ class FeatureStore:
         be reached, where its watermark is not `after` (it lost what it had) if that is given, or
         where another writer moves the watermark meanwhile.
         """
+        # Read, compute, then write over the watermark that was read. It is the only thing that two
+        # writers contend for: every value that a batch changes is the watermark's, so nothing else
+        # has to be compared.
         batch = Batch.of(self.plan, self.vocabulary, tables)
         found = self.values.get([LAYOUT_KEY, AS_OF_KEY, *batch.keys])
         self._check(found[0])
         watermark = _number(found[1])
+        # Sent again, after an answer that did not arrive.
         if stamp is not None and watermark >= stamp:
             return False
         if after is not None and watermark != after:
             raise ServiceError(moved(AS_OF_KEY, str(after).encode(), found[1]))
         changes = batch.changes(dict(zip(batch.keys, found[2:], strict=True)))
+        # The watermark moves without a change, too: it says what is known to the store, not what it
+        # holds.
         newest = max(watermark, changes.known if stamp is None else stamp)
         if newest >= 0:
             self.values.commit(AS_OF_KEY, found[1], self._writes(changes, newest))
@@ -309,6 +315,8 @@ class FeatureStore:
         ads = self._ads
         if ads.hour == hour and ads.final and not ads.degraded:
             return []
+        # Hours and days that were over before the last look cannot change any more and are kept in
+        # memory: most requests ask Redis for their users alone.
         open_hour = ads.as_of // MICROS_PER_HOUR  # what became known since may be of this hour on
         return [
             key
@@ -320,6 +328,9 @@ class FeatureStore:
         ads = self._ads
         if ads.hour == hour and not ads.degraded and (ads.final or ads.as_of == watermark):
             return
+        # Counters of all ads are made anew once an hour, and as often as the watermark moves while
+        # the hour before may still get rows. A difference to the last ones would be less to add and
+        # much to get wrong.
         periods = item_rows.periods(hour, self.plan.max_days)
         known = self._rows | {key: item_rows.read(value) for key, value in found.items()}
         self._rows = {key: known[key] for key, _, _ in periods}

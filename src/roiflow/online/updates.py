@@ -146,6 +146,9 @@ class Batch:
 
     def changes(self, found: Mapping[str, Value]) -> Changes:
         """`found` are the store's values of `keys`."""
+        # An outcome needs its impression for user, ad and placement. Those of this batch are here,
+        # older ones in the store, and for the rest the outcome waits under its impression's id: a
+        # click may overtake its slate, for they come through different partitions.
         stored = {name: value for name in self._missing if (value := found[f"impression:{name}"])}
         shown = self.shown.with_stored(list(stored.values()), self.plan.sizes)
         row_of = {name: row for row, name in enumerate((*self.impression_ids, *stored))}
@@ -153,6 +156,7 @@ class Batch:
         row = np.fromiter(
             (row_of.get(name, -1) for name in outcomes.ids), np.int64, len(outcomes.ids)
         )
+        # Known once both are: before its impression nobody could tell whose click it was.
         known = np.maximum(outcomes.known_time, shown.known_time[row] if shown.user_ids else -1)
         there = np.flatnonzero(row >= 0)
         counted = there[
@@ -187,6 +191,7 @@ class Batch:
         self, found: Mapping[str, Value], outcomes: Outcomes, alone: Longs
     ) -> dict[str, bytes]:
         """Outcomes without an impression, kept; those of the batch's impressions, done."""
+        # Emptied and not deleted: a commit has only SET, and empty values expire like all others.
         waiting = {
             key: b"" for key in (f"waiting:{name}" for name in self.impression_ids) if found[key]
         }
@@ -214,6 +219,8 @@ class Batch:
         behaved_category = behaved.index(vocabulary, "category", c.CATEGORY)
         behaved_action = behaved.index(vocabulary, "action", c.ACTION)
         user_ids = users.strings(c.USER)
+        # Users are numbered by their first appearance and not by the vocabulary, which does not
+        # know those who are new and are all 0 in it: each keeps the rows that are theirs.
         codes = _Codes()
         shown_code = codes.of(shown.user_ids)[np.concatenate([np.arange(mine), row])]
         behaved_code, users_code = codes.of(behaved.strings(c.USER)), codes.of(user_ids)

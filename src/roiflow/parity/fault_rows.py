@@ -28,6 +28,8 @@ HOURS_BACK = 72
 def back_fill(case: Case) -> Iterator[Explanation]:
     """Rows whose known_time is from before, which an earlier pull of their week did not hold."""
     now, then, start = case.content, case.former, case.setting.start
+    # A snapshot was made from the pull of its own time. What is in today's pull, known before the
+    # snapshot, and not in that one came later: without it the replay must be as served.
     masks = [
         (known >= start) | np.isin(one, other)
         for known, one, other in zip(
@@ -88,6 +90,7 @@ def _late_behaviours(case: Case) -> Iterator[Explanation]:
 def _lacked(found: Sampled, events: Events, row: int) -> list[int]:
     """Behaviours (numbers of events) that one served history lacks, inside of what it reaches."""
     served, expected = (_behaviours(part, row) for part in (found.served, found.expected))
+    # A full history has forgotten what is older than its first one; that is no lack.
     held, whole = set(served), len(served) == found.served.history_time.shape[1]
     oldest = min((time for time, *_ in served), default=0) if whole else 0
     lacked = {one for one in expected if one not in held and one[0] > oldest}
@@ -123,6 +126,8 @@ def missing_hour(case: Case) -> Iterator[Explanation]:
         np.concatenate([case.content.known_times, case.content.events.known_time])
         // MICROS_PER_HOUR
     )
+    # The newest hours first, on a few early slates each: to replay all for each of 72 hours would
+    # take minutes. Only the hour that explains these is tried on all.
     candidates = there[(there <= first) & (there > first - HOURS_BACK)][::-1]
     early = replace(case, rows=_earliest(case.replayed))
     for hour in candidates.tolist():
@@ -149,6 +154,7 @@ def without_hour(content: Content, hour: int) -> Content:
         return known // MICROS_PER_HOUR != hour
 
     rows = content.rows
+    # A click of that hour goes, but not its impression, which may be of an hour before.
     lost = rows.clicked & (rows.click_known >= 0) & ~outside(rows.click_known)
     unclicked = replace(
         rows,

@@ -20,6 +20,9 @@ def vocabulary(case: Case) -> Iterator[Explanation]:
     served, expected = case.different.served, case.different.expected
     if not case.different.rows.size:
         return
+    # Another vocabulary gives every index its image: the one that stands most often beside it. It
+    # explains a slate whose every index is the image of what it should be; times, which no
+    # vocabulary changes, must be equal as they are.
     rows, moved = np.ones(case.different.rows.size, np.bool_), []
     rows &= (served.history_time == expected.history_time).all(axis=1)
     for kind, name in (
@@ -85,6 +88,8 @@ def _other_priors(case: Case) -> Plan | None:
     A rate v = (c + s m) / (n + s) of known counts is linear in s and s m: v n - c = s m - s v.
     """
     plan, unit = case.setting.plan, max(case.setting.plan.value, 1.0)
+    # Features under two priors, 0 and 1, give for each value its count and the weight of its prior
+    # without looking into the counters: the features are linear in the prior.
     low, high = (_dense(case, replace(plan, ctr=at, cvr=at, value=unit * at)) for at in (0.0, 1.0))
     served = case.different.served.dense.astype(np.float64)
     parts = []
@@ -92,10 +97,13 @@ def _other_priors(case: Case) -> Plan | None:
         columns = [at for at, spec in enumerate(plan.specs) if spec.aggregate == name]
         none, one, rate = (_rates(part[:, :, columns], name, unit) for part in (low, high, served))
         weight = one - none  # s / (n + s)
+        # Where the prior weighs next to nothing a value says nothing of it.
         there = (weight > 0.02) & (case.different.slates.ad >= 0)[:, :, None]
         total = plan.prior_strength / weight[there]  # n + s
         count, rate = none[there] * total, rate[there]
         left = np.zeros((rate.size, 4))
+        # One unknown for each rate's s m and one for s, which all rates share; divided by n + s, so
+        # that an ad with many tries does not count for more than its error says.
         left[:, number], left[:, 3] = 1.0, -rate
         right = rate * (total - plan.prior_strength) - count
         parts.append((left / total[:, None], right / total))
@@ -158,6 +166,7 @@ def _lines(x: Floats, y: Floats) -> tuple[int, Flags]:
         one, other = x[:, column], y[:, column]
         near = np.abs(one - other) <= CLOSE * (1 + np.abs(other))
         spread = np.unique(one).size
+        # A line through fewer points fits whatever they are.
         if not near.all() and spread >= 4:
             slope, shift = np.polyfit(one, other, 1)
             near = np.abs(slope * one + shift - other) <= 10 * CLOSE * (1 + np.abs(other))

@@ -134,6 +134,10 @@ def _sliced(log: Any, keep: Flags) -> Any:
 
 def engine(setting: Setting, content: Content) -> Engine:
     """What counts, in the package's indices."""
+    # Counted once, in the wide vocabulary of the snapshot's run, then each index made what the
+    # package has for it: what it does not know is 0 there. Behaviours keep the category that they
+    # came with; what was shown since the start has its category from the package's own attributes,
+    # as the stream's updates give it.
     wide = engine_of(
         setting.wide, setting.vocabulary, content.rows, content.conversions, content.events
     )
@@ -233,6 +237,8 @@ def given(
 ) -> Inputs:
     """What the models would be given with rows known before `until` (B,)."""
     plan, length, profile = setting.plan, setting.shape.history, setting.profile
+    # The last L behaviours before `until`, right-aligned: places before the first are cut off by
+    # `there` and read row 0, which any log that is not empty has.
     start, end = history_slices(slates.user, until, events.offsets, events.known_time, length)
     at = end[:, None] - length + np.arange(length)
     there = at >= start[:, None]
@@ -334,6 +340,8 @@ def chunks(size: int) -> Iterable[Longs]:
 
 def final(content: Content, slates: Slates) -> Flags:
     """Whether no counted row became known between a slate's as_of and its full hour."""
+    # Rows of (as_of, full hour) were not in the store yet and count for a replay: a slate that has
+    # any would differ by no fault. Two binary searches a slate in place of a join.
     times = content.known_times
     late = np.searchsorted(times, slates.hour) - np.searchsorted(times, slates.as_of, "right")
     return late <= 0

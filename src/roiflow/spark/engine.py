@@ -101,6 +101,9 @@ def _specs(plan: Plan, entity: str) -> list[FeatureSpec]:
 
 def _sums(spec: FeatureSpec) -> dict[str, tuple[Sum, Sum]]:
     """Of each count that the feature needs: the sums up to the window's end and its opening."""
+    # A window is a difference of two running sums, so all windows of an entity share one sort, and
+    # their ends need no join. User windows end at the row's own time, item windows at its full
+    # hour; beyond a day both open at full days, as the online store's coarser buckets do.
     hours = spec.window_hours or 0
     end = ("time", 1) if spec.entity in USER_ENTITIES else ("hour", 1)
     opening = ("hour", hours + 1) if hours <= FINE_HOURS else ("day", hours // 24 + 1)
@@ -180,6 +183,8 @@ def _with_history(rows: "DataFrame", length: int) -> "DataFrame":
     from pyspark.sql import functions as F
 
     user = Window.partitionBy("user")
+    # Spark has no as-of join, and a range join would compare every request with every behaviour.
+    # Requests sorted among the behaviours find theirs as a frame of one window.
     behaved = F.col("behaviours")
     arrival = user.orderBy("time", F.col("request").desc(), c.EVENT_TIME, *_TIES)
     before = F.sum(behaved).over(arrival.rowsBetween(Window.unboundedPreceding, 0))
@@ -202,6 +207,8 @@ def _item_side(rows: "DataFrame", plan: Plan) -> "DataFrame":
     entities = F.array(
         *(F.struct(F.lit(name).alias("entity"), F.col(name).alias("key")) for name in ITEM_ENTITIES)
     )
+    # By hour first: the item side has a row for each ad and hour and not for each impression, which
+    # makes most entities' sums small enough to be broadcast.
     counts = [name for name in COUNTS if name not in ("behaviours", "intents")]
     hourly = (
         rows.where("behaviours = 0")

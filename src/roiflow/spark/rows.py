@@ -59,6 +59,8 @@ class Inputs:
         """With the dense index of `column` as `kind`, 0 where it has none, in its place."""
         from pyspark.sql import functions as F
 
+        # The embedded engine's own indices and not Spark's StringIndexer, whose numbers follow the
+        # frequency in this data: equal features are equal to the bit only from equal indices.
         ids = self._vocabulary.ids(kind)
         index = np.arange(1, len(ids) + 1, dtype=np.int32)
         codes = self._small({column: ids, "code": pa.array(index)})
@@ -84,6 +86,8 @@ class Inputs:
         from pyspark.sql import Window
         from pyspark.sql import functions as F
 
+        # A catalogue holds until the ad's next one, the first week's also for what happened before.
+        # So the join is by two bounds, and the catalogue is small enough to broadcast.
         first, last = self._weeks[0].start, self._weeks[-1].end
         start = F.unix_micros(F.date_trunc("week", F.col(c.KNOWN_TIME)))
         newest = F.max_by(F.struct(c.PRICE, c.BID), c.KNOWN_TIME)
@@ -157,10 +161,14 @@ def _shown(inputs: Inputs, plan: Plan) -> "DataFrame":
     shown = shown.join(_conversions(inputs), c.IMPRESSION, "left")
     known = _micros(c.KNOWN_TIME)
     later = F.col(c.CLICKED) & (_micros(c.CLICK_KNOWN_TIME) > known)
+    # A click known together with its impression is one row with it; a later one is a row of its
+    # own, since a window may lie between the two.
     apart = F.coalesce(later, F.lit(False))
     request = _row(_micros(c.EVENT_TIME)).withField("request", F.lit(True))
     together = _row(known, impressions=1, clicks=F.col(c.CLICKED) & ~apart)
     click = F.when(apart, _row(_micros(c.CLICK_KNOWN_TIME), clicks=1))
+    # Up to three rows of one impression and those of its conversions, exploded at once: a union of
+    # four tables would read and join the impressions four times.
     rows = F.array_compact(F.array(request, together, click))
     rows = F.concat(rows, F.coalesce(_converted(known), F.array()))
     keys = ("user", *_KEYS, "placement")

@@ -82,6 +82,9 @@ class Consumer:
 
         Raises ServiceError where disk or broker do not answer.
         """
+        # A new segment, above all that journal and lake have, so that no number is ever used twice:
+        # a killed consumer may have left its last one half in the lake. The rest of the old ones
+        # goes there now.
         self._journal.open(self._history.last_number() + 1, self._history.last_stamp())
         self._seal()
         for events in self._history.ids(self._oldest()):
@@ -101,6 +104,8 @@ class Consumer:
         """
         try:
             arrived = self._arrivals.poll(self._pace.batch_events, self._pace.batch_seconds)
+            # A position moves without events, too, past what was refused or there before. Where it
+            # does not move there is nothing to keep, and no fsync to pay for.
             position = self.state.position | arrived.position
             if position != self.state.position:
                 self._take(arrived, position)
@@ -117,16 +122,22 @@ class Consumer:
         intake = take_in(
             arrived, self._seen, now=self._now(), oldest=self._oldest(), limits=self._limits
         )
+        # Letters before the journal: a kill between the two writes a letter twice, which a person
+        # sees; the other way round it would be lost, which nobody sees.
         if intake.letters:
             self._letters.put(intake.letters)
         batch = self._stamped(intake.events)
         counts = Counter(self.state.counts) + intake.counts
+        # From here on the batch counts. What is remembered of it comes after, so that a batch that
+        # failed is fresh when it arrives again.
         self._journal.append(batch.events, State(batch.stamp, position, dict(counts)))
         self._seen.add(intake.keys, intake.hours)
         self._seen.forget(self._oldest() // MICROS_PER_HOUR)
         if batch.events.num_rows:
             for replica in self._replicas:
                 replica.apply(batch, self._history.after)
+        # Last, and only for those who look at the broker: a start reads on from the journal's
+        # position.
         self._arrivals.commit(position)
 
     def _stamped(self, events: pa.Table) -> Batch:

@@ -20,6 +20,9 @@ Hours = NDArray[np.int32]
 _SMALLEST = 1 << 16
 
 
+# FNV-1a takes a byte at a time, and the ids are short; the final mix spreads it to the low bits, by
+# which the table is addressed. Compiled over Arrow's own buffers: a hash of a wheel (mmh3, xxhash)
+# takes one Python string a call.
 @compiled()
 def _hash(offsets: NDArray[np.int32], content: NDArray[np.uint8], seed: Keys) -> Keys:
     """Fowler-Noll-Vo hash from a seed for each row, then murmur3's final mix; never 0."""
@@ -37,6 +40,9 @@ def _hash(offsets: NDArray[np.int32], content: NDArray[np.uint8], seed: Keys) ->
 
 @compiled()
 def _find(table: Keys, keys: Keys) -> NDArray[np.bool_]:
+    # Open addressing, the next free place: one array, no object per id as in a Python set, which
+    # takes several times the memory. The table is at most half full, so a search looks at two
+    # places or so.
     mask = np.uint64(table.size - 1)
     there = np.zeros(keys.size, np.bool_)
     for row in range(keys.size):
@@ -94,6 +100,8 @@ class Seen:
 
     def fresh(self, keys: Keys) -> NDArray[np.bool_]:
         """Which of the keys (n,) are new, the first of equal ones alone."""
+        # Twice in one batch is a duplicate too, and the first one counts: order is the order of
+        # arrival.
         new = np.zeros(keys.size, np.bool_)
         new[np.unique(keys, return_index=True)[1]] = True
         return new & ~_find(self._keys, keys)
@@ -109,6 +117,8 @@ class Seen:
         self._oldest = max(self._oldest, oldest)
 
     def _make_room(self, more: int) -> None:
+        # Nothing can be taken out of open addressing one by one without breaking others' searches;
+        # so what is forgotten goes when the table is made anew, as it fills.
         kept = (self._keys != 0) & (self._hours >= self._oldest)
         keys, hours = self._keys[kept], self._hours[kept]
         size = max(_SMALLEST, 1 << int(4 * (keys.size + more)).bit_length())

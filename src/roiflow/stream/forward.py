@@ -80,6 +80,7 @@ class Forwarder:
         found = self._log.poll(limit, seconds)
         if not found.payloads:
             return 0
+        # Durable first, then noted: a kill between the two sends lines twice, and ids tell.
         try:
             self._outlet.send([Outgoing(line, key_of(line)) for line in found.payloads])
         except ServiceError:
@@ -92,6 +93,8 @@ class Forwarder:
     def _look(self) -> None:
         if self._look_at is not None and self._clock() < self._look_at:
             return
+        # A broker that lost its memory has a topic of another id, even under the same name and with
+        # offsets that look alike: everything that the log still holds is sent again.
         topic = self._outlet.topic_id()
         if topic != self._sent.topic:
             self._keep(Sent(topic, {}))

@@ -46,6 +46,8 @@ class History:
         return max(self._journal.state.stamp, int(known.max()) if known.size else 0)
 
     def _since(self, known: int, read: Callable[[Part], pa.Table]) -> Iterator[pa.Table]:
+        # While a segment goes to the lake it is in both for a moment. The journal's is whole; the
+        # lake's may be one of two weeks' parts.
         segments = self._journal.numbers()
         parts = [part for part in event_lake.parts(self._lake) if part.number not in segments]
         for part in parts:
@@ -69,6 +71,8 @@ def _batches(tables: Iterable[pa.Table]) -> Iterator[Batch]:
 
 def _cut(events: pa.Table) -> Iterator[Batch]:
     """Between two stamps, after BATCH_ROWS events or some more."""
+    # A store takes a stamp whole or not at all, so a cut through one would lose its second half:
+    # the store would have the stamp already.
     known = _known(events)
     start = 0
     while start < known.size:

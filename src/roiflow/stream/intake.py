@@ -29,6 +29,8 @@ class Intake:
 def take_in(arrived: Arrived, seen: Seen, *, now: int, oldest: int, limits: Limits) -> Intake:
     """`oldest` is the first time whose duplicates are still known, microseconds."""
     events, letters = _accepted(arrived, now, oldest, limits)
+    # As a table before duplicates are looked for: ids are then bytes in one buffer, hashed in
+    # compiled code, and a filter of the rows makes both what is kept and what is counted.
     table = rows.table(events)
     keys = keys_of(table)
     fresh = seen.fresh(keys)
@@ -55,9 +57,12 @@ def _accepted(
 def _accept(payload: bytes, time: int, now: int, oldest: int, limits: Limits) -> Event:
     """An event that became known at its `known_time`, or else at `time`, but never after now."""
     event = checks.parse(payload, limits)
+    # When it became known is the door's word. One that has none came to Kafka without the door, and
+    # its message's time stands for it.
     if event.known_time is None:
         event.known_time = time
     checks.check_times(event.event_time, event.known_time, now, limits)
+    # Older ids are forgotten, so a duplicate would count: refused rather than counted twice.
     if event.event_time < oldest:
         raise Refused(
             checks.LATE, "too old to tell whether it is a duplicate", str(event.event_time)

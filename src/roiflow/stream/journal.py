@@ -80,6 +80,8 @@ class Journal:
         journal is then as before.
         """
         state = State(max(stamp, self.state.stamp), self.state.position, self.state.counts)
+        # The new segment is on disk, its name too, before the old one is let go: whenever this
+        # process is killed, the newest segment that can be read has the newest state.
         path = self._folder / f"{number:09d}{SUFFIX}"
         try:
             file = Descriptor(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
@@ -105,6 +107,9 @@ class Journal:
         body = events.combine_chunks().to_batches()[0].serialize() if events.num_rows else b""
         assert self._file, "no segment was opened"
         last = self.state.position
+        # Only what moved: a served log has a position for every segment there ever was, and a frame
+        # would grow with them. Who reads adds the frames of a segment up, and its first one has
+        # all.
         changed = {key: at for key, at in state.position.items() if last.get(key) != at}
         said = State(state.stamp, changed, state.counts)
         try:
@@ -158,10 +163,14 @@ def _write(file: int, at: int, state: State, body: bytes) -> int:
     """Put a frame at an offset, on disk; the offset after it."""
     said = msgspec.json.encode(state)
     checksum = zlib.crc32(body, zlib.crc32(said))
+    # One write and one sync for a frame. The checksum covers both parts, for a disk may have the
+    # end of a frame and not its middle after a power cut; what does not fit it was never
+    # acknowledged.
     left = memoryview(_FRAME.pack(_MAGIC, checksum, len(said), len(body)) + said + body)
     while left:
         written = os.pwrite(file, left, at)
         at, left = at + written, left[written:]
+    # fdatasync: the size is part of what it syncs, the times of the file are nobody's.
     os.fdatasync(file)
     return at
 
@@ -212,6 +221,8 @@ def _frames(path: Path) -> Iterator[tuple[State, bytes]]:
             at + _FRAME.size + said,
             at + _FRAME.size + said + body,
         )
+        # The first frame that is not whole ends the segment: it was being written when the end
+        # came, or is what an earlier, longer write left behind the new end.
         whole = magic == _MAGIC and end <= len(content)
         if not whole or zlib.crc32(content[start:end]) != checksum:
             return

@@ -149,6 +149,8 @@ class KafkaArrivals:
     def poll(self, limit: int, seconds: float) -> Arrived:
         """See Arrivals."""
         self._look()
+        # First what is here already. `consume` with a timeout would wait for all `limit` of them,
+        # and the first event would wait for the last; `poll` returns with the first.
         messages = self._consumer.consume(limit, 0)
         if not messages:
             first = self._consumer.poll(seconds)
@@ -163,6 +165,9 @@ class KafkaArrivals:
 
         From a broker that was away nothing is read before it says that the topic is the same.
         """
+        # A broker that was away may have come back with nothing of what it had, and the topic be
+        # another of the same name: offsets of the old one would skip or repeat. So it is asked
+        # before reading.
         if self._broken:
             self._consumer.unassign()
             self._reading, self._asked = False, None
@@ -178,6 +183,8 @@ class KafkaArrivals:
                 self._assign(found)
 
     def _assign(self, found: Known) -> None:
+        # Told positions are of topics by id: those of another topic say nothing, and where none is
+        # told, a partition is read from its beginning. The consumer knows what was there before.
         if self._known is None or found.id != self._known.id:
             told, self._told = self._told, {}
             keys = {number: _key(found.id, number) for number in range(found.partitions)}
@@ -200,6 +207,7 @@ class KafkaArrivals:
             error = message.error()
             if error is None:
                 continue
+            # The broker keeps no message as old as the position: retention, or a log cut short.
             if error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._next.pop(message.partition() or 0, None)
                 self._assign(self._known)
@@ -223,6 +231,8 @@ class KafkaArrivals:
         """See Arrivals; told now and then, and not waited for."""
         if self._known is None or self._clock() < self._commit_at:
             return
+        # For lag in Kafka's own tools only; the journal is what a consumer goes on from. So once a
+        # second is enough, and an answer nobody waits for.
         self._commit_at = self._clock() + COMMIT_SECONDS
         offsets = [
             TopicPartition(self._topic.name, number, position[key])

@@ -65,6 +65,8 @@ class Replica:
             self.catch_up(past)
             return
         try:
+            # Not where this process left it: emptied, filled from a snapshot, or moved by another.
+            # One GET for each batch, against events that would be missing for good.
             if _known(self._store.watermark()) != self._at:
                 self._at = None
                 self._follow(past)

@@ -26,6 +26,7 @@ def table(events: Iterable[Event]) -> pa.Table:
     of: dict[type[Event], list[Event]] = {kind: [] for kind in TYPES.values()}
     for event in events:
         of[type(event)].append(event)
+    # Column by column and kind by kind: of rows as dictionaries Arrow would look up every key.
     parts = [_rows(name, of[type_]) for name, type_ in TYPES.items() if of[type_]]
     return pa.concat_tables([EVENTS.empty_table(), *parts]).combine_chunks()
 

@@ -87,6 +87,8 @@ def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
     with file:
         file.seek(start)
         while content := file.read(_READ):
+            # The last line may be half written. It is left for the next poll, unless it is longer
+            # than a read, and then read on to its end.
             whole = content.rfind(b"\n") + 1
             if not whole:
                 content += file.readline()
