@@ -116,7 +116,7 @@ def test_limits_come_back_from_their_file(tmp_path: Path) -> None:
         (b"{}", "missing required field `lateness`"),
         (LIMITS.content.replace(b"slate", b"slates"), "unknown field `slates`"),
         (LIMITS.content.replace(b"500", b'"500"'), r"got `str` - at `\$.message_bytes`"),
-        (b"[", "truncated"),
+        (b"{", "truncated"),
     ],
 )
 def test_limits_that_are_none_are_named(content: bytes, fault: str, tmp_path: Path) -> None:
