@@ -43,7 +43,8 @@ class SimulatorSource:
         """
         self.world = World(params)
         self.lake, self._lake = lake, lake / self.name
-        self._runs: dict[Week, WeekRun] = {}
+        self._latest: tuple[Week, WeekRun] | None = None
+        self._left: dict[Week, Tables] = {}
 
     def pull(self, week: Week, as_of: int) -> Tables:
         """Rows known in `week` and before `as_of`. Raises UnknownWeek outside the world's weeks.
@@ -97,7 +98,7 @@ class SimulatorSource:
             if self.served(before):
                 waiting.append(served.read_pending(self._lake, before, list(DELAYED)))
                 break
-            waiting.append(self._logged(before).pending)
+            waiting.append(self._pending(before))
         return {
             name: between(ordered(name, [part[name] for part in waiting]), week.start, None)
             for name in DELAYED
@@ -111,7 +112,13 @@ class SimulatorSource:
 
     def _logged(self, week: Week) -> WeekRun:
         """The logging policy's own events of a week."""
-        if week not in self._runs:
+        if self._latest is None or self._latest[0] != week:
+            self._latest = None  # its tables go before the next week's are made
             run = run_week(self.world, week, logging_policy(self.world), nothing())
-            self._runs = dict(list(self._runs.items())[-served.REACH :]) | {week: run}
-        return self._runs[week]
+            self._latest = week, run
+            self._left = dict(list(self._left.items())[-served.REACH :]) | {week: run.pending}
+        return self._latest[1]
+
+    def _pending(self, week: Week) -> Tables:
+        """What a logged week left; of the weeks before a pulled one nothing else is kept."""
+        return self._left[week] if week in self._left else self._logged(week).pending
