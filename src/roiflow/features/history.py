@@ -37,6 +37,10 @@ def _merge_sort(order: Longs, spare: Longs, start: int, end: int, keys: NDArray[
         width *= 2
 
 
+# A counting sort by user and a look whether each user's rows are in order, which they are but for
+# late ones, instead of a sort of all rows by all keys: linear, and one comparison a row.
+
+
 @compiled()
 def _sort(group: Ints, groups: int, keys: NDArray[np.int64]) -> tuple[Longs, Longs]:
     offsets = np.zeros(groups + 1, np.int64)
@@ -72,6 +76,7 @@ def _slices(
     user: Ints, time: Longs, offsets: Longs, known_time: Longs, length: int
 ) -> tuple[Longs, Longs]:
     start, end = np.empty(user.size, np.int64), np.empty(user.size, np.int64)
+    # One pointer moves on with the queries' times; it goes back where a query is earlier.
     at, previous = 0, -1
     for row in range(user.size):
         if user[row] != previous or time[row] < time[row - 1]:

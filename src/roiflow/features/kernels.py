@@ -80,6 +80,10 @@ class Cells(NamedTuple):
 kernel = compiled(nogil=True, error_model="numpy")
 
 
+# Windows open at whole hours, so that offline and online can count the same rows: what is kept
+# online is an hour's bucket, and a long window's only a day's, so that it opens at midnight.
+
+
 @kernel
 def low_hour(hour: int, hours: int) -> int:
     """First hour (since the epoch) of a window of so many hours at a time in `hour`."""
@@ -123,6 +127,10 @@ def _within(money: int) -> int:
     return min(max(money, -LARGEST_SUM), LARGEST_SUM)
 
 
+# One function makes a feature of counts for every pass, offline and online. Numba compiles it for
+# each type of counts, so the operations are the same and the floats equal to the bit.
+
+
 @kernel
 def _value(counts: Any, aggregate: int, rates: NDArray[np.float64], logs: Singles) -> np.float32:
     """`rates` are prior strength, global ctr, cvr and value."""
@@ -135,6 +143,7 @@ def _value(counts: Any, aggregate: int, rates: NDArray[np.float64], logs: Single
         mean = (_money(counts) + strength * rates[3]) / (counts[2] + strength)
         return np.float32(math.log1p(max(mean, 0.0) / 1e6))
     count = counts[aggregate]
+    # Most counts are small, and the logarithm is half of a feature's time.
     if count < logs.size:
         return logs[count]
     return np.float32(math.log1p(count))
@@ -144,6 +153,12 @@ def _value(counts: Any, aggregate: int, rates: NDArray[np.float64], logs: Single
 def _add(counts: Any, row: int, kind: int, sign: int) -> None:
     for column in range(USER_COUNTS):
         counts[row, column] += sign * USER_ADDS[kind, column]
+
+
+# The user side. Counts of a user lie in one dense table: row base[c] + key of cell c, which is an
+# entity (say the ad's category) in a window. The table is as wide as the vocabulary and a user
+# touches few rows of it, so it is cleared by walking over the user's own log again, and never as a
+# whole. Each log row enters all windows at once and leaves them one by one, the longest last.
 
 
 @kernel
@@ -170,6 +185,7 @@ def _leave_user(counts: Any, live: Ints, cells: Cells, window: int, keys: Longs,
     entity, base = cells.entity, cells.base
     for c in range(cells.of_window[window], cells.of_window[window + 1]):
         _add(counts, base[c] + keys[entity[c]], kind, LEAVES)
+    # What has left the longest window has left them all.
     if window == cells.hours.size - 1:
         for e in range(1, keys.size):
             live[cells.keys[e] + keys[e]] -= 1
@@ -206,6 +222,7 @@ def _fill_user(
     """
     cell, entity, base = cells.cell, cells.entity, cells.base
     column, aggregate, first = cells.column, cells.aggregate, cells.keys
+    # Entity 0 is the user himself: the same for all of the row's candidates, so made once.
     for f in range(column.size):
         if entity[cell[f]] == 0:
             own[f] = _value(counts[base[cell[f]]], aggregate[f], rates, logs)
@@ -263,9 +280,12 @@ def user_pass(
     lows = np.zeros(windows, np.int64)
     keys, own = np.zeros(5, np.int64), np.zeros(cells.column.size, np.float32)
     unseen = _unseen(cells, rates, logs)
+    # Pointers into the user's log: rows before `high` are counted, those before lows[w] have left
+    # window w. Times only grow inside a user, so each pointer passes each row once.
     high, end, previous = 0, 0, -1
     for row in order:
         bound = min(time[row], until[row])
+        # A new user, or a bound that lies before what was counted: start again from nothing.
         if user[row] != previous or (high > offsets[previous] and log_known[high - 1] >= bound):
             for at in range(lows[windows - 1], high):
                 _user_keys(log_ad[at], log_category[at], attributes, keys)
@@ -314,6 +334,8 @@ def user_states_pass(
     unseen = _unseen(cells, rates, logs)
     for row in range(time.size):
         now = time[row] // _HOUR
+        # Buckets are counted in, and after the row's features are made, out again: a user has a
+        # few hundred, and to clear the whole table would take longer.
         for sign in (1, -1):
             for at in range(offsets[row], offsets[row + 1]):
                 whole = bucket_ad[at] >= 0
@@ -335,6 +357,9 @@ def user_states_pass(
                 _fill_user(
                     row, ad, counts, live, attributes, cells, rates, logs, unseen, own, keys, out
                 )
+
+
+# The item side: the same table of cells, for all users together, moved on hour by hour.
 
 
 @kernel
@@ -368,6 +393,7 @@ def _fill_item(
         shown = ad[row, k]
         if shown < 0:
             continue
+        # All requests of an hour see the same counts, so an ad's values are made once an hour.
         if stamp[shown] != now:
             stamp[shown] = now
             _item_keys(int(shown), placement, attributes, keys)
@@ -412,6 +438,7 @@ def item_pass(
     stamp, keys = np.full(attributes.shape[0], -1, np.int64), np.zeros(5, np.int64)
     if order.size == 0 or windows == 0:
         return
+    # What left the longest window before the first row need not enter any.
     high, first = 0, low_hour(hour[order[0]], cells.hours[-1])
     while high < log_hour.size and log_hour[high] < first:
         high += 1
@@ -441,6 +468,7 @@ def item_pass(
 @kernel
 def _slot(code: int, codes: Longs, slots: Ints) -> int:
     """Where a code is, or the empty slot where it belongs."""
+    # Codes are small numbers in a row, so they are spread by the golden ratio (Knuth) first.
     mask = np.uint64(slots.size - 1)
     mixed = np.uint64(code) * np.uint64(0x9E3779B97F4A7C15)
     at = (mixed ^ (mixed >> np.uint64(32))) & mask
@@ -506,6 +534,7 @@ def item_gather(
     of_ad = np.array([f for f in range(cells.column.size) if cells.entity[cells.cell[f]] != 4])
     of_place = np.array([f for f in range(cells.column.size) if cells.entity[cells.cell[f]] == 4])
     for row in range(hour.size):
+        # The ad's place among those asked for in its hour, by bisection: it is there.
         h = hour[row] - first_hour
         low, high = of_hour[h], of_hour[h + 1]
         while low + 1 < high:
@@ -593,6 +622,7 @@ def value_pass(
         for k in range(ad.shape[1]):
             if ad[row, k] < 0:
                 continue
+            # Requests in a row often have the catalogue's same prices: a logarithm saved.
             same = row > 0 and ad[row - 1, k] >= 0
             if same and price[row, k] == price[row - 1, k] and bid[row, k] == bid[row - 1, k]:
                 out[row, k, column] = out[row - 1, k, column]
