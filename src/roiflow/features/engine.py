@@ -85,34 +85,56 @@ class Engine:
         Work through many requests in chunks: the result takes 4 F + 20 bytes per pair.
         """
         log = features.impressions
-        shape = (first_rows.size, catalogue.ad.size)
-        user, time = log.user[first_rows], log.event_time[first_rows]
         start, end = log.history_start[first_rows], log.history_end[first_rows]
-        around = log.context[first_rows]
+        asked = Asked(
+            log.request[first_rows],
+            log.user[first_rows],
+            log.event_time[first_rows],
+            start,
+            end,
+            log.context[first_rows],
+        )
+        return self.over(catalogue, asked, last_times(features.events, start, end))
+
+    def over(self, catalogue: Catalogue, asked: "Asked", last_time: Longs) -> Requests:
+        """Every ad of the catalogue for each request; `last_time` (B,) as `dense` takes it."""
+        shape = (asked.number.size, catalogue.ad.size)
         ad, price, bid = (
             np.ascontiguousarray(np.broadcast_to(values, shape))
             for values in (catalogue.ad, catalogue.price, catalogue.bid)
         )
         return Requests(
-            request=log.request[first_rows],
-            user=user,
-            event_time=time,
-            history_start=start,
-            history_end=end,
-            context=around,
+            request=asked.number,
+            user=asked.user,
+            event_time=asked.event_time,
+            history_start=asked.history_start,
+            history_end=asked.history_end,
+            context=asked.context,
             ad=ad,
             price=price,
             bid=bid,
             dense=self.dense(
-                user,
-                time,
-                around[:, CONTEXT_PLACEMENT],
-                last_times(features.events, start, end),
+                asked.user,
+                asked.event_time,
+                asked.context[:, CONTEXT_PLACEMENT],
+                last_time,
                 ad=ad,
                 price=price,
                 bid=bid,
             ),
         )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """B requests, before it is known which ads they may show."""
+
+    number: Longs  # (B,)
+    user: Ints  # (B,)
+    event_time: Longs  # (B,)
+    history_start: Longs  # (B,) rows of the events
+    history_end: Longs  # (B,)
+    context: Ints  # (B, len(CONTEXT))
 
 
 def fill_user_side(

@@ -15,7 +15,7 @@ from roiflow.candidates.selector import RevenueModel
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import Week
 from roiflow.errors import ContractError
-from roiflow.features.engine import Engine, last_times
+from roiflow.features.engine import Asked, Engine, last_times
 from roiflow.features.history import history_slices
 from roiflow.features.plan import Plan, context
 from roiflow.features.table import Features, Floats, Ints, Requests
@@ -59,7 +59,7 @@ class KnownWeek:
     def requests(self, asked: WorldRequests) -> Requests:
         """The week's catalogue for each request (B, a), with features as known at its time."""
         table, events, catalogue = self.features, self.features.events, self.features.catalogues[-1]
-        time, shape = asked.event_time, (asked.number.size, catalogue.ad.size)
+        time = asked.event_time
         user, placement, device = (
             self._index(kind, names)
             for kind, names in (
@@ -71,24 +71,10 @@ class KnownWeek:
         start, end = history_slices(
             user, time, events.offsets, events.known_time, table.history_length
         )
-        ad, price, bid = (
-            np.ascontiguousarray(np.broadcast_to(values, shape))
-            for values in (catalogue.ad, catalogue.price, catalogue.bid)
-        )
-        dense = self.engine.dense(
-            user, time, placement, last_times(events, start, end), ad=ad, price=price, bid=bid
-        )
-        return Requests(
-            request=asked.number,
-            user=user,
-            event_time=time,
-            history_start=start,
-            history_end=end,
-            context=context(placement, device, time),
-            ad=ad,
-            price=price,
-            bid=bid,
-            dense=dense,
+        return self.engine.over(
+            catalogue,
+            Asked(asked.number, user, time, start, end, context(placement, device, time)),
+            last_times(events, start, end),
         )
 
     def _index(self, kind: str, names: Names) -> Ints:

@@ -13,7 +13,7 @@ import numpy as np
 from roiflow.data.weeks import Week
 from roiflow.errors import ContractError
 from roiflow.features.table import Catalogue, Features, Flags, Floats, Ints, Longs, Requests
-from roiflow.ranking.protocol import Ranker
+from roiflow.ranking.protocol import Predictions, Ranker
 from roiflow.ranking.value import CostShares, expected_cost
 
 Progress = Callable[[float, str], None]
@@ -92,6 +92,7 @@ def stack(sets: list[CandidateSets]) -> CandidateSets:
 
 def columns_of(candidates: Ints, shown: Ints) -> Longs:
     """Where the shown ads are among the candidates; (B, K), (B, S) -> (B, S), -1 where absent."""
+    # Slates are short and candidates few: all are compared with all.
     same = (shown[:, :, None] == candidates[:, None, :]) & (shown[:, :, None] >= 0)
     return np.where(same.any(axis=2), same.argmax(axis=2), -1).astype(np.int64)
 
@@ -105,11 +106,13 @@ def first_rows(features: Features, rows: Longs) -> Longs:
     return rows[first]
 
 
-def from_requests(
-    features: Features, requests: Requests, ranker: Ranker, shares: CostShares
+def of_predictions(
+    requests: Requests, predictions: Predictions, shares: CostShares
 ) -> CandidateSets:
-    """What the ranker expects of each candidate of `requests`."""
-    predictions = ranker.score(features, requests)
+    """What a ranker's predictions (B, K) mean for the candidates of `requests`.
+
+    The one place where predictions become money, for training, service and replay alike.
+    """
     present = requests.ad >= 0
     return CandidateSets(
         request=requests.request,
@@ -146,7 +149,7 @@ def score_requests(
     positions: list[Longs] = []
     done = 0
     for here, requests in top_requests(features, engine, selector, rows, k=k):
-        parts.append(from_requests(features, requests, ranker, shares))
+        parts.append(of_predictions(requests, ranker.score(features, requests), shares))
         positions.append(here)
         done += here.size
         progress(done / rows.size, "score candidates")
@@ -161,6 +164,8 @@ def top_requests(
 
     A slate from just before the window, that became known in it, takes the first catalogue.
     """
+    # By week, since a request may show what its own week's catalogue holds; the parts come in that
+    # order, with their places, and the caller puts them back.
     weeks = [Week.parse(catalogue.week).start for catalogue in features.catalogues]
     times = features.impressions.event_time[rows]
     of_row = np.maximum(np.searchsorted(weeks, times, side="right") - 1, 0)

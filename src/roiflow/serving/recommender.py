@@ -23,11 +23,10 @@ from roiflow.online.given import Bytes
 from roiflow.online.layout import UserStates
 from roiflow.online.store import AdStates, MemoryStore, OnlineStore
 from roiflow.policy import plackett_luce
-from roiflow.policy.candidate_sets import CandidateSets
+from roiflow.policy.candidate_sets import CandidateSets, of_predictions
 from roiflow.ranking import serving_form
 from roiflow.ranking.protocol import Predictions
 from roiflow.ranking.serving_form import Histories, People
-from roiflow.ranking.value import expected_cost
 from roiflow.serving import draws
 from roiflow.serving.package import CANDIDATES, PLAN, VOCABULARY, Package
 from roiflow.serving.slates import RequestContexts, Slates
@@ -84,6 +83,8 @@ class Models:
 
         `attributes` (ads, 5) are by dense index.
         """
+        # Profiles come with the request, not by dense index: an online user may be newer than the
+        # package's tables, so the batch's own rows stand in for the users.
         rows = replace(requests, user=np.arange(requests.user.size, dtype=np.int32))
         scores = self._selector.scores(_SideTables(attributes, people.profile), rows)
         return candidates.best(scores, self.about.top_k)
@@ -116,19 +117,7 @@ class Models:
 
     def candidate_sets(self, requests: Requests, predictions: Predictions) -> CandidateSets:
         """What is expected of each candidate (B, K)."""
-        present = requests.ad >= 0
-        cost = expected_cost(predictions, requests.bid, self.about.cost_shares)
-        return CandidateSets(
-            request=requests.request,
-            user=requests.user,
-            ad=requests.ad,
-            click=predictions.click.astype(np.float64),
-            conversion=predictions.conversion.astype(np.float64),
-            revenue=predictions.revenue.astype(np.float64),
-            expected_cost=np.where(present, cost, 0.0),
-            bid=np.where(present, requests.bid, 0),
-            price=np.where(present, requests.price, 0),
-        )
+        return of_predictions(requests, predictions, self.about.cost_shares)
 
     def logits(self, sets: CandidateSets) -> Floats:
         """Plackett-Luce logits (B, K)."""
@@ -170,6 +159,8 @@ class Recommender:
         Ads of the catalogue (A,) that are not `eligible` (ended, out of budget) are not shown.
         Requests of different hours are read apart, since item counters stand still in an hour.
         """
+        # Requests of the door come one by one and go straight on; a simulated week brings hours of
+        # them, which are cut by hour and by memory.
         hours = batch.event_time // MICROS_PER_HOUR
         if hours.size and (hours != hours[0]).any():
             order = np.argsort(hours, kind="stable")
@@ -201,6 +192,8 @@ class Recommender:
         items = store.ad_states(as_of)
         columns, requests, sets = self._expect(batch, users, items, eligible)
         logits = self.models.logits(sets)
+        # The noise hangs on the request's id and not on a generator: a retry finds its slate again,
+        # and the log is enough to draw it once more.
         noise = draws.gumbel(draws.seeds(self._digest, batch.request_ids), columns)
         choices, propensity = plackett_luce.choose(logits, self.slate_size, noise)
         slates = self._slates(columns, sets, choices, propensity, users, requests)
@@ -226,6 +219,7 @@ class Recommender:
     ) -> tuple[Longs, Requests, CandidateSets]:
         requests = self.requests(batch, users, items)
         if eligible is not None:
+            # Before pre-selection: what may not be shown would take places in the top K.
             requests = replace(requests, ad=np.where(eligible, requests.ad, -1).astype(np.int32))
         people = People(users.user, users.profile, _history(users))
         columns = self.models.select(requests, people, self.models.plan.attributes)
