@@ -30,6 +30,7 @@ def importance_weights(target: Floats, logged: Floats) -> Floats:
 
     Raises PropensityError where a logged propensity is outside (0, 1] or a target's outside [0, 1].
     """
+    # Written so that NaN is bad, too: every comparison with it is false.
     bad = np.flatnonzero(~((logged > 0) & (logged <= 1)))
     if bad.size:
         raise PropensityError(
@@ -56,6 +57,8 @@ def slate_weights(target: Floats, logged: Floats) -> Floats:
     ratios = importance_weights(target, logged)
     weights = np.empty_like(ratios)
     above = np.ones(ratios.shape[0])
+    # Cut at every position and not at the end: a product of large ratios may be infinite half-way
+    # down, and infinity times a later 0 is NaN.
     for position in range(ratios.shape[1]):
         above = np.minimum(above * ratios[:, position], LARGEST_WEIGHT)
         weights[:, position] = above
@@ -88,6 +91,7 @@ def cascade_dr_terms(
     mean of that same Q when position k is redrawn from the target policy under the logged ads
     above it. Its weight is therefore the product over the positions above k.
     """
+    # A position that is redrawn was reached with the ads above as logged: their ratios weigh it.
     above = np.column_stack([np.ones(weight.shape[0]), weight[:, :-1]])
     return _over_slate(weight * (reward - logged_reward) + above * target_reward)
 
@@ -139,6 +143,8 @@ def diagnose(weight: Floats, support: float, present: Flags | None = None) -> Di
     columns = [matrix[mask[:, k], k] for k in range(matrix.shape[1]) if mask[:, k].any()]
     if not columns:
         return Diagnostics(matrix.shape[0], 0.0, 0.0, 0.0, support)
+    # Each figure is of the worst position: a mean over positions would hide the last ones, where
+    # weights are largest, behind the first.
     means = [float(column.mean()) for column in columns]
     return Diagnostics(
         rows=matrix.shape[0],

@@ -28,6 +28,8 @@ class Interval:
 
 def _placements(score: Floats, label: Flags) -> Floats:
     """Share of the other class that each row is on the right side of, ties one half; (n,)."""
+    # Through groups of equal scores, not through ranks: calibrated scores tie often, and a tie
+    # counts one half.
     _, group, size = np.unique(score, return_inverse=True, return_counts=True)
     hits = np.bincount(group, weights=label, minlength=size.size)
     misses = size - hits
@@ -54,6 +56,8 @@ def auc_interval(
     value = auc(score, label)
     if np.isnan(value):
         return Interval(None, None, None)
+    # A user's impressions are alike; their influences are added up before they are squared, or the
+    # interval would be that of as many independent rows.
     by_user = cluster_sums(user, auc_influence(score, label)[:, None])[:, 0]
     clusters = by_user.size
     if clusters < 2:
@@ -141,6 +145,7 @@ def top_metrics(
     Each user's rows are ordered by score, ties at random (Jarvelin & Kekalainen, 2002).
     """
     _, index = np.unique(user, return_inverse=True)
+    # Ties at random: by row they would follow the logged position, and repeat what was shown.
     order = np.lexsort((rng.random(score.size), -score, index))
     index, label = index[order], label[order]
     first = np.flatnonzero(np.r_[True, index[1:] != index[:-1]])

@@ -50,6 +50,8 @@ def replay(models: Models, features: Features, engine: Engine, rows: Longs) -> I
         raise GateError(
             f"the package counts over {theirs.max_days} days, the features hold {ours.max_days}"
         )
+    # Their priors and windows over our vocabulary: the counters are of this log, what is made of
+    # them is what the package was trained on.
     plan = replace(
         ours,
         windows_hours=theirs.windows_hours,

@@ -127,9 +127,12 @@ def estimate_roi(
 
     `user` (n,) is the cluster of each slate. All terms share the resampled users.
     """
+    # All columns side by side, summed by user once: a resample is then one vector of counts times
+    # one matrix, and every policy and estimator is resampled with the same users.
     named = {LOGGED: base, **terms}
     edges = np.cumsum([0] + [each.columns.shape[1] for each in named.values()])
     sums = cluster_sums(user, np.hstack([each.columns for each in named.values()]))
+    # Row 0 is the log as it is; the point estimate goes through the same code as the resamples.
     drawn = np.vstack([sums.sum(axis=0), resampled_totals(sums, resamples, rng)])
     money = {
         name: each.revenue_and_cost(drawn[:, start:stop])
@@ -147,6 +150,7 @@ def estimate_roi(
             where=1 + base_roi > 0,
         )
         faults = _faults(each, limits)
+        # A lift is no better known than what it is a lift over.
         of_base = [] if name == LOGGED else [f"base: {fault}" for fault in _faults(base, limits)]
         estimates[name] = RoiEstimate(
             roi=_estimate(name, values, confidence, faults, each),

@@ -49,6 +49,8 @@ def logged_slates(features: Features, rows: Longs, slots: int) -> Slates:
     ContractError where no slate is left.
     """
     log = features.impressions
+    # One sort puts slates together and their ads in order; all else is arithmetic on the starts, so
+    # that no slate is a Python object.
     rows = rows[np.lexsort((log.position[rows], log.request[rows]))]
     request = log.request[rows]
     if rows.size == 0:
@@ -56,6 +58,7 @@ def logged_slates(features: Features, rows: Longs, slots: int) -> Slates:
     starts = np.flatnonzero(np.r_[True, request[1:] != request[:-1]])
     sizes = np.diff(np.r_[starts, rows.size])
     rank = np.arange(rows.size) - np.repeat(starts, sizes)
+    # A one-ad slate may stand anywhere on a page (a banner): nothing of its own stood above it.
     alone = (sizes == 1) & (log.slate_size[rows[starts]] == 1)
     whole = np.logical_and.reduceat(log.position[rows] == rank + 1, starts) | alone
     if not whole.any():

@@ -34,6 +34,8 @@ def bootstrap_means(
 
 def percentile_interval(draws: Floats, confidence: float) -> tuple[float, float]:
     """Percentile interval of resampled statistics; (nan, nan) where any of them is not finite."""
+    # A statistic that is undefined in some resamples has no interval: leaving those out would be
+    # an interval of the favourable ones.
     if not np.isfinite(draws).all():
         return float("nan"), float("nan")
     tail = 50.0 * (1.0 - confidence)
@@ -70,6 +72,8 @@ def resampled_totals(sums: Floats, resamples: int, rng: np.random.Generator) -> 
 
     Above MAX_CLUSTERS, pools of clusters are drawn.
     """
+    # Drawing n of n clusters is a vector of counts. Counts of many resamples are one bincount, with
+    # each resample's indices moved behind those of the one before.
     sums = _pooled(sums, rng)
     clusters = sums.shape[0]
     totals = np.empty((resamples, sums.shape[1]))

@@ -145,8 +145,12 @@ def target_on_log(
     `draws` slates a request are sampled for the policy's share of positions below the third. Where
     propensities were not logged, weights are NaN.
     """
+    # An ad that the policy would not have considered (column -1) has weight 0, which is right: it
+    # has no chance. What that leaves unknown is told by `support`, not by a weight.
     columns = columns_of(sets.ad, slates.ad)
     examination = np.where(slates.present, factors_at(week.factors, slates.position), 0.0)
+    # A bid's share that is paid at the impression is due whether anybody looks or not; all other
+    # money follows clicks, which shrink with the position.
     at_impression = shares.impression * sets.bid.astype(np.float64)
     rewards = (
         _Reward(np.zeros(logits.shape, np.float64), sets.expected_revenue),
@@ -178,11 +182,14 @@ def position_marginals(logits: Floats, slots: int, draws: int, rng: np.random.Ge
     The first three positions are exact. Those below are means over `draws` sampled slates of the
     probability given the ads above, which has far less noise than counting the draws.
     """
+    # Odds relative to the best candidate: the largest is 1, so that none overflows, and a request
+    # without any candidate has odds of 0 instead of NaN.
     top = logits.max(axis=1, keepdims=True)
     chances = np.exp(logits - np.where(np.isfinite(top), top, 0.0))
     marginals = np.zeros((logits.shape[0], slots, logits.shape[1]))
     marginals[:, 0] = _shares(chances)
-    _below(chances, marginals[:, 1:3])
+    if slots > 1:
+        _below(chances, marginals[:, 1:EXACT])
     rows = np.arange(logits.shape[0])
     for _ in range(draws if slots > EXACT else 0):
         above = plackett_luce.best(logits + rng.gumbel(size=logits.shape), slots - 1)
@@ -257,6 +264,7 @@ def _position_weights(slates: Slates, marginals: Floats, columns: Longs) -> Floa
     """
     target = _at(marginals, columns)
     rows = np.arange(columns.shape[0])
+    # The first position has nothing above it: its marginal is what was logged a propensity of.
     for slot in range(1, columns.shape[1]):
         above = np.zeros(columns.shape[0])
         for upper in range(slot):
@@ -277,6 +285,7 @@ def _by_propensity(
     slates: Slates, target: Floats, weights: Callable[[Floats, Floats], Floats]
 ) -> Floats:
     """0 where absent, NaN in slates without propensities."""
+    # NaN and not 0: a slate without propensities that slipped into a sum must be seen there.
     result = np.full(target.shape, np.nan)
     logged = slates.logged
     if logged.any():
@@ -320,6 +329,8 @@ def _control_variate(
         total = left.sum(axis=1, keepdims=True)
         probability = np.divide(left, total, out=np.zeros_like(left), where=total > 0)
         rest = total - left
+        # Where the position takes nearly all the mass, what is below has no distribution left that
+        # numbers could tell: 0 then, which any control variate may be.
         usable = rest > 1e-9 * total
         below = present[:, slot + 1 :].sum(axis=1, keepdims=True)
         examined_below = examination[:, slot + 1 :].sum(axis=1, keepdims=True)

@@ -121,6 +121,8 @@ def test_slates(
     At most `params.requests`, and fewer of a large catalogue: `params.max_pairs` over its size.
     Where some slates have propensities and some have not, only those that have are taken.
     """
+    # A policy that was switched on mid-week leaves slates of both kinds; those that tell their
+    # propensities are a sample by time, the others can only be modelled.
     slates = logged_slates(features, features.rows(TEST), slots)
     whole, logged = slates.row.size, int(slates.logged.sum())
     usable = np.flatnonzero(slates.logged) if logged else np.arange(whole)
@@ -175,6 +177,8 @@ def _models(
     curves = []
     for number, (name, ranker) in enumerate(rankers.items()):
         progress(0.4 * number / len(rankers), f"predictions of {name}")
+        # Ordering is judged at position 1, or a model would be praised for knowing where an ad
+        # stood; calibration at the position where it stood, where what happened happened.
         ranked = ranker.predict(features, rows)
         shown = ranker.predict(features, rows, logged_position=True)
         curves.append(

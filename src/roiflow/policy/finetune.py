@@ -107,6 +107,7 @@ def _finetune(
         file = checkpoints / digest(candidates, params, top_k) / CHECKPOINT
         if file.exists():
             curve = _resume(file, residual, optimizer, rng)
+    # The curve's length is the iteration to go on with, from a checkpoint as from the start.
     for iteration in range(len(curve), params.iterations + 1):
         now = replace(first, network=residual.network())
         rows = _draw(requests.value.shape[0], params, rng)
@@ -131,6 +132,7 @@ def digest(candidates: CandidateSets, params: PolicyParams, top_k: int) -> str:
         column = np.ascontiguousarray(getattr(candidates, field.name))
         total.update(f"{field.name} {column.shape} {column.dtype}".encode())
         total.update(column.data)
+    # A checkpoint of other code would go on to bytes that neither code gives from the start.
     for source in sorted(Path(__file__).parent.glob("*.py")):
         total.update(source.read_bytes())
     return total.hexdigest()[:32]

@@ -161,6 +161,7 @@ def start(
 
 def standardise(value: Floats, present: Flags) -> Floats:
     """Mean 0 and deviation 1 over each row's candidates; 0 where they are all equal; (B, K)."""
+    # In units of the row's largest value first, so that squares of any money stay numbers.
     count = np.maximum(present.sum(axis=1, keepdims=True), 1)
     size = np.max(np.abs(value), axis=1, keepdims=True, where=present, initial=0.0)
     relative = np.where(present, value, 0.0) / np.where(size > 0, size, 1.0)
@@ -182,6 +183,8 @@ def raw_inputs(candidates: CandidateSets, cost_weight: float, value_scale: float
     value = candidates.value(cost_weight) / value_scale
     best = np.max(value, axis=1, keepdims=True, where=present, initial=-np.inf)
     gap = np.where(present, value - np.where(np.isfinite(best), best, 0.0), 0.0)
+    # Logarithms throughout: money and rates spread over orders of magnitude, and tanh units see
+    # only a few. arcsinh is the logarithm that takes losses, too.
     columns = (
         _log_odds(candidates.click),
         _log_odds(candidates.conversion),

@@ -41,6 +41,9 @@ def log_conditional_propensities(logits: Floats, choices: Longs) -> Floats:
     """
     _check(logits)
     rows = np.arange(choices.shape[0])[:, None]
+    # Everything that was not chosen is summed once, below the last slot; going up, each slot adds
+    # its own choice. Going down would subtract, and what is left after a choice of probability
+    # nearly 1 would be noise.
     real = (choices >= 0) & ~_repeats(choices)
     chosen = np.where(real, logits[rows, np.maximum(choices, 0)], -np.inf)
     rest = np.array(logits, np.float64)

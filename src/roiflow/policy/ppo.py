@@ -150,6 +150,7 @@ def sample_slates(
 
 def advantages(value: Floats, choices: Longs, scale: float) -> Floats:
     """Reward-to-go minus the mean of the request's other slates, over `scale`; (B, G, S)."""
+    # Leave-one-out: a baseline that held the slate itself would bias the gradient towards 0.
     reward = rewards_to_go(slot_rewards(value, choices))
     others = (reward.sum(axis=1, keepdims=True) - reward) / (choices.shape[1] - 1)
     return (reward - others) / scale
@@ -164,6 +165,7 @@ def reward_scale(value: Floats, choices: Longs) -> float:
 
 def taken(choices: Longs, candidates: int) -> Flags:
     """True where a slot above already holds the candidate; (B, G, S) -> (B, G, S, candidates)."""
+    # One column more than candidates: an empty slot (-1) marks that one, and no candidate.
     held = np.zeros((*choices.shape, candidates + 1), bool)
     above = np.where(choices < 0, candidates, choices)[:, :, :-1, None]
     np.put_along_axis(held[:, :, 1:], above, True, axis=3)
@@ -208,6 +210,7 @@ def update(
 
     sum over slots of clipped objective - kl_weight x divergence + entropy_weight x entropy.
     """
+    # What does not move with the weights is made once for all epochs of the batch.
     start = torch.from_numpy(np.maximum(requests.start, NEVER))
     inputs = torch.from_numpy(requests.inputs)
     choices = torch.from_numpy(batch.choices)

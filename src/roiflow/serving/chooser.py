@@ -54,6 +54,8 @@ class ServedChooser:
             requests.device.tolist(),
         )
         slates, degraded = self._recommender.recommend(contexts, self._store, eligible[world_row])
+        # At the door a slate without features is better than none; a world that is served so would
+        # be evidence of nothing.
         if degraded:
             raise ContractError(f"{self.policy_version}: the online store could not be read")
         if (slates.row < 0).any():

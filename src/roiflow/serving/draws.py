@@ -35,10 +35,13 @@ def seeds(digest: str, request_ids: Sequence[str]) -> Seeds:
 
 def uniform(seed: Seeds, row: Longs) -> Floats:
     """Uniform in (0, 1) (B, K) for requests (B,) and rows of the catalogue (B, K)."""
+    # One counter a pair: a Weyl sequence from the request's seed, so that equal requests with other
+    # candidates keep the noise of those they share.
     bits = seed[:, None] + (row.astype(np.uint64) + np.uint64(1)) * _GAMMA
     for shift, factor in _MIXES:
         bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
     bits ^= bits >> np.uint64(31)
+    # 52 bits and a half one: never 0 nor 1, where the logarithms of Gumbel noise end.
     return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 

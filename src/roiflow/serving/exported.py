@@ -40,6 +40,8 @@ def compare(
     Raises ParityError, naming the output, the row and both values, where a difference is above
     the tolerance or is not a number.
     """
+    # Requests row by row, so that `rows` is what the parameter says however many candidates there
+    # are of each.
     at = np.argwhere(present)[:rows]
     index = tuple(at.T)
     largest: dict[str, float] = {}
@@ -48,6 +50,7 @@ def compare(
         found: Floats = getattr(exported, name)[index].astype(np.float64)
         scale = np.maximum(np.abs(expected), 1.0) if name == "revenue" else 1.0
         difference = np.abs(found - expected) / scale
+        # Not `difference > tolerance`: NaN is above no tolerance.
         bad = np.flatnonzero(~(difference <= tolerance))
         if bad.size:
             request, candidate = at[bad[0]]

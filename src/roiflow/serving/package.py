@@ -121,6 +121,7 @@ class Package:
         digests = {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}
         digest = _digest(description, digests)
         manifest = {"format": FORMAT, "digest": digest, **asdict(description), "files": digests}
+        # Aside and renamed as a whole: who loads it meets the old package or the new one.
         with write_directory(folder) as aside:
             for name, content in files.items():
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)

@@ -149,6 +149,15 @@ def test_marginals_of_fewer_ads_than_slots() -> None:
     np.testing.assert_allclose(got[0, 1], got[0, 0][[2, 1, 0, 3]])
 
 
+def test_marginals_of_one_and_two_slots_are_the_first_of_three() -> None:
+    logits = np.log(CHANCES[None])
+    three = position_marginals(logits, 3, 1, np.random.default_rng(0))
+    for slots in (1, 2):
+        got = position_marginals(logits, slots, 1, np.random.default_rng(0))
+        assert got.shape == (1, slots, 4)
+        np.testing.assert_array_equal(got, three[:, :slots])
+
+
 @pytest.mark.parametrize(
     ("estimator", "tolerance"),
     # The log is the enumeration itself, so all are exact, but for IPS by position, which takes the
