@@ -140,6 +140,8 @@ class Registry:
             params=dict(evidence.params),
             model_type="slate ranker",
         )
+        # The version is made last: what is cut short before leaves a run without one, which no
+        # search finds, and the next try begins anew.
         client.log_model_artifacts(model.model_id, str(package))
         now = int(time.time() * 1000)
         for key, value in evidence.metrics.items():
@@ -179,6 +181,7 @@ class Registry:
         found = self._client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
             return str(found.experiment_id)
+        # A server keeps artifacts where it was told to; a file of ours has no server to say so.
         local = self._uri.startswith("sqlite:")
         place = self._artifacts.as_uri() if local else None
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=place))
@@ -219,6 +222,7 @@ class Registry:
 
     def by_alias(self, name: str, alias: str) -> Registered | None:
         """The version an alias names, or None where the alias or the model does not exist."""
+        # That there is none is an answer here; MLflow's own look-up by alias makes it an error.
         with self._refusals(f"looking up {name}@{alias}"):
             models = self._client.search_registered_models(f"name = '{name}'")
             version = models[0].aliases.get(alias) if models else None
@@ -308,6 +312,8 @@ class Registry:
         return True
 
     def _move(self, line: Promotion, registered: Registered) -> None:
+        # The line exists before the alias moves, or a crash between the two would leave a champion
+        # that nobody answers for.
         with write_file(self._begun) as aside:
             aside.write_text(_json(line) + "\n")
         self.set_alias(registered, CHAMPION)
@@ -334,6 +340,7 @@ class Registry:
 
     def _keep(self, line: Promotion) -> None:
         """The log with this line, once; whole or not at all."""
+        # Written anew and not appended: half a line at the end of the log could not be read.
         if line not in self._lines():
             before = self._log.read_text() if self._log.exists() else ""
             with write_file(self._log) as aside:

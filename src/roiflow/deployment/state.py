@@ -178,6 +178,7 @@ def _doors(
     named = {"redis": settings.redis_url, "mlflow": settings.mlflow_uri}
     for title, name, path, about in DOORS:
         record, runs = records.get(name), name in alive
+        # Without a record it never ran here: then it is somebody else's, or not there at all.
         if record is None and (elsewhere := named.get(name)):
             yield Door(title, about, without_login(elsewhere), page="", runs=True, log="")
         else:
@@ -200,6 +201,7 @@ def _run(checkout: Path, source: str, week: str) -> Run:
         source=source,
         week=week,
         folder=checkout,
+        # A run that is repeated keeps its folder; params.yaml is written anew each time.
         started=params.stat().st_mtime if params.exists() else 0.0,
         finished=is_finished(checkout),
         verdict=decision.verdict if decision else "",
@@ -236,6 +238,7 @@ def _champions(settings: Settings, runs: list[Run], mlflow: str) -> Iterator[Cha
     for name in dict.fromkeys(model_name(run.source) for run in runs):
         # MLflow is asked where it runs, as the alias may have been moved or taken away in its UI;
         # an empty answer is an answer. Else the promotion log says what this platform did last.
+        # None: MLflow is silent, so the log has to do. An empty list is an answer: no champion.
         asked = _ask(mlflow, name) if mlflow else None
         if asked is not None:
             if asked:
@@ -289,6 +292,7 @@ def _hints(state: State) -> Iterator[Hint]:
     running = [door for door in state.doors if door.runs and door.log]
     if not running:
         yield Hint("nothing runs", "roiflow up")
+    # Where nothing runs, each that ended would say the same once more.
     for door in ended if running else ():
         yield Hint(f"{door.title} has ended by itself", f"its log: {door.log}; then roiflow up")
     if not state.runs:

@@ -35,6 +35,7 @@ def approve(settings: Settings, source: str, version: int, signature: Override) 
     decision = judge(registry, known, folder, signature)
     who, why = signature.who, signature.why
     registry.promote(known, decision.champion, decision.verdict, who, why, time.time())
+    # Tags follow the alias: refused, the version keeps the decision that it was registered with.
     for key, value in decision_tags(decision).items():
         registry.set_tag(known, key, value)
     registry.set_alias(known, CHALLENGER)

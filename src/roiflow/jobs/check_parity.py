@@ -82,6 +82,7 @@ def check(
         try:
             found.append(_check(validated, package, version, slates, requests, ingest, settings))
         except RoiflowError as error:
+            # One package that is gone must not hide what the others were given; it fails the week.
             found.append(NotCompared(version, None, str(error)))
     return verdict(week, found, limits)
 
@@ -104,6 +105,7 @@ def _package(settings: Settings, source: str, version: str) -> Package | None:
     """The package of ours whose digest begins so, or None."""
     if not _VERSION.fullmatch(version):
         return None
+    # Of this machine first: a run's own folder is there before its version is registered.
     local = [
         *package_folder(settings.home, version).parent.glob(f"{version}*"),
         *(
@@ -136,6 +138,8 @@ def _check(
     week = Week.parse(ingest.week)
     before = checkout_of(settings.home, ingest.source, str(week.plus(-1)))
     kept = pc.is_in(requests, value_set=slates[c.REQUEST].combine_chunks())
+    # The history of a slate reaches back over the window, into weeks that only the run before has.
+    # Weeks that both have are read as they are known now, and once more as they were known then.
     with TemporaryDirectory() as folder:
         joined, former = Path(folder) / "now", Path(folder) / "then"
         own = Window(validated).weeks

@@ -31,8 +31,10 @@ def main(
     config = load_params(params)
     name = model_name(config.ingest.source)
     known = registry.find(name, read_digest(package))
+    # A retry, or an override that was signed since: what is there is what is registered.
     if known and digest_of(decision) == known.tags["decision"]:
         return
+    # Judged before, it meets the champion of then: it may be champion itself by now.
     champion = champion_then(registry, known) if known else registry.by_alias(name, CHAMPION)
     folder = registry.package(champion) if champion else None
     case = Case(package, features, evaluation, parity, params, decision)

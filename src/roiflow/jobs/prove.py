@@ -33,6 +33,7 @@ def prove(
     registry = Registry(settings.registry_uri, settings.home)
     known = registry.get(model_name(source), version)
     folder = settings.home.absolute() / "proofs" / f"{source}-{version}"
+    # Not the run's own checkout, in which somebody may be at work, and which may be gone.
     recreate(repository, folder, known.tags["commit"])
     case = Case.of(Path())
     try:

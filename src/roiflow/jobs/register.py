@@ -49,8 +49,10 @@ def main(
     )
     tags = {**asdict(made), **decision_tags(decision)}
     version = registry.register(model_name(made.source), package, tags, evidence)
+    # Refused for good, it is kept as evidence and stands for nothing.
     if decision.verdict != "fail":
         registry.set_alias(version, CHALLENGER)
+    # After the registration: a week that is not registered must number nobody's ids.
     publish_vocabulary(features / "vocabulary.parquet", settings.lake, made)
     version.write(registered)
 
