@@ -243,7 +243,10 @@ class RankerParams(Section):
     learning_rate: Positive
     id_learning_rate: NonNegative
     weight_decay: NonNegative
-    dropout: Fraction
+    warm_up: Annotated[float, Field(ge=0, lt=1)]
+    averaging: Annotated[float, Field(ge=0, lt=1)]
+    max_gradient: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
     loss_weights: LossWeights
 
 

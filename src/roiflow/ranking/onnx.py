@@ -25,9 +25,6 @@ from roiflow.ranking.torch_ranker import MAX_LOG_REVENUE, Calibrator, NetworkSha
 BATCH, CANDIDATES, EVENTS = "requests", "candidates", "events"
 """The sizes that are free; of events, up to those that the encoder reads."""
 
-END = 2**31
-"""As the end of a part: the axis ends before it."""
-
 
 def export(ranker: RosaRanker) -> tuple[bytes, bytes]:
     """The user encoder and the scorer, as ONNX; both take any number of requests and candidates."""
@@ -70,9 +67,9 @@ class Network:
         return self.graph.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=1e-5)
 
     def decay(self, name: str, log_hours: Value) -> Value:
-        """-rate x log(1 + hours) for each head: (...) -> (..., heads)."""
+        """Decay: log(1 + hours) (B, N, L) -> bias (B, heads, N, L)."""
         rate = F.softplus(torch.from_numpy(self.arrays[f"{name}.raw"])).numpy()
-        return log_hours.unsqueeze(-1) * -rate
+        return log_hours.unsqueeze(1) * -rate[:, None, None]
 
     def split_heads(self, x: Value) -> Value:
         """(B, N, d) -> (B, heads, N, d / heads)."""
@@ -137,8 +134,8 @@ def encoder_layer(
     query, key, value = map(
         net.split_heads, net.graph.nodes("Split", 3, projected, axis=-1, num_outputs=3)
     )
-    bias = net.decay(f"{name}.decay", log_gap).permute(0, 3, 1, 2)
-    bias = bias + net.embedding(f"{name}.importance", action).permute(0, 2, 1).unsqueeze(2)
+    importance = net.embedding(f"{name}.importance", action).permute(0, 2, 1).unsqueeze(2)
+    bias = net.decay(f"{name}.decay", log_gap) + importance
     bias = net.graph.node("Where", mask, bias, MASKED)
     weight = (net.match(query, key) + bias).softmax()
     x = x + net.linear(f"{name}.out", net.join_heads(weight @ value))
@@ -211,12 +208,12 @@ def person_vector(net: Network, user: Value, profile: Value, context: Value) -> 
 
 
 def dense_encoding(net: Network, dense: Value) -> Value:
-    """DenseEncoding: (B, K, F) -> (B, K, F (1 + T))."""
+    """DenseEncoding: (B, K, F) -> (B, K, (1 + T) F)."""
     mean, std, low, inverse = (
         net.arrays[f"dense.{name}"] for name in ("mean", "std", "low", "inverse_width")
     )
     scaled = ((dense - mean) / std).clip(-MAX_SCALED, MAX_SCALED)
-    part = ((dense.unsqueeze(-1) - low) * inverse).clip(0.0, 1.0)
+    part = ((dense.unsqueeze(2) - low) * inverse).clip(0.0, 1.0)
     return net.graph.concat(scaled, part.reshape(0, 0, low.size))
 
 
@@ -226,36 +223,41 @@ def attend(
     """Rosa.attend; `ids`: each candidate's ad and category, (B, K)."""
     dim, heads, arrays = net.shape.dim, net.shape.heads, net.arrays
     key, value = net.split_heads(memory.part(0, dim)), net.split_heads(memory.part(dim, 2 * dim))
-    importance = memory.part(2 * dim, 2 * dim + heads)
-    count_importance = memory.part(2 * dim + heads, net.memory)
-    same_ad, same_category = (
-        (mine.equals(theirs.unsqueeze(1)) & mine.above(0)).number()
-        for mine, theirs in zip(
-            (each.unsqueeze(2) for each in ids), (history.ad, history.category), strict=True
-        )
+    recency, weight = (
+        memory.part(at, at + heads).permute(0, 2, 1).unsqueeze(2)
+        for at in (2 * dim, 2 * dim + heads)
     )
-    log_hours = (history.elapsed + 1.0).log()
+    same_ad, same_category = same(ids[0], history.ad), same(ids[1], history.category)
+    log_elapsed = (history.elapsed + 1.0).log().unsqueeze(1)
     last = history.length.clip(None, [net.shape.history_length])
-    window = filled(net, last, history.elapsed.sizes(1, 2)).unsqueeze(-1)
+    window = filled(net, last, history.elapsed.sizes(1, 2)).unsqueeze(1).unsqueeze(1)
 
-    recent = net.decay("decay", log_hours) + importance
-    recent = net.graph.node("Where", window, recent, MASKED).unsqueeze(1)
-    same = net.graph.concat(same_ad.unsqueeze(-1), same_category.unsqueeze(-1))
-    bias = (recent + same @ arrays["match"]).permute(0, 3, 1, 2)
+    bias = net.graph.node("Where", window, net.decay("decay", log_elapsed) + recency, MASKED)
+    of_ad, of_category = arrays["match"][..., None, None]
+    bias = bias + same_ad * of_ad + same_category * of_category
     scores = net.match(net.split_heads(net.linear("query", candidate)), key) + bias
-    # One column more for "nothing": a score of each head, and the head's blank value.
-    wanted = net.graph.concat(scores.sizes(0, 3), [1])
-    nothing = net.graph.node("Expand", arrays["nothing_key"][:, None, None], wanted)
-    weight = net.graph.concat(scores, nothing).softmax()
-    blank = arrays["nothing_value"].reshape(heads, 1, -1)
-    attended = weight.part(0, -1) @ value + weight.part(-1, END) * blank
+    # "Nothing" is one column more, so its score must be as large as the others in all axes but one.
+    sizes = net.graph.concat(scores.sizes(0, 3), [1])
+    nothing = net.graph.node("Expand", arrays["nothing_key"][:, None, None], sizes)
+    sizes = net.graph.concat(value.sizes(0, 1), [1, 1, 1])
+    blank = net.graph.node("Expand", arrays["nothing_value"].reshape(1, heads, 1, -1), sizes)
+    attention = net.graph.concat(scores, nothing).softmax()
+    attended = attention @ net.graph.node("Concat", value, blank, axis=2)
 
-    counted = net.decay("count_decay", log_hours) + count_importance.clip(None, MAX_IMPORTANCE)
-    counted = counted.exp() * window.number()
-    total = net.graph.node("ReduceSum", counted, [1], keepdims=1)
-    total = net.graph.node("Expand", total, net.graph.concat([1], candidate.sizes(1, 2), [1]))
-    counts = net.graph.concat(total, same_category @ counted, same_ad @ counted)
-    return net.join_heads(attended), (counts + 1.0).log()
+    weight = net.decay("count_decay", log_elapsed) + weight.clip(None, MAX_IMPORTANCE)
+    weight = (weight.exp() * window.number()).permute(0, 1, 3, 2)
+    total = net.graph.node("ReduceSum", weight, [2], keepdims=1)
+    total = net.graph.node("Expand", total, net.graph.concat([1, 1], candidate.sizes(1, 2), [1]))
+    parts = (total, same_category @ weight, same_ad @ weight)
+    counts = net.graph.node("Concat", *parts, axis=1).reshape(0, 3 * heads, -1)
+    return net.join_heads(attended), (counts + 1.0).log().permute(0, 2, 1)
+
+
+def same(candidate: Value, history: Value) -> Value:
+    """rosa.same: (B, K), (B, L) -> (B, 1, K, L)."""
+    candidate = candidate.unsqueeze(2)
+    equal = candidate.equals(history.unsqueeze(1)) & candidate.above(0)
+    return equal.unsqueeze(1).number()
 
 
 def calibrated(

@@ -18,6 +18,7 @@ from roiflow.ranking.serving_form import MICROS_PER_TICK, TICKS_PER_HOUR, Sizes,
 
 CHUNK = 128
 POOL = 16
+OCTAVE_PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def schedule(segments: Segments, batch_tokens: int, rng: np.random.Generator | N
     size = length + count
     pool = np.cumsum(size[number]) // (POOL * batch_tokens)
     pool = pool if rng is not None else np.zeros_like(pool)
-    number = number[np.lexsort((length[number], np.log2(count[number]).astype(int), pool))]
+    alike = (OCTAVE_PARTS * np.log2(count[number])).astype(int)
+    number = number[np.lexsort((length[number], alike, pool))]
     batches, begin, longest, most = [], 0, 0, 0
     for at, (events, impressions) in enumerate(
         zip(length[number].tolist(), count[number].tolist(), strict=True)

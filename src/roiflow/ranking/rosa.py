@@ -18,6 +18,7 @@ from roiflow.features.table import AD_ATTRIBUTES
 from roiflow.ranking.network import (
     MASKED,
     DenseEncoding,
+    Dropout,
     Heads,
     Logits,
     attention,
@@ -40,15 +41,16 @@ MAX_IMPORTANCE = 5.0
 
 
 class Decay(nn.Module):
-    """-rate x log(1 + hours) for each head, rate >= 0 learned: (...) -> (..., heads)."""
+    """-rate x log(1 + hours) for each head, rate >= 0 learned."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.raw = nn.Parameter(torch.linspace(-2.0, 0.0, heads))
 
-    def forward(self, hours: Tensor) -> Tensor:
-        """Hours (...) -> bias (..., heads)."""
-        return -torch.log(1 + hours).unsqueeze(-1) * F.softplus(self.raw)
+    def forward(self, log_hours: Tensor) -> Tensor:
+        """log(1 + hours) (R, N, T) -> bias (R, heads, N, T)."""
+        # Heads before the events: the last axis is the one that runs in vector instructions.
+        return log_hours.unsqueeze(1) * -F.softplus(self.raw)[:, None, None]
 
 
 class EncoderLayer(nn.Module):
@@ -66,18 +68,26 @@ class EncoderLayer(nn.Module):
         self.ffn = nn.Sequential(
             nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim)
         )
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
 
-    def forward(self, x: Tensor, action: Tensor, gap: Tensor, mask: Tensor) -> Tensor:
-        """(R, T, d), (R, T), (R, T, T) hours, (R, 1, T, T) -> (R, T, d)."""
+    def forward(self, x: Tensor, action: Tensor, log_gap: Tensor, mask: Tensor) -> Tensor:
+        """(R, T, d), (R, T), (R, T, T) log(1 + hours), (R, 1, T, T) -> (R, T, d)."""
         query, key, value = (
             split_heads(part, self.heads) for part in self.project(self.norm(x)).chunk(3, dim=-1)
         )
-        bias = self.decay(gap).permute(0, 3, 1, 2)
-        bias = bias + self.importance(action).transpose(1, 2).unsqueeze(2)
-        bias = torch.where(mask, bias, torch.full_like(bias, MASKED))
+        bias = self.decay(log_gap) + self.importance(action).transpose(1, 2).unsqueeze(2)
+        bias = torch.where(mask, bias, MASKED)
         x = x + self.dropout(self.out(join_heads(attention(query, key, value, bias))))
         return x + self.dropout(self.ffn(x))
+
+
+def same(candidate: Tensor, history: Tensor) -> Tensor:
+    """1.0 where an event is of the candidate's own kind: (R, I), (R, T) -> (R, 1, I, T).
+
+    Index 0 is no kind: what is out of vocabulary is not all alike.
+    """
+    equal = (candidate[:, :, None] == history[:, None, :]) & (candidate[:, :, None] > 0)
+    return equal.unsqueeze(1).to(torch.float32)
 
 
 class Rosa(nn.Module):
@@ -118,13 +128,13 @@ class Rosa(nn.Module):
         self.from_dense = nn.Linear(self.dense.width, hidden, bias=False)
         self.trunk = nn.Sequential(
             nn.ReLU(),
-            nn.Dropout(shape.dropout),
+            Dropout(shape.dropout),
             nn.Linear(hidden, hidden),
             nn.ReLU(),
-            nn.Dropout(shape.dropout),
+            Dropout(shape.dropout),
         )
         self.heads_out = Heads(hidden, shape.dense)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
 
     def encode(self, history: Behaviours) -> Tensor:
         """Behaviours (R, T) right-aligned -> memory (R, T, 2 d + 2 heads).
@@ -134,10 +144,10 @@ class Rosa(nn.Module):
         action, hours = history.action, history.hours
         x = self.ad(history.ad) + self.ad_base + self.category(history.category)
         x = x + self.action(action)
-        gap = torch.clamp(hours[:, None, :] - hours[:, :, None], min=0.0)
+        log_gap = torch.log(1 + torch.clamp(hours[:, None, :] - hours[:, :, None], min=0.0))
         mask = band(history.length, action.shape[1], self.window)
         for layer in self.layers:
-            x = layer(x, action, gap, mask)
+            x = layer(x, action, log_gap, mask)
         memory = self.keys_values(self.memory_norm(x))
         return torch.cat([memory, self.importance(action)], dim=-1)
 
@@ -164,40 +174,34 @@ class Rosa(nn.Module):
         -> attended (R, I, d), counts (R, I, 3 heads): log(1 + decayed and weighted number) of all
         events, of those of the candidate's category, of those of the candidate itself.
         """
-        ad, category = candidates.ad, candidates.attributes[..., CATEGORY]
-        elapsed, window = candidates.elapsed, candidates.window
+        log_elapsed, window = torch.log(1 + candidates.elapsed), candidates.window.unsqueeze(1)
         dim, heads = self.dim, self.heads
         key, value = (split_heads(memory[..., at : at + dim], heads) for at in (0, dim))
-        importance = memory[..., 2 * dim : 2 * dim + heads]
-        count_importance = memory[..., 2 * dim + heads :]
-        same_ad = (ad[:, :, None] == candidates.history_ad[:, None, :]) & (ad[:, :, None] > 0)
-        same_category = (category[:, :, None] == candidates.history_category[:, None, :]) & (
-            category[:, :, None] > 0
-        )
-        same = torch.stack([same_ad, same_category], dim=-1).to(memory.dtype)
+        recency, weight = memory[..., 2 * dim :].transpose(1, 2).unsqueeze(2).chunk(2, dim=1)
+        same_ad = same(candidates.ad, candidates.history_ad)
+        same_category = same(candidates.attributes[..., CATEGORY], candidates.history_category)
 
-        recent = self.decay(elapsed) + importance[:, None]
-        recent = torch.where(window.unsqueeze(-1), recent, torch.full_like(recent, MASKED))
-        bias = (recent + same @ self.match).permute(0, 3, 1, 2)
+        # A masked event gets MASKED plus what follows, and softmax makes it an exact 0.
+        bias = torch.where(window, self.decay(log_elapsed) + recency, MASKED)
+        of_ad, of_category = self.match[..., None, None]
+        bias = bias + same_ad * of_ad + same_category * of_category
         query = split_heads(self.query(candidate), heads)
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
+        # One more column to look at: nothing, with a score and a value of each head.
         nothing = self.nothing_key[:, None, None].expand(*scores.shape[:3], 1)
-        weight = torch.softmax(torch.cat([scores, nothing], dim=-1), dim=-1)
-        blank = self.nothing_value.reshape(heads, 1, -1)
-        attended = join_heads(weight[..., :-1] @ value + weight[..., -1:] * blank)
+        blank = self.nothing_value.reshape(1, heads, 1, -1).expand(value.shape[0], -1, -1, -1)
+        attention = torch.softmax(torch.cat([scores, nothing], dim=-1), dim=-1)
+        attended = join_heads(attention @ torch.cat([value, blank], dim=2))
 
-        weight = torch.exp(
-            self.count_decay(elapsed) + torch.clamp(count_importance, max=MAX_IMPORTANCE)[:, None]
-        )
-        weight = weight * window.unsqueeze(-1).to(weight.dtype)
-        total = weight.sum(2).expand(-1, ad.shape[1], -1)
-        if weight.shape[1] == 1:
-            weight = weight[:, 0]
-            of_ad, of_category = same[..., 0] @ weight, same[..., 1] @ weight
-        else:
-            of_ad = (same[..., :1] * weight).sum(2)
-            of_category = (same[..., 1:] * weight).sum(2)
-        return attended, torch.log(1 + torch.cat([total, of_category, of_ad], dim=-1))
+        weight = torch.clamp(weight, max=MAX_IMPORTANCE) + self.count_decay(log_elapsed)
+        weight = torch.exp(weight) * window
+        counts = [weight.sum(-1).expand(-1, -1, candidate.shape[1])]
+        for flag in (same_category, same_ad):
+            if weight.shape[2] == 1:  # one request for all candidates: no (R, heads, I, T) is made
+                counts.append((flag @ weight.transpose(-1, -2)).squeeze(-1))
+            else:
+                counts.append((flag * weight).sum(-1))
+        return attended, torch.log(1 + torch.cat(counts, dim=1)).transpose(1, 2)
 
     def score(self, memory: Tensor, candidates: Candidates) -> Logits:
         """Memory (R, T, M) and candidates -> logits (R, I)."""

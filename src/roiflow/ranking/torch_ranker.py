@@ -21,8 +21,8 @@ from roiflow.ranking.packing import Batch
 from roiflow.ranking.protocol import Predictions
 from roiflow.ranking.serving_form import Sizes
 
-FORMAT = 1
-PREDICT_TOKENS = 16_384
+FORMAT = 2
+PREDICT_TOKENS = 4096
 SCORE_PAIRS = 8192
 MAX_LOG_REVENUE = 20.0
 

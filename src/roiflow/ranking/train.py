@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from roiflow.ranking.network import (
     logit_of,
     training_moments,
 )
+from roiflow.ranking.optimiser import AdamW
 from roiflow.ranking.packing import Batch
 from roiflow.ranking.torch_ranker import (
     Calibrator,
@@ -38,9 +40,6 @@ from roiflow.ranking.torch_ranker import (
 RankerType = TypeVar("RankerType", bound=TorchRanker)
 Progress = Callable[[float, str], None]
 
-WARM_UP = 0.1
-AVERAGING = 0.997
-MAX_GRADIENT = 1.0
 REVENUE_SHARE = 0.05
 
 
@@ -177,85 +176,67 @@ def optimise(
         min(ranker.impressions_per_segment, params.max_impressions_per_user_batch),
     )
     rng = np.random.default_rng(params.seed)
-    modules = torch.nn.ModuleList([ranker.net, ranker.position])
     average = copy.deepcopy(ranker)
-    averaged = torch.nn.ModuleList([average.net, average.position])
-    optimiser = optimiser_of(modules, params)
+    optimiser = optimiser_of(ranker, average, params)
     steps = params.epochs * len(packing.schedule(segments, params.batch_tokens, None))
     history: list[Epoch] = []
-    best: dict[str, Tensor] = {}
+    best = optimiser.average
     step = 0
     for epoch in range(1, params.epochs + 1):
         if progress:
             loss_so_far = f", loss {history[-1].validation_loss:.5f}" if history else ""
             progress((epoch - 1) / params.epochs, f"epoch {epoch} of {params.epochs}{loss_so_far}")
-        modules.train()
+        ranker.net.train()
         total = count = 0.0
         for batch in packing.batches(
             features, segments, ranker.shape.index_sizes, params.batch_tokens, rng
         ):
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * schedule(step / max(steps, 1))
             targets = Targets.of(features, batch)
             logits = ranker.net(*tensors(batch))
             objective, probability = loss(
                 logits, ranker.position(targets.position), targets, params
             )
-            optimiser.zero_grad()
             objective.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(modules.parameters(), MAX_GRADIENT)
-            optimiser.step()
-            follow(averaged, modules, step)
+            optimiser.step(schedule(step / max(steps, 1), params.warm_up))
             n = targets.weight.sum().item()
             total, count, step = total + n * probability.item(), count + n, step + 1
         held_out_loss, click_auc = validate(average, features, params, held_out)
         history.append(Epoch(epoch, total / count, held_out_loss, click_auc))
         best_epoch = min(history, key=lambda line: line.validation_loss).epoch
         if best_epoch == epoch:
-            best = {key: value.clone() for key, value in averaged.state_dict().items()}
+            best = optimiser.average.clone()
         elif epoch - best_epoch >= params.patience:
             break
-    modules.load_state_dict(best)
-    modules.eval()
+    optimiser.values.copy_(best)
+    ranker.net.eval()
     return history
 
 
-@torch.no_grad()
-def follow(average: nn.Module, current: nn.Module, step: int) -> None:
-    """Move `average` towards `current`: w <- k w + (1 - k) v, k = min(AVERAGING, t / (t + 9)).
-
-    Exponential averaging (Polyak and Juditsky, 1992) with t = step + 1, so that it starts at
-    `current` and soon forgets its start.
-    """
-    keep = min(AVERAGING, (step + 1) / (step + 10))
-    for mean, value in zip(average.parameters(), current.parameters(), strict=True):
-        mean.lerp_(value, 1 - keep)
-
-
-def optimiser_of(modules: nn.Module, params: RankerParams) -> torch.optim.Optimizer:
-    """AdamW; the tables of ids have a learning rate of their own."""
-    ids = [
-        parameter
-        for module in modules.modules()
-        if isinstance(module, IdTable)
-        for parameter in module.parameters()
-    ]
-    chosen = {id(parameter) for parameter in ids}
-    others = [p for p in modules.parameters() if id(p) not in chosen]
-    return torch.optim.AdamW(
-        [
-            {"params": others, "peak": params.learning_rate},
-            {"params": ids, "peak": params.id_learning_rate},
-        ],
-        weight_decay=params.weight_decay,
+def optimiser_of(ranker: TorchRanker, average: TorchRanker, params: RankerParams) -> AdamW:
+    """The tables of ids have a learning rate of their own."""
+    others, ids = groups(ranker)
+    return AdamW(
+        [(others, params.learning_rate), (ids, params.id_learning_rate)],
+        [*chain(*groups(average))],
+        params,
     )
 
 
-def schedule(done: float) -> float:
-    """Linear warm-up over the first WARM_UP of the steps, then a cosine to 0; `done` in [0, 1]."""
-    if done < WARM_UP:
-        return (done + 0.01) / (WARM_UP + 0.01)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - WARM_UP) / (1 - WARM_UP))))
+def groups(ranker: TorchRanker) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """All parameters: those that are not of a table of ids, and those that are."""
+    modules = [*ranker.net.modules(), *ranker.position.modules()]
+    tables = (module.parameters() for module in modules if isinstance(module, IdTable))
+    ids = list(chain.from_iterable(tables))
+    chosen = {id(parameter) for parameter in ids}
+    every = chain(ranker.net.parameters(), ranker.position.parameters())
+    return [parameter for parameter in every if id(parameter) not in chosen], ids
+
+
+def schedule(done: float, warm_up: float) -> float:
+    """Linear over the first `warm_up` of the steps, then a cosine to 0; `done` in [0, 1]."""
+    if done < warm_up:
+        return (done + 0.01) / (warm_up + 0.01)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warm_up) / (1 - warm_up))))
 
 
 def validate(

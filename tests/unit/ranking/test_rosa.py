@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from roiflow.data.split import TEST
 from roiflow.features.table import Features, Requests
@@ -52,6 +53,11 @@ def reference_attention(
     return torch.cat(out)
 
 
+def decay(part: Any, hours: Tensor) -> Tensor:
+    """(m,) -> (m, heads)."""
+    return -torch.log(1 + hours)[:, None] * F.softplus(part.raw)
+
+
 def reference_logits(net: Any, features: Features, row: int) -> Tensor:
     """One impression, written out: every event attends to its own last H events, one by one."""
     log, events = features.impressions, features.events
@@ -68,7 +74,7 @@ def reference_logits(net: Any, features: Features, row: int) -> Tensor:
         for i in range(x.shape[0]):
             seen = slice(max(0, i - window + 1), i + 1)
             hours = torch.tensor(np.maximum(ticks[i] - ticks[seen], 0) / 1024).float()
-            bias = layer.decay(hours) + layer.importance(action[seen])
+            bias = decay(layer.decay, hours) + layer.importance(action[seen])
             rows.append(reference_attention(q[i], k[seen], v[seen], bias, heads))
         x = x + layer.out(torch.stack(rows)) if rows else x
         x = x + layer.ffn(x)
@@ -83,13 +89,13 @@ def reference_logits(net: Any, features: Features, row: int) -> Tensor:
     same_category = (category == attributes[0, 0, CATEGORY]) & (category > 0)
     same = torch.stack([same_ad, same_category], 1).float()
     importance = net.importance(action)
-    bias = net.decay(hours) + importance[:, :heads] + same @ net.match
+    bias = decay(net.decay, hours) + importance[:, :heads] + same @ net.match
     keys = torch.cat([memory[:, : net.dim], torch.zeros(1, net.dim)])
     values = torch.cat([memory[:, net.dim :], net.nothing_value[None]])
     attended = reference_attention(
         net.query(candidate), keys, values, torch.cat([bias, net.nothing_key[None]]), heads
     )
-    weight = torch.exp(net.count_decay(hours) + importance[:, heads:])
+    weight = torch.exp(decay(net.count_decay, hours) + importance[:, heads:])
     sums = [
         (weight * flag.float()[:, None]).sum(0)
         for flag in (torch.ones_like(same_ad), same_category, same_ad)

@@ -34,6 +34,9 @@ PARAMS = RankerParams(
     learning_rate=0.01,
     id_learning_rate=0.003,
     weight_decay=1e-5,
+    warm_up=0.1,
+    averaging=0.997,
+    max_gradient=1.0,
     dropout=0.0,
     loss_weights=LossWeights(click=1.0, conversion=1.0, revenue=0.2),
 )

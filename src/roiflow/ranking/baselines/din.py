@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from roiflow.features.table import AD_ATTRIBUTES
-from roiflow.ranking.network import DenseEncoding, Heads, IdTable, Logits
+from roiflow.ranking.network import DenseEncoding, Dropout, Heads, IdTable, Logits
 from roiflow.ranking.torch_ranker import Behaviours, Candidates, NetworkShape, TorchRanker
 
 CATEGORY = AD_ATTRIBUTES.index("category")
@@ -44,7 +44,7 @@ class Din(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(wide, HIDDEN[0]),
             nn.PReLU(),
-            nn.Dropout(shape.dropout),
+            Dropout(shape.dropout),
             nn.Linear(HIDDEN[0], HIDDEN[1]),
             nn.PReLU(),
         )

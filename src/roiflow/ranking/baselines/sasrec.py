@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from roiflow.ranking import serving_form
-from roiflow.ranking.network import Heads, Logits, attention, band, join_heads, split_heads
+from roiflow.ranking.network import Dropout, Heads, Logits, attention, band, join_heads, split_heads
 from roiflow.ranking.torch_ranker import Behaviours, Candidates, NetworkShape, TorchRanker
 
 
@@ -27,7 +27,7 @@ class Layer(nn.Module):
         self.ffn = nn.Sequential(
             nn.LayerNorm(dim), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)
         )
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(R, T, d), (R, 1, T, T) -> (R, T, d)."""
@@ -56,7 +56,7 @@ class SasRec(nn.Module):
         self.empty = nn.Parameter(torch.zeros(shape.dim))
         self.scale = nn.Linear(shape.dim, 2 * shape.dim)
         self.heads_out = Heads(1)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
 
     def forward(self, history: Behaviours, candidates: Candidates) -> Logits:
         """-> logits (R, I)."""
