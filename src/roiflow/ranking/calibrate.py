@@ -60,14 +60,17 @@ def fit(logit: NDArray[np.floating], label: NDArray[np.bool_]) -> Calibration:
     if rarer == 0:
         return IDENTITY
     segments = max(1, min(SEGMENTS, rarer // EVENTS_PER_SEGMENT))
+    # Equal shares of the rows in each segment, so that no slope hangs on a few of them.
     quantiles = np.quantile(x, np.arange(1, segments) / segments)
     knots = tuple(float(knot) for knot in np.unique(quantiles))
     parts = basis(x, knots)
+    # Neighbouring slopes are drawn to each other and all, weakly, to 1, the map that changes
+    # nothing: with few events the fit stays near it.
     pull = np.diff(np.eye(parts.shape[1]), axis=0)
 
     def loss(theta: Floats) -> tuple[float, Floats]:
         z = theta[0] + parts @ theta[1:]
-        p = 0.5 * (1 + np.tanh(0.5 * z))
+        p = 0.5 * (1 + np.tanh(0.5 * z))  # the sigmoid, which cannot overflow
         steps = pull @ theta[1:]
         value = np.sum(np.logaddexp(0, z) - y * z)
         value += 0.5 * SMOOTHNESS * float(steps @ steps) + 0.5 * float(np.sum((theta[1:] - 1) ** 2))

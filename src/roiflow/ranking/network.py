@@ -149,6 +149,9 @@ def band(length: Tensor, width: int, window: int) -> Tensor:
     `length` (R,) events are right-aligned in `width` columns; a column without an event sees
     itself alone.
     """
+    # The window is what makes one encoding serve all impressions: an event's memory depends on the
+    # last `window` events alone, so it is the same wherever an encoding starts far enough before.
+    # An empty column sees itself: with all masked alike, softmax would spread over what is hidden.
     at = torch.arange(width)
     back = at[:, None] - at[None, :]
     near = (back >= 0) & (back < window)
@@ -232,6 +235,7 @@ def training_moments(features: Features, rows: Longs, dense: int) -> Moments:
     clicks, n = float(np.sum(log.clicked[rows])), rows.size
     conversions = float(np.sum(log.clicked[rows] & log.converted[rows]))
     paid = rows[log.revenue[rows] > 0]
+    # Log revenue follows log price closely and conversions are too few to learn that from.
     amounts = np.log(log.revenue[paid] / 1e6)
     slope = np.zeros(dense, np.float32)
     if dense and paid.size >= MIN_CONVERSIONS and PRICE in features.dense_names:

@@ -17,8 +17,12 @@ from roiflow.features.table import Features, Flags, Longs, Singles
 from roiflow.ranking.serving_form import MICROS_PER_TICK, TICKS_PER_HOUR, Sizes, known
 
 CHUNK = 128
+"""Events: a segment carries `reach` more of context, so much shorter ones encode mostly context."""
 POOL = 16
+"""Batches whose segments are sorted together: padding is spared within a pool, chance between."""
 OCTAVE_PARTS = 4
+"""Numbers of impressions within a factor of 2^(1/4) count as alike, so that a seventh of a batch is
+padding and not a third; length, which costs less, decides among those."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,15 @@ def cut(features: Features, rows: Longs, reach: int, cap: int) -> Segments:
     """Cut the impressions `rows` (n,) into segments; `reach`: events back from an H-window."""
     log, offsets = features.impressions, features.events.offsets
     user, last = log.user[rows], log.history_end[rows]
+    # By user and by how far an impression sees: each segment is then one run of rows and needs one
+    # run of events, from where its first impression's window begins to where its last one's ends.
     order = np.lexsort((last, user))
     rows, user, last = rows[order], user[order], last[order]
     chunk = np.maximum(last - offsets[user] - 1, 0) // CHUNK
     new = np.ones(rows.size, np.bool_)
     new[1:] = (np.diff(user) != 0) | (np.diff(chunk) != 0)
     begin = np.flatnonzero(new)
+    # A chunk that many impressions look into is cut again: a batch is to hold many users.
     rank = np.arange(rows.size) - begin[np.cumsum(new) - 1]
     first = np.flatnonzero(rank % cap == 0)
     count = np.diff(np.append(first, rows.size))
@@ -100,6 +107,7 @@ def pack(features: Features, segments: Segments, chosen: Longs, sizes: Sizes) ->
     start, end = segments.start[chosen], segments.end[chosen]
     length, count = end - start, segments.count[chosen]
     width = max(int(length.max()), 1)
+    # Right-aligned, as in the serving form, so that the newest event is in the last column of all.
     column = end[:, None] - width + np.arange(width)
     filled = column >= start[:, None]
     column = np.where(filled, column, 0)
@@ -109,6 +117,7 @@ def pack(features: Features, segments: Segments, chosen: Longs, sizes: Sizes) ->
     row = np.where(
         present, segments.rows[np.where(present, segments.first[chosen][:, None] + slot, 0)], -1
     )
+    # Padding repeats the segment's first impression: real values, which no weight counts.
     safe = np.where(present, row, row[:, :1])
 
     def take(values: NDArray[np.generic], size: int) -> Longs:
@@ -125,6 +134,8 @@ def pack(features: Features, segments: Segments, chosen: Longs, sizes: Sizes) ->
         if events.event_time.size
         else column * 0
     )
+    # Ages are differences of whole ticks against the newest event, which float32 holds exactly: the
+    # same gap is the same number here and in serving, whatever it is measured from.
     since = np.where(length[:, None] > 0, log.event_time[safe] // MICROS_PER_TICK - ticks, 0)
     hours = (age / TICKS_PER_HOUR).astype(np.float32)
     elapsed = (since / TICKS_PER_HOUR).astype(np.float32)[:, :, None] + hours[:, None, :]

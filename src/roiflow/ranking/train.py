@@ -84,6 +84,8 @@ def click_loss(logit: Tensor, clicked: Tensor) -> Tensor:
 
 def conversion_loss(click: Tensor, conversion: Tensor, converted: Tensor) -> Tensor:
     """-log P(click and conversion) with p = pCTR x pCVR (ESMM), element by element."""
+    # log(1 - p) = log p - logit p. Probabilities are multiplied, never logits; as a sum of logs the
+    # product of two small ones cannot underflow.
     log_p = log_click_and_conversion(click, conversion)
     return torch.where(converted > 0, -log_p, -log_p + logit_of(log_p))
 
@@ -101,11 +103,14 @@ def loss(
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of the heads' mean losses, and its click and conversion part alone."""
     weights, total = params.loss_weights, targets.weight.sum()
+    # Both are judged as shown, with the position's part; serving leaves that part out, so that
+    # an ad is not liked for where it stood.
     seen = logits.click + position
     each = weights.click * click_loss(seen, targets.clicked)
     each = each + weights.conversion * conversion_loss(seen, logits.conversion, targets.converted)
     probability = (each * targets.weight).sum() / total
     paid = targets.weight * targets.converted * (targets.revenue > 0)
+    # 1 +: a batch without a conversion has no revenue to learn from, not a division by 0.
     amount = (revenue_loss(logits, targets.revenue) * paid).sum() / (1 + paid.sum())
     return probability + weights.revenue * REVENUE_SHARE * amount, probability
 
@@ -176,6 +181,7 @@ def optimise(
         min(ranker.impressions_per_segment, params.max_impressions_per_user_batch),
     )
     rng = np.random.default_rng(params.seed)
+    # The same network again, whose weights are the averages: it is what is validated.
     average = copy.deepcopy(ranker)
     optimiser = optimiser_of(ranker, average, params)
     steps = params.epochs * len(packing.schedule(segments, params.batch_tokens, None))
@@ -266,6 +272,7 @@ def calibrator(ranker: TorchRanker, features: Features) -> Calibrator:
     converted = log.clicked[rows] & log.converted[rows]
     click = calibrate.fit(seen.numpy(), log.clicked[rows])
     conversion = calibrate.fit(product.numpy(), converted)
+    # Revenue needs no map: what counts is a sum of money, so one factor makes the sums equal.
     expected = Calibrator()(logits)[..., 2].numpy()[converted].sum()
     paid = float(log.revenue[rows][converted].sum(dtype=np.float64)) / 1e6
     everything = log.revenue[features.rows(TRAIN)].sum(dtype=np.float64)
