@@ -15,7 +15,8 @@ from roiflow.simulator import population as people
 from roiflow.simulator.policies import logging_policy
 from roiflow.simulator.population import WorldBehaviours, WorldRequests
 from roiflow.simulator.run import nothing, run_week
-from roiflow.simulator.synthetic import SyntheticPopulation, Users
+from roiflow.simulator.synthetic import SyntheticPopulation
+from roiflow.simulator.synthetic_draws import Users
 from roiflow.simulator.world import World
 from roiflow.simulator.write import write_weeks
 from tests.worlds import world_params

@@ -7,7 +7,7 @@ import pytest
 
 from roiflow import compiled
 from roiflow.features import kernels
-from roiflow.simulator import synthetic
+from roiflow.simulator import synthetic_passes
 
 CODE = {
     "kernels.py": "from roiflow.room import (\n    constants as c,\n    sums,\n)\n",
@@ -47,7 +47,7 @@ def test_the_package_itself_is_seen() -> None:
 
 
 def test_two_processes_write_no_file_of_the_same_name() -> None:
-    function: Any = synthetic._alias
+    function: Any = synthetic_passes._alias
     one, other = (compiled._Cache(function.py_func) for _ in range(2))
     assert one.cache_path == other.cache_path
     names = {cache._cache_file._data_name_pattern.format(number=1) for cache in (one, other)}

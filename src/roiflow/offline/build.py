@@ -218,6 +218,8 @@ def _read(
     place: Path,
     online: Path,
 ) -> _Read:
+    # One pass over all weeks: rows go to files by user range, and what is asked of all users
+    # together (item counts, priors, hours and ads asked for) is counted on the way.
     rows = window.count("impressions") + window.count("behaviours")
     ranges = UserRanges.of(sizes["user"], rows)
     shown, behaved = Aside(place, "shown", ranges, Rows), Aside(place, "behaved", ranges, Behaved)
@@ -382,6 +384,8 @@ def _write_ranges(
     threads: int,
 ) -> None:
     ranges, shown, behaved = read.ranges, read.shown.counts, read.behaved.counts
+    # Each range's place in every array is known beforehand, so that ranges are written straight
+    # into the arrays on disk, several at a time, and nothing is put together afterwards.
     in_range, _ = range_and_place(read.conversions.row)
     conversions = read.conversions
     known = np.maximum(conversions.known_time, conversions.shown_known)
@@ -481,6 +485,7 @@ def _impressions(
     plan, (validation, test) = task.plan, task.starts
     users = events.offsets.size - 1
     order, _ = sort_rows(rows.user, users, rows.event_time, rows.request, rows.position)
+    # Labels as a model trained at the test period's start would have them, not as they ended.
     usable = (conversions.known_time < test) | (rows.event_time[conversions.row] >= test)
     revenue = _money_by_row(rows.user.size, conversions.row[usable], conversions.revenue[usable])
     converted = np.zeros(rows.user.size, np.bool_)

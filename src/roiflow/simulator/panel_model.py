@@ -353,6 +353,8 @@ def _pass(
         loss += ridge[at] * beta[at] ** 2 / 2
         gradient[at] = ridge[at] * beta[at]
         hessian[at, at] = ridge[at]
+    # Row by row and in their order, instead of three matrix products: a library's sums depend on
+    # how many threads it takes, and the world must be the same everywhere.
     row_values = np.zeros(width)
     row_values[0] = 1.0
     for row in range(label.size):

@@ -16,7 +16,7 @@ from roiflow.data.weeks import Week
 from roiflow.errors import SourceError
 from roiflow.files import write_file
 from roiflow.simulator import population as people
-from roiflow.simulator import synthetic
+from roiflow.simulator import synthetic, synthetic_draws, synthetic_passes
 from roiflow.simulator.population import Ads
 from roiflow.simulator.scenarios import Effects
 from roiflow.simulator.world import World
@@ -120,15 +120,15 @@ def _constants(world: World) -> dict[str, object]:
     if world.params.world != "synthetic":
         return common
     return common | {
-        "action_shares": _named(people.ACTIONS, synthetic.ACTION_SHARES),
-        "age_shares": _named(synthetic.AGES, synthetic.AGE_SHARES),
-        "age_interest": synthetic.AGE_INTEREST,
-        "membership_shares": _named(synthetic.MEMBERSHIPS, synthetic.MEMBERSHIP_SHARES),
+        "action_shares": _named(people.ACTIONS, synthetic_passes.ACTION_SHARES),
+        "age_shares": _named(synthetic_draws.AGES, synthetic_draws.AGE_SHARES),
+        "age_interest": synthetic_draws.AGE_INTEREST,
+        "membership_shares": _named(synthetic_draws.MEMBERSHIPS, synthetic_draws.MEMBERSHIP_SHARES),
         "membership_conversion": _named(
-            synthetic.MEMBERSHIPS, synthetic.MEMBERSHIP_EFFECT.tolist()
+            synthetic_draws.MEMBERSHIPS, synthetic_draws.MEMBERSHIP_EFFECT.tolist()
         ),
-        "interest_on_conversion": synthetic.INTEREST_ON_CONVERSION,
-        "interest_on_action": synthetic.INTEREST_ON_ACTION,
+        "interest_on_conversion": synthetic_passes.INTEREST_ON_CONVERSION,
+        "interest_on_action": synthetic_passes.INTEREST_ON_ACTION,
         "holiday_traffic": synthetic.HOLIDAY_TRAFFIC,
         "holiday_conversion": synthetic.HOLIDAY_CONVERSION,
         "newcomer_weeks": synthetic.NEWCOMER_WEEKS,

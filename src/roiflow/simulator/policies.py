@@ -190,6 +190,7 @@ def _draw(
     for row in range(numbers.size):
         above = 0.0
         for slot in range(slots):
+            # What weight is left is a difference, until so little is left that it would cancel.
             left = total - above
             if left < CANCELLED * total:
                 left = _left(weight, slates[row, :slot])
@@ -197,6 +198,8 @@ def _draw(
             while ad < 0:
                 number = (numbers[row] * slots + slot) * (ATTEMPTS + 1) + attempt
                 share = uniform(bits_of(family, number))
+                # An ad that is in the slate already is drawn again (Plackett-Luce by rejection);
+                # after many tries, where few ads have nearly all weight, the rest is scanned.
                 if attempt < ATTEMPTS:
                     ad = _at_height(cumulated, share * total)
                 else:

@@ -127,6 +127,8 @@ def _respond(
     after_click: float,
     after_skip: float,
 ) -> tuple[Flags, Flags, Flags]:
+    # A click is only drawn where there was a look, a conversion only where there was a click: every
+    # draw has an address of its own, so those that are left out change no other.
     looked = np.zeros(click.shape, np.bool_)
     clicked, won = np.zeros(click.shape, np.bool_), np.zeros(click.shape, np.bool_)
     slots = click.shape[1]

@@ -9,28 +9,19 @@ Users are drawn in shards: a population over one shard is a part of the whole on
 """
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
-from roiflow.compiled import compiled
-from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_WEEK, Week
+from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
 from roiflow.params import SimulatorParams
-from roiflow.simulator import auction
 from roiflow.simulator import population as people
 from roiflow.simulator.noise import (
     Floats,
     Longs,
     Singles,
     Stream,
-    bits_of,
-    coarse_normals,
-    generator,
     key,
-    normal_quantiles,
-    normals,
-    uniform,
-    uniforms,
 )
 from roiflow.simulator.population import (
     Ads,
@@ -42,8 +33,28 @@ from roiflow.simulator.population import (
     names,
 )
 from roiflow.simulator.scenarios import SCENARIOS
-from roiflow.simulator.scenarios.effects import Effects, ends
-from roiflow.simulator.visits import Sessions, Visits, Words, draw_visits
+from roiflow.simulator.scenarios.effects import Effects
+from roiflow.simulator.synthetic_draws import (
+    AGES,
+    MEMBERSHIPS,
+    REGIONS,
+    Users,
+    draw_ads,
+    draw_users,
+)
+from roiflow.simulator.synthetic_passes import (
+    ACTION_BOUNDS,
+    alias_by_category,
+    contexts,
+    count_by_user,
+    cumulated_shares,
+    decide,
+    dwell_table,
+    log_odds_of,
+    logistic_quantiles,
+    place_by_user,
+)
+from roiflow.simulator.visits import Sessions, Visits, draw_visits
 
 SHARD_EVENTS = 450_000
 """About so many events of a week are drawn at a time."""
@@ -52,40 +63,10 @@ SHARD_REQUESTS = 10_000_000
 NEWCOMER_WEEKS = 52
 """Users join for so many weeks after the first."""
 
-ACTION_SHARES = np.array([0.60, 0.22, 0.08, 0.06, 0.04])
-AGES = ("18-24", "25-34", "35-44", "45-54", "55+")
-AGE_SHARES = (0.16, 0.28, 0.24, 0.18, 0.14)
-MEMBERSHIPS = ("none", "plus", "prime")
-MEMBERSHIP_SHARES = (0.55, 0.3, 0.15)
-MEMBERSHIP_EFFECT = np.array([-0.2, 0.2, 0.6])
-"""Log odds of a conversion."""
-REGIONS = ("north", "east", "south", "west")
-AGE_INTEREST = 0.5
-"""Share of the variance of interests that the age band explains is its square."""
-INTEREST_ON_CONVERSION = 0.3
-INTEREST_ON_ACTION = 0.5
 HOLIDAY_TRAFFIC = 1.3
 HOLIDAY_CONVERSION = 0.25
 """Log odds of a conversion."""
 BOT_VISITS = 10.0
-
-
-@dataclass(frozen=True)
-class Users:
-    """The hidden state of U users and C categories."""
-
-    activity: Singles  # (U,) factor on the mean rates, mean 1
-    joined: Longs  # (U,) microseconds
-    left: Longs  # (U,) microseconds
-    common: Singles  # (U, C) part of the interests that stays
-    east: Singles  # (U, C) the part that turns is cos(angle) east + sin(angle) north
-    north: Singles  # (U, C)
-    click: Floats  # (U,) log odds
-    conversion: Floats  # (U,) log odds
-    device: Ints  # (U,) the usual one
-    age: Ints  # (U,)
-    membership: Ints  # (U,)
-    region: Ints  # (U,)
 
 
 def user_count(params: SimulatorParams) -> int:
@@ -132,7 +113,7 @@ class SyntheticPopulation:
     @cached_property
     def state(self) -> Users:
         """The hidden state of the users."""
-        return _draw_users(self.params, self.part, self.first_week)
+        return draw_users(self.params, self.part, self.first_week)
 
     def bots(self, share: float) -> Flags:
         """Which users (U,) are bots where a share of all are."""
@@ -157,7 +138,7 @@ class SyntheticPopulation:
         if address not in self._ads:
             share = len(self.part) / user_count(self.params)
             self._ads = dict(list(self._ads.items())[-1:])
-            self._ads[address] = _draw_ads(self.params, week, effects, share)
+            self._ads[address] = draw_ads(self.params, week, effects, share)
         return self._ads[address]
 
     def interest(self, angle: float) -> Singles:
@@ -207,7 +188,7 @@ class SyntheticPopulation:
             np.concatenate([getattr(one, name)[one.order] for one in visits])
             for name in ("user", "time", "bits")
         )
-        placement, device = _contexts(bits, user, self.state.device)
+        placement, device = contexts(bits, user, self.state.device)
         return WorldRequests(
             number=_numbers(user, self.part.start, shard_users(self.params)),
             event_time=time,
@@ -235,17 +216,17 @@ class SyntheticPopulation:
 
     def _days(self, week: Week, weekdays: range, effects: Effects) -> WorldBehaviours:
         rate = self.params.synthetic.behaviours_per_user_day
-        tables = _alias_by_category(self.ads(week, effects), week.start, self.categories.size)
+        tables = alias_by_category(self.ads(week, effects), week.start, self.categories.size)
         interest = self.interest(effects.turn)
-        shares, days = _cumulated(interest), []
+        shares, days = cumulated_shares(interest), []
         for day in weekdays:
             start = week.start + day * MICROS_PER_DAY
             visits = self._visits(Stream.BEHAVIOURS, start, rate, effects)
             days.append(
-                _decide(
+                decide(
                     visits.order, visits.user, visits.time, visits.bits, visits.session,
                     interest, shares, self.params.synthetic.session_intent, *tables,
-                    _ACTION_BOUNDS, _logistic_quantiles(), _dwell_table(),
+                    ACTION_BOUNDS, logistic_quantiles(), dwell_table(),
                 )
             )  # fmt: skip
         user, ad, action, time, dwell = (np.concatenate(one) for one in zip(*days, strict=True))
@@ -275,7 +256,7 @@ class SyntheticPopulation:
             + people.HOUR_EFFECT[hour]
         )
         won = people.logit(params.conversion_rate) + state.conversion[user] + extra
-        return _odds(
+        return log_odds_of(
             user, requests.event_time, requests.device_index, base, won,
             self.interest(effects.turn), params.interest_weight, params.intent_weight,
             history.offsets, history.time, history.category, history.grown, self._fading,
@@ -300,7 +281,7 @@ class SyntheticPopulation:
             category = self.ads(week, effects).category
             offsets = np.zeros(len(self.part) + 1, np.int64)
             for part in parts:
-                _count(part.user, offsets)
+                count_by_user(part.user, offsets)
             np.cumsum(offsets, out=offsets)
             size = int(offsets[-1])
             made = _History(
@@ -308,7 +289,7 @@ class SyntheticPopulation:
             )
             free = offsets[:-1].copy()
             for part in parts:
-                _place(
+                place_by_user(
                     part.user, part.event_time, part.ad, part.action, category, weight,
                     self._fading, week.start, free, made.time, made.category, made.grown,
                 )  # fmt: skip
@@ -335,138 +316,6 @@ def is_holiday(holidays: list[str], day: int) -> bool:
     return str(np.datetime64(day, "D"))[5:] in holidays
 
 
-def _draw_users(params: SimulatorParams, part: range, first_week: Week) -> Users:
-    synthetic, seed = params.synthetic, params.seed
-    numbers = np.arange(part.start, part.stop)
-    categories = synthetic.categories
-
-    def draw(what: int) -> Floats:
-        return uniforms(key(seed, Stream.USERS, what), numbers)
-
-    def pick(what: int, shares: tuple[float, ...]) -> Ints:
-        return np.searchsorted(np.cumsum(shares)[:-1], draw(what), "right").astype(np.int32)
-
-    age, membership = pick(0, AGE_SHARES), pick(1, MEMBERSHIP_SHARES)
-    by_age = generator(seed, Stream.USERS, 99).standard_normal((len(AGES), categories))
-    own = np.float32(np.sqrt(1 - AGE_INTEREST**2))
-    turning = (
-        coarse_normals(key(seed, Stream.INTERESTS), part.start, len(part), 2 * categories) * own
-    )
-    joined = _joined_week(synthetic.users, synthetic.newcomers, numbers)
-    if synthetic.churn:
-        tenure = np.log(uniforms(key(seed, Stream.TENURE), numbers)) / np.log1p(-synthetic.churn)
-        left = np.maximum(joined, 0) + 1 + np.minimum(tenure, 10_000).astype(np.int64)
-    else:
-        left = np.full(numbers.size, 100_000)
-    width = MICROS_PER_WEEK
-    return Users(
-        activity=_gamma(synthetic.activity_shape, draw(2)),
-        joined=first_week.start + joined * width,
-        left=first_week.start + left * width,
-        common=(AGE_INTEREST * by_age).astype(np.float32)[age],
-        east=np.ascontiguousarray(turning[:, :categories]),
-        north=np.ascontiguousarray(turning[:, categories:]),
-        click=0.3 * normals(key(seed, Stream.USERS, 3), numbers),
-        conversion=MEMBERSHIP_EFFECT[membership]
-        + 0.3 * normals(key(seed, Stream.USERS, 4), numbers),
-        device=pick(5, people.DEVICE_SHARES),
-        age=age,
-        membership=membership,
-        region=(draw(6) * len(REGIONS)).astype(np.int32),
-    )
-
-
-def _joined_week(at_first: int, share: float, numbers: Longs) -> Longs:
-    """Weeks after the first at which users (n,) join; -53 for those who are there before."""
-    a_week = max(1, round(share * at_first))
-    return np.where(numbers < at_first, -53, 1 + (numbers - at_first) // a_week)
-
-
-def _gamma(shape: float, uniform: Floats) -> Singles:
-    """Gamma quantiles of mean 1, from a table of 65,536."""
-    table = _gamma_quantiles(shape)
-    out: Singles = table[(uniform * table.size).astype(np.int64)]
-    return out
-
-
-@lru_cache(maxsize=8)
-def _gamma_quantiles(shape: float) -> Singles:
-    from scipy.special import gammaincinv
-
-    middles = (np.arange(1 << 16) + 0.5) / (1 << 16)
-    table: Singles = (gammaincinv(shape, middles) / shape).astype(np.float32)
-    return table
-
-
-def _draw_ads(params: SimulatorParams, week: Week, effects: Effects, share: float) -> Ads:
-    """Ads are numbered as they come, so a later week only appends; budgets are of a share."""
-    synthetic, seed = params.synthetic, params.seed
-    start = Week.parse(params.first_week)
-    passed = max(0, (week.start - start.start) // MICROS_PER_WEEK)
-    count = synthetic.ads + passed * synthetic.new_ads_per_week
-    number, categories = np.arange(count), synthetic.categories
-
-    def normal(what: int) -> Floats:
-        return normals(key(seed, Stream.ADS, what), number)
-
-    def draw(what: int) -> Floats:
-        return uniforms(key(seed, Stream.ADS, what), number)
-
-    rng = generator(seed, Stream.CATEGORIES)
-    level = np.exp(rng.permutation(np.linspace(-1.0, 1.0, categories)))
-    category_conversion = 0.35 * rng.standard_normal(categories)
-    shortest, longest = params.delay_hours
-    delay = rng.permutation(np.geomspace(shortest, longest, categories))
-    ranks = rng.permutation(categories)
-    category = ranks[number % categories]
-    brand = 3 * category + (draw(0) * 3).astype(np.int64)
-    brand_click = 0.2 * rng.standard_normal(3 * categories)
-    advertisers = max(1, synthetic.ads // 5)
-    advertiser = (draw(1) * advertisers).astype(np.int64)
-    campaign = 2 * advertiser + (draw(2) * 2).astype(np.int64)
-    price = synthetic.price_median * level[category] * np.exp(synthetic.price_sigma * normal(3))
-    price = people.micros(price)
-    odds = params.conversion_rate / (1 - params.conversion_rate)
-    expected = price / (1 + np.exp(-category_conversion[category]) / odds)
-    born = np.where(
-        number < synthetic.ads,
-        0,
-        1 + (number - synthetic.ads) // max(1, synthetic.new_ads_per_week),
-    )
-    first = start.start + born * MICROS_PER_WEEK
-    age_days = 7 + (draw(4) * 358).astype(np.int64)
-    lifetime = np.ceil(-synthetic.ad_weeks * np.log(draw(5))).astype(np.int64)
-    last = first + np.minimum(lifetime, 100_000) * MICROS_PER_WEEK
-    last = np.where(number < min(synthetic.ads, params.slate_size), np.iinfo(np.int64).max, last)
-    last = ends(effects, advertiser, first, last)
-    creative = (week.start - first) // MICROS_PER_WEEK + age_days // 7
-    worn = np.log2(1 + creative % synthetic.creative_weeks)
-    popularity = (1 + number // categories) ** -synthetic.popularity_exponent
-    bid = auction.bids(params.auction, params.click_rate, expected, normal(6))
-    shows = synthetic.users * synthetic.requests_per_user_day * params.slate_size / synthetic.ads
-    return Ads(
-        ids=names("a", count, width=6),
-        campaign=names("k", 2 * advertisers)[campaign],
-        advertiser=names("v", advertisers)[advertiser],
-        brand=names("b", 3 * categories)[brand],
-        category=category.astype(np.int32),
-        ad_type=np.searchsorted((0.6, 0.85), draw(7), "right").astype(np.int32),
-        price=people.micros(price * effects.price / 1e6),
-        bid=bid,
-        budget=auction.budgets(
-            params.auction, bid, params.click_rate, shows * effects.budget * share, normal(8)
-        ),
-        market=auction.market(params.auction, params.click_rate, expected),
-        created_at=first - np.where(born == 0, age_days, 0) * MICROS_PER_DAY,
-        first=first,
-        last=last,
-        click=brand_click[brand] + 0.35 * normal(9) - synthetic.fatigue * worn,
-        conversion=category_conversion[category] + 0.35 * normal(10),
-        delay=delay[category],
-        weight=np.asarray(popularity, np.float64),
-    )
-
-
 def _numbers(user: Ints, first: int, width: int) -> Longs:
     """Names of requests in time order: the user's shard, then the rank within it."""
     shard = (user.astype(np.int64) + first) // width
@@ -476,227 +325,3 @@ def _numbers(user: Ints, first: int, width: int) -> Longs:
         own = np.flatnonzero(shard == one)
         number[own] = one * SHARD_REQUESTS + np.arange(own.size)
     return number
-
-
-_ACTION_BOUNDS = 0.5 + np.log(np.cumsum(ACTION_SHARES)[:-1] / (1 - np.cumsum(ACTION_SHARES)[:-1]))
-
-
-@lru_cache(maxsize=1)
-def _logistic_quantiles() -> Singles:
-    share = (np.arange(4096) + 0.5) / 4096
-    table: Singles = np.log(share / (1 - share)).astype(np.float32)
-    return table
-
-
-@lru_cache(maxsize=1)
-def _dwell_table() -> Longs:
-    """Milliseconds (actions, 4096): log-normal, longer for stronger actions."""
-    normal = normal_quantiles()[8::16].astype(np.float64)
-    action = np.arange(len(people.ACTIONS))[:, None]
-    return np.exp(8.0 + 0.3 * action + 0.8 * normal).astype(np.int64)
-
-
-def _cumulated(interest: Singles) -> Singles:
-    """Cumulated shares (U, C) of the categories that users turn to."""
-    weight = np.exp(interest)
-    total = np.cumsum(weight, axis=1)
-    shares: Singles = total / total[:, -1:]
-    return shares
-
-
-def _alias_by_category(ads: Ads, at: int, categories: int) -> tuple[Longs, Ints, Singles, Ints]:
-    """Alias tables of the ads of each category (Walker, 1977): live ones, or all where none lives.
-
-    Ads `order` of category c are at [first[c], first[c + 1]); entry e stays with probability
-    chance[e] and is entry other[e] otherwise.
-    """
-    live = (ads.first <= at) & (at < ads.last)
-    lively = np.bincount(ads.category[live], minlength=categories) > 0
-    rows = np.flatnonzero(live | ~lively[ads.category])
-    order = rows[np.argsort(ads.category[rows], kind="stable")].astype(np.int32)
-    first = np.searchsorted(ads.category[order], np.arange(categories + 1))
-    chance, other = _alias(first, ads.weight[order])
-    return first, order, chance, other
-
-
-@compiled(nogil=True)
-def _alias(first: Longs, weight: Floats) -> tuple[Singles, Ints]:
-    chance = np.ones(weight.size, np.float32)
-    other = np.arange(weight.size).astype(np.int32)
-    for block in range(first.size - 1):
-        low, high = first[block], first[block + 1]
-        count = high - low
-        if count == 0:
-            continue
-        share = weight[low:high] / weight[low:high].sum() * count
-        small, large = np.empty(count, np.int64), np.empty(count, np.int64)
-        smalls, larges = 0, 0
-        for row in range(count):
-            if share[row] < 1.0:
-                small[smalls] = row
-                smalls += 1
-            else:
-                large[larges] = row
-                larges += 1
-        while smalls and larges:
-            smalls -= 1
-            less, more = small[smalls], large[larges - 1]
-            chance[low + less] = share[less]
-            other[low + less] = low + more
-            share[more] -= 1.0 - share[less]
-            if share[more] < 1.0:
-                larges -= 1
-                small[smalls] = more
-                smalls += 1
-    return chance, other
-
-
-@compiled(nogil=True)
-def _decide(
-    order: Longs,
-    user: Ints,
-    time: Longs,
-    bits: Words,
-    session: Words,
-    interest: Singles,
-    cumulated: Singles,
-    stay: float,
-    first: Longs,
-    ads: Ints,
-    chance: Singles,
-    other: Ints,
-    bounds: Floats,
-    logistic: Singles,
-    dwell: Longs,
-) -> tuple[Ints, Ints, Ints, Longs, Longs]:
-    """User, ad, action, time and dwell of visits, in their order."""
-    count, categories = order.size, cumulated.shape[1]
-    out_user, out_ad = np.empty(count, np.int32), np.empty(count, np.int32)
-    out_action, out_time = np.empty(count, np.int32), np.empty(count, np.int64)
-    out_dwell = np.empty(count, np.int64)
-    for row in range(order.size):
-        visit = order[row]
-        who, word = user[visit], bits[visit]
-        about = uniform(bits_of(word, 0))
-        share = uniform(session[visit]) if about < stay else (about - stay) / (1.0 - stay)
-        category = 0
-        while category < categories - 1 and share >= cumulated[who, category]:
-            category += 1
-        low, size = first[category], first[category + 1] - first[category]
-        entry = low + np.int64(((word & np.uint64(0xFFFFFFFF)) * np.uint64(size)) >> np.uint64(32))
-        if np.float64((word >> np.uint64(32)) & np.uint64(0xFFFF)) / 65536.0 >= chance[entry]:
-            entry = other[entry]
-        rest = bits_of(word, 1)
-        strength = INTEREST_ON_ACTION * interest[who, category]
-        strength += logistic[rest & np.uint64(0xFFF)]
-        kind = 0
-        while kind < bounds.size and strength > bounds[kind]:
-            kind += 1
-        out_user[row] = who
-        out_ad[row] = ads[entry]
-        out_action[row] = kind
-        out_time[row] = time[visit]
-        out_dwell[row] = dwell[kind, (rest >> np.uint64(12)) & np.uint64(0xFFF)]
-    return out_user, out_ad, out_action, out_time, out_dwell
-
-
-@compiled(nogil=True)
-def _contexts(bits: Words, user: Ints, usual: Ints) -> tuple[Ints, Ints]:
-    placement, device = np.empty(user.size, np.int32), np.empty(user.size, np.int32)
-    for row in range(user.size):
-        word = bits[row]
-        share = np.float64(word & np.uint64(0xFFFF)) / 65536.0
-        placement[row] = (share >= PLACED[0]) + (share >= PLACED[1])
-        same = np.float64((word >> np.uint64(16)) & np.uint64(0xFFFF)) / 65536.0
-        share = np.float64((word >> np.uint64(32)) & np.uint64(0xFFFF)) / 65536.0
-        other = (share >= USED[0]) + (share >= USED[1])
-        device[row] = usual[user[row]] if same < 0.8 else other
-    return placement, device
-
-
-PLACED = (people.PLACEMENT_SHARES[0], people.PLACEMENT_SHARES[0] + people.PLACEMENT_SHARES[1])
-USED = (people.DEVICE_SHARES[0], people.DEVICE_SHARES[0] + people.DEVICE_SHARES[1])
-
-
-@compiled(nogil=True)
-def _count(user: Ints, offsets: Longs) -> None:
-    """Add how often each user occurs, one place on."""
-    for who in user:
-        offsets[who + 1] += 1
-
-
-@compiled(nogil=True)
-def _place(
-    user: Ints,
-    time: Longs,
-    ad: Ints,
-    action: Ints,
-    category_of: Ints,
-    weight_of: Floats,
-    rate: float,
-    origin: int,
-    free: Longs,
-    out_time: Longs,
-    out_category: Ints,
-    out_grown: Floats,
-) -> None:
-    """Put each user's events where they are free, in the order in which they come."""
-    for row in range(user.size):
-        place = free[user[row]]
-        free[user[row]] = place + 1
-        out_time[place] = time[row]
-        out_category[place] = category_of[ad[row]]
-        out_grown[place] = weight_of[action[row]] * np.exp(rate * (time[row] - origin))
-
-
-@compiled(nogil=True)
-def _odds(
-    user: Ints,
-    at: Longs,
-    device: Ints,
-    base: Floats,
-    won: Floats,
-    interest: Singles,
-    interest_weight: float,
-    intent_weight: float,
-    offsets: Longs,
-    time: Longs,
-    category: Ints,
-    grown: Floats,
-    rate: float,
-    origin: int,
-    reach: int,
-    rows: Ints,
-    ad_category: Ints,
-    ad_type: Ints,
-    ad_click: Floats,
-    ad_conversion: Floats,
-    creative: Floats,
-) -> tuple[Floats, Floats]:
-    click, conversion = np.empty(rows.shape), np.empty(rows.shape)
-    recent = np.empty(interest.shape[1])
-    for row in range(user.size):
-        who = user[row]
-        recent[:] = 0.0
-        for event in range(offsets[who + 1] - 1, offsets[who] - 1, -1):
-            age = at[row] - time[event]
-            if age > reach:
-                break
-            if age > 0:
-                recent[category[event]] += grown[event]
-        fade = np.exp(-rate * (at[row] - origin))
-        for place in range(rows.shape[1]):
-            ad = rows[row, place]
-            about = ad_category[ad]
-            intent = np.log1p(fade * recent[about]) if recent[about] > 0.0 else 0.0
-            click[row, place] = (
-                base[row]
-                + interest_weight * interest[who, about]
-                + intent_weight * intent
-                + creative[ad_type[ad], device[row]]
-                + ad_click[ad]
-            )
-            conversion[row, place] = (
-                won[row] + INTEREST_ON_CONVERSION * interest[who, about] + ad_conversion[ad]
-            )
-    return click, conversion

@@ -22,7 +22,8 @@ from roiflow.simulator.scenarios import SCENARIOS
 from roiflow.simulator.scenarios.bot_traffic import SHARE
 from roiflow.simulator.scenarios.holiday import CONVERSION, TRAFFIC
 from roiflow.simulator.source import SimulatorSource
-from roiflow.simulator.synthetic import AGE_INTEREST, SyntheticPopulation
+from roiflow.simulator.synthetic import SyntheticPopulation
+from roiflow.simulator.synthetic_draws import AGE_INTEREST
 from roiflow.simulator.truth import expected_value_of
 from roiflow.simulator.world import World
 from tests.unit.data.worlds import bounds

@@ -11,11 +11,8 @@ from roiflow.simulator.noise import Floats
 from roiflow.simulator.population import WorldRequests
 from roiflow.simulator.scenarios import Effects
 from roiflow.simulator.synthetic import (
-    ACTION_SHARES,
     HOLIDAY_CONVERSION,
     HOLIDAY_TRAFFIC,
-    MEMBERSHIP_EFFECT,
-    MEMBERSHIPS,
     SHARD_REQUESTS,
     SyntheticPopulation,
     is_holiday,
@@ -23,6 +20,8 @@ from roiflow.simulator.synthetic import (
     shards,
     user_count,
 )
+from roiflow.simulator.synthetic_draws import MEMBERSHIP_EFFECT, MEMBERSHIPS
+from roiflow.simulator.synthetic_passes import ACTION_SHARES
 from tests.unit.simulator.conftest import Make
 
 FIRST = Week.parse("2026-W01")
