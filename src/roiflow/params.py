@@ -198,6 +198,7 @@ class LogisticParams(Section):
     normalisation: Literal["z_score", "min_max"]
     l2: Positive
     max_iterations: Count
+    tolerance: Positive
 
 
 class XgboostParams(Section):
@@ -205,6 +206,8 @@ class XgboostParams(Section):
 
     rounds: Count
     max_depth: Annotated[int, Field(ge=1, le=6)]
+    max_bin: Annotated[int, Field(ge=2, le=256)]
+    rows_in_memory: Annotated[int, Field(ge=0)]
     learning_rate: Positive
     min_child_weight: NonNegative
     early_stopping_rounds: Count
@@ -215,6 +218,7 @@ class CandidatesParams(Section):
 
     kind: Literal["logistic", "xgboost"]
     top_k: Count
+    max_codes: Count
     seed: Seed
     logistic: LogisticParams
     xgboost: XgboostParams

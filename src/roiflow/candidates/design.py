@@ -1,18 +1,30 @@
 """What the pre-selection models read of an impression or of a candidate: numbers, codes, position.
 
-Codes are indices of attributes with at most MAX_CODES values: the context, the ad's attributes and
-the user's profile. Ids with more values are left to the ranker.
+Codes are indices of attributes with few values: the context, the ad's attributes and the user's
+profile. Ids with more values are left to the ranker.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, Features, Ints, Longs, Requests, Singles
+from roiflow.features.table import (
+    AD_ATTRIBUTES,
+    CONTEXT,
+    Features,
+    Flags,
+    Ints,
+    Longs,
+    Requests,
+    Singles,
+)
 
-MAX_CODES = 64
 MAX_POSITION = 20
+
+CHUNK_ROWS = 1 << 16
+"""Logged impressions that are gathered at a time: 17 MB of features."""
 
 
 class SideTables(Protocol):
@@ -38,6 +50,22 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Examples:
+    """Logged impressions to learn from; their features stay in the log."""
+
+    rows: Longs  # (n,)
+    clicked: Flags  # (n,)
+    converted: Flags  # (n,) by a click
+
+    @classmethod
+    def of(cls, features: Features, rows: Longs) -> "Examples":
+        """Of the impressions `rows` (n,)."""
+        log = features.impressions
+        clicked = log.clicked[rows]
+        return cls(rows, clicked, clicked & log.converted[rows])
+
+
+@dataclass(frozen=True)
 class Design:
     """Which columns are used; the same at training and at serving."""
 
@@ -48,11 +76,11 @@ class Design:
     code_sizes: tuple[int, ...]
 
     @classmethod
-    def of(cls, features: Features) -> "Design":
-        """Choose the attributes with few values."""
+    def of(cls, features: Features, max_codes: int) -> "Design":
+        """Choose the attributes with at most `max_codes` values."""
         profile_names = [f"profile:{name}" for name in features.profile_names]
-        profile = _small(features.sizes, profile_names)
-        attributes = _small(features.sizes, AD_ATTRIBUTES)
+        profile = _small(features.sizes, profile_names, max_codes)
+        attributes = _small(features.sizes, AD_ATTRIBUTES, max_codes)
         names = [
             *CONTEXT,
             *(AD_ATTRIBUTES[at] for at in attributes),
@@ -114,8 +142,8 @@ def shown_at(features: Features, rows: Longs) -> Ints:
     return np.clip(features.impressions.position[rows], 1, MAX_POSITION).astype(np.int32)
 
 
-def _small(sizes: dict[str, int], names: list[str] | tuple[str, ...]) -> tuple[int, ...]:
-    return tuple(at for at, name in enumerate(names) if sizes[name] <= MAX_CODES)
+def _small(sizes: dict[str, int], names: Sequence[str], max_codes: int) -> tuple[int, ...]:
+    return tuple(at for at, name in enumerate(names) if sizes[name] <= max_codes)
 
 
 def _inside(index: Ints, size: int) -> Ints:

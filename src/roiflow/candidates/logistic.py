@@ -3,11 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from roiflow.candidates.design import MAX_POSITION, Design, Rows
-from roiflow.features.table import Flags, Floats, Ints, Singles, Statistics
+from roiflow.candidates.design import MAX_POSITION, Design, Examples, Rows
+from roiflow.compiled import compiled
+from roiflow.features.table import Features, Flags, Floats, Ints, Longs, Normalisation, Singles
 from roiflow.params import LogisticParams
 
 CLIP = 5.0
@@ -80,46 +82,117 @@ def normalise(numbers: Singles, centre: Floats | Singles, scale: Floats | Single
     return np.clip((numbers - centre) / scale, -CLIP, CLIP)
 
 
-def fit(
-    design: Design,
-    statistics: Statistics,
-    *,
-    rows: Rows,
-    clicked: Flags,
-    converted: Flags,
-    params: LogisticParams,
-) -> Logistic:
-    """L2-regularised maximum likelihood (L-BFGS); an outcome without both classes is constant."""
-    from scipy import sparse
+class Log(NamedTuple):
+    """Where the rows to learn from lie; compiled code picks from it, and nothing is copied."""
 
-    n, codes = rows.position.size, rows.codes
-    blocks = [
-        sparse.csr_array(
-            (np.ones(n), (np.arange(n), codes[:, column])), shape=(n, design.code_sizes[column])
-        )
-        for column in range(codes.shape[1])
-    ]
-    places = sparse.csr_array(
-        (np.ones(n), (np.arange(n), rows.position)), shape=(n, MAX_POSITION + 1)
+    dense: Singles  # (n, F)
+    context: Ints  # (n, 4)
+    user: Ints  # (n,)
+    ad: Ints  # (n,)
+    position: Ints  # (n,)
+    profile: Ints  # (users, P)
+    attributes: Ints  # (ads, 5)
+
+
+class Layout(NamedTuple):
+    """Numbers' normalisation, and where each code's coefficients lie after those of the numbers."""
+
+    centre: Floats  # (F,)
+    scale: Floats  # (F,)
+    attribute_columns: Longs
+    profile_columns: Longs
+    sizes: Longs  # (C,)
+    starts: Longs  # (C + 2,) of the codes' tables, of the positions', and of the intercept
+
+
+def source(features: Features) -> Log:
+    """The logged impressions with their side tables."""
+    log = features.impressions
+    return Log(
+        log.dense, log.context, log.user, log.ad, log.position,
+        features.profile, features.attributes,
+    )  # fmt: skip
+
+
+def layout(features: Features, design: Design, normalisation: Normalisation) -> Layout:
+    """Numbers first, then each code's table, the positions' and the intercept."""
+    centre, scale = features.statistics.scaling(normalisation)
+    return Layout(
+        centre.astype(np.float64),
+        scale.astype(np.float64),
+        np.array(design.attribute_columns, np.int64),
+        np.array(design.profile_columns, np.int64),
+        np.array(design.code_sizes, np.int64),
+        np.cumsum([centre.size, *design.code_sizes, MAX_POSITION + 1]),
     )
-    centre, scale = statistics.scaling(params.normalisation)
-    scaled = normalise(rows.numbers, centre, scale)
-    matrix = sparse.hstack([sparse.csr_array(scaled), *blocks, places], format="csr")
-    edges = np.cumsum([scaled.shape[1], *design.code_sizes, MAX_POSITION + 1])
+
+
+@compiled(nogil=True, error_model="numpy")
+def _slots(log: Any, layout: Any, row: int, slots: Longs) -> None:
+    """Coefficients that an impression's codes and position take, (C + 1,)."""
+    at = 0
+    for column in range(log.context.shape[1]):
+        slots[at] = log.context[row, column]
+        at += 1
+    for column in layout.attribute_columns:
+        slots[at] = log.attributes[log.ad[row], column]
+        at += 1
+    for column in layout.profile_columns:
+        slots[at] = log.profile[log.user[row], column]
+        at += 1
+    for code in range(at):  # one that is out of bounds is the unknown one
+        slots[code] = layout.starts[code] + (slots[code] if slots[code] < layout.sizes[code] else 0)
+    slots[at] = layout.starts[at] + min(max(log.position[row], 1), MAX_POSITION)
+
+
+@compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+def objective(log: Any, layout: Any, rows: Longs, label: Flags, weight: Floats) -> Any:
+    """Sum of the log losses (nats) of `rows` (n,) and its gradient by the weights (w,).
+
+    One pass over the log as it lies on disk: neither the normalised numbers nor the one-hot codes
+    are ever written down, a code adds to its own coefficient alone. The compiler may reorder the
+    sums, without which they do not become vector code.
+    """
+    loss, gradient = 0.0, np.zeros(weight.size)
+    width, last = layout.centre.size, weight.size - 1
+    scaled, slots = np.empty(width), np.empty(layout.starts.size - 1, np.int64)
+    for number in range(rows.size):
+        row = rows[number]
+        _slots(log, layout, row, slots)
+        logit = weight[last]
+        for column in range(width):
+            value = (log.dense[row, column] - layout.centre[column]) / layout.scale[column]
+            scaled[column] = min(max(value, -CLIP), CLIP)
+            logit += scaled[column] * weight[column]
+        for slot in slots:
+            logit += weight[slot]
+        tail = np.exp(-abs(logit))
+        loss += max(logit, 0.0) - (logit if label[number] else 0.0) + np.log1p(tail)
+        probability = 1 / (1 + tail) if logit >= 0 else tail / (1 + tail)
+        error = probability - (1.0 if label[number] else 0.0)
+        for column in range(width):
+            gradient[column] += error * scaled[column]
+        for slot in slots:
+            gradient[slot] += error
+        gradient[last] += error
+    return loss, gradient
+
+
+def fit(features: Features, design: Design, train: Examples, params: LogisticParams) -> Logistic:
+    """L2-regularised maximum likelihood (L-BFGS); an outcome without both classes is constant."""
+    where, there = layout(features, design, params.normalisation), source(features)
+    centre, scale = features.statistics.scaling(params.normalisation)
 
     def outcome(label: Flags) -> Weights:
-        from sklearn.linear_model import LogisticRegression
-
         if not 0 < label.sum() < label.size:
             rate = (float(label.sum()) + 0.5) / (label.size + 1)
-            intercept, weight = float(np.log(rate / (1 - rate))), np.zeros(matrix.shape[1])
+            weight = np.zeros(where.starts[-1] + 1)
+            weight[-1] = np.log(rate / (1 - rate))
         else:
-            model = LogisticRegression(C=1 / params.l2, max_iter=params.max_iterations, tol=1e-3)
-            model.fit(matrix, label)
-            intercept, weight = float(model.intercept_[0]), model.coef_[0]
-        first, *tables, place = np.split(weight, edges[:-1])
+            weight = _minimise(there, where, train.rows, label, params)
+        first, *tables, place, intercept = np.split(weight, where.starts)
         return Weights(
-            intercept + float(place[1]),
+            float(intercept[0] + place[1]),
             tuple(first.tolist()),
             tuple(tuple(table.tolist()) for table in tables),
             tuple((place - place[1]).tolist()),
@@ -128,6 +201,31 @@ def fit(
     return Logistic(
         tuple(centre.tolist()),
         tuple(scale.tolist()),
-        outcome(clicked),
-        outcome(converted),
+        outcome(train.clicked),
+        outcome(train.converted),
     )
+
+
+def _minimise(
+    there: Log, where: Layout, rows: Longs, label: Flags, params: LogisticParams
+) -> Floats:
+    """Weights (w,), the intercept last, which alone is not regularised."""
+    from scipy.optimize import minimize
+
+    strength = params.l2 / label.size
+
+    def mean_loss(weight: Floats) -> tuple[float, Floats]:
+        loss, gradient = objective(there, where, rows, label, weight)
+        kept = np.append(weight[:-1], 0.0)
+        penalty = 0.5 * strength * float(kept @ kept)
+        return loss / label.size + penalty, gradient / label.size + strength * kept
+
+    found = minimize(
+        mean_loss,
+        np.zeros(where.starts[-1] + 1),
+        method="L-BFGS-B",
+        jac=True,
+        options={"maxiter": params.max_iterations, "maxls": 50, "gtol": params.tolerance},
+    )
+    weight: Floats = found.x
+    return weight

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from roiflow.candidates import logistic, trees
-from roiflow.candidates.design import Design, Rows, SideTables
+from roiflow.candidates.design import CHUNK_ROWS, Design, Examples, Rows, SideTables
 from roiflow.data.split import TRAIN, VALIDATION
 from roiflow.errors import PackageError
 from roiflow.features.table import Features, Floats, Ints, Longs, Requests, Singles
@@ -78,9 +78,12 @@ class Selector:
         self, features: Features, rows: Longs, *, logged_position: bool = False
     ) -> Predictions:
         """Logged impressions `rows` (n,) -> predictions (n,); see Ranker."""
-        click, conversion = self.model.probabilities(
-            self.design.impressions(features, rows, logged_position=logged_position)
-        )
+        click, conversion = np.empty((2, rows.size), np.float32)
+        # What the models read is made for some rows at a time; only what they say is kept.
+        for start in range(0, rows.size, CHUNK_ROWS):
+            some = slice(start, start + CHUNK_ROWS)
+            read = self.design.impressions(features, rows[some], logged_position=logged_position)
+            click[some], conversion[some] = self.model.probabilities(read)
         ad = features.impressions.ad[rows]
         price = self.price[np.where(ad < self.price.size, ad, 0)]
         return Predictions(
@@ -158,38 +161,21 @@ def narrow(requests: Requests, columns: Longs) -> Requests:
 
 def fit(features: Features, params: CandidatesParams, kind: Kind) -> Selector:
     """Train on the TRAIN rows; trees stop early on the VALIDATION rows."""
-    log, design = features.impressions, Design.of(features)
-    train = features.rows(TRAIN)
-    rows = np.concatenate([train, features.rows(VALIDATION)])
-    data, clicked = design.impressions(features, rows, logged_position=True), log.clicked[rows]
-    converted = clicked & log.converted[rows]
+    design = Design.of(features, params.max_codes)
+    train = Examples.of(features, features.rows(TRAIN))
     model: Model
     if kind == "logistic":
-        some = slice(train.size)
-        model = logistic.fit(
-            design,
-            features.statistics,
-            rows=Rows(data.numbers[some], data.codes[some], data.position[some]),
-            clicked=clicked[some],
-            converted=converted[some],
-            params=params.logistic,
-        )
+        model = logistic.fit(features, design, train, params.logistic)
     else:
-        model = trees.fit(
-            data=trees.matrix(data),
-            clicked=clicked,
-            converted=converted,
-            held_out=np.arange(rows.size) >= train.size,
-            params=params.xgboost,
-            seed=params.seed,
-        )
+        held_out = Examples.of(features, features.rows(VALIDATION))
+        model = trees.fit(features, design, train, held_out, params.xgboost, params.seed)
     price = newest_price(features)
     return Selector(
         kind,
         model,
         design,
-        fit_cost_shares(features, train),
-        fit_revenue(features, train, price),
+        fit_cost_shares(features, train.rows),
+        fit_revenue(features, train.rows, price),
         price,
         Tables(np.array(features.attributes), np.array(features.profile)),
     )

@@ -17,6 +17,9 @@ from roiflow.ranking.protocol import Predictions
 
 FILE = "cost_shares.json"
 
+CHUNK_ROWS = 1 << 20
+"""Impressions whose costs are looked at together: 60 MB."""
+
 
 @dataclass(frozen=True)
 class CostShares:
@@ -43,12 +46,15 @@ def fit_cost_shares(features: Features, rows: Longs) -> CostShares:
     from scipy.optimize import nnls
 
     log = features.impressions
-    bid = log.bid[rows].astype(np.float64)
-    design = bid[:, None] * np.column_stack(
-        [np.ones(rows.size), log.clicked[rows], log.converted[rows]]
-    )
-    cost = log.cost[rows].astype(np.float64)
-    gram, moment = design.T @ design, design.T @ cost
+    gram, moment = np.zeros((3, 3)), np.zeros(3)
+    # The sums of squares are all that least squares needs, so the log passes by in pieces.
+    for start in range(0, rows.size, CHUNK_ROWS):
+        some = rows[start : start + CHUNK_ROWS]
+        bid = log.bid[some].astype(np.float64)
+        paid = np.column_stack([np.ones(some.size), log.clicked[some], log.converted[some]])
+        design = bid[:, None] * paid
+        gram += design.T @ design
+        moment += design.T @ log.cost[some].astype(np.float64)
     scale = np.sqrt(np.diag(gram))
     if not np.any(moment > 0):
         return CostShares(0.0, 0.0, 0.0)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xgboost
 
+from roiflow.candidates import logistic, trees
 from roiflow.candidates import selector as candidates
-from roiflow.candidates.design import MAX_CODES, Design
+from roiflow.candidates.design import MAX_POSITION, Design
 from roiflow.candidates.selector import RevenueModel, Selector, best, fit_revenue, narrow
-from roiflow.data.split import TEST, TRAIN
+from roiflow.data.split import TEST, TRAIN, VALIDATION
 from roiflow.errors import PackageError
+from roiflow.features.table import Longs
 from roiflow.params import CandidatesParams, LogisticParams, XgboostParams
 from roiflow.ranking.metrics import log_loss
 from tests.unit.ranking.worlds import World, build, entropy, requests_of
@@ -19,10 +22,17 @@ from tests.unit.ranking.worlds import World, build, entropy, requests_of
 PARAMS = CandidatesParams(
     kind="logistic",
     top_k=3,
+    max_codes=64,
     seed=1,
-    logistic=LogisticParams(normalisation="z_score", l2=1.0, max_iterations=200),
+    logistic=LogisticParams(normalisation="z_score", l2=1.0, max_iterations=200, tolerance=1e-3),
     xgboost=XgboostParams(
-        rounds=60, max_depth=3, learning_rate=0.2, min_child_weight=5.0, early_stopping_rounds=5
+        rounds=60,
+        max_depth=3,
+        max_bin=256,
+        rows_in_memory=10**6,
+        learning_rate=0.2,
+        min_child_weight=5.0,
+        early_stopping_rounds=5,
     ),
 )
 
@@ -52,6 +62,71 @@ def test_planted_coefficients_are_recovered() -> None:
     weights = selector("logistic").model.click  # type: ignore[attr-defined]
     assert weights.numbers == pytest.approx([0.9, 0, 0], abs=0.12)
     assert weights.position[1:4] == pytest.approx([0, -0.8, -1.4], abs=0.3)
+
+
+@pytest.mark.parametrize("rows_in_memory", [0, 10**6])
+def test_trees_learnt_in_pieces_are_those_of_the_whole_matrix(
+    rows_in_memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trees, "CHUNK_ROWS", 1000)
+    features, log = world().features, world().features.impressions
+    boosting = PARAMS.xgboost.model_copy(update={"rows_in_memory": rows_in_memory})
+    params = PARAMS.model_copy(update={"xgboost": boosting})
+    found = candidates.fit(features, params, "xgboost")
+    design, train = Design.of(features, 64), features.rows(TRAIN)
+    assert train.size > 3000
+
+    def whole(rows: Longs, like: xgboost.DMatrix | None = None) -> xgboost.DMatrix:
+        data = trees.matrix(design.impressions(features, rows, logged_position=True))
+        return xgboost.QuantileDMatrix(data, log.clicked[rows], ref=like, nthread=1)
+
+    learnt = whole(train)
+    booster = xgboost.train(
+        {
+            "objective": "binary:logistic",
+            "eval_metric": "logloss",
+            "max_depth": 3,
+            "learning_rate": 0.2,
+            "min_child_weight": 5.0,
+            "seed": 1,
+            "nthread": 1,
+        },
+        learnt,
+        num_boost_round=60,
+        evals=[(whole(features.rows(VALIDATION), learnt), "validation")],
+        early_stopping_rounds=5,
+        verbose_eval=False,
+    )
+    best = bytes(booster[: booster.best_iteration + 1].save_raw("json"))
+    assert found.model.boosters[0].content == best  # type: ignore[attr-defined]
+
+
+def test_the_gradient_is_the_slope_of_the_loss_over_dense_one_hot_codes() -> None:
+    features = world().features
+    design, log, rows = Design.of(features, 64), features.impressions, features.rows(TRAIN)[::7]
+    source, layout = logistic.source(features), logistic.layout(features, design, "z_score")
+    weight = np.random.default_rng(0).normal(size=layout.starts[-1] + 1) / 4
+    label = log.clicked[rows]
+    loss, gradient = logistic.objective(source, layout, rows, label, weight)
+
+    read = design.impressions(features, rows, logged_position=True)
+    hot = [np.eye(size)[codes] for size, codes in zip(design.code_sizes, read.codes.T, strict=True)]
+    place = np.eye(MAX_POSITION + 1)[read.position]
+    scaled = logistic.normalise(read.numbers, *features.statistics.scaling("z_score"))
+    dense = np.column_stack([scaled, *hot, place, np.ones(rows.size)])
+    probability = 1 / (1 + np.exp(-dense @ weight))
+    right = np.where(label, probability, 1 - probability)
+    assert loss == pytest.approx(-np.log(right).sum(), rel=1e-6)
+    np.testing.assert_allclose(gradient, dense.T @ (probability - label), rtol=1e-5, atol=1e-4)
+
+
+def test_predictions_in_pieces_are_those_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, rows = world().features, world().features.rows(TRAIN)[:1000]
+    whole = selector("xgboost").predict(features, rows)
+    monkeypatch.setattr(candidates, "CHUNK_ROWS", 333)
+    pieces = selector("xgboost").predict(features, rows)
+    np.testing.assert_array_equal(pieces.conversion, whole.conversion)
+    np.testing.assert_array_equal(pieces.click, whole.click)
 
 
 def test_min_max_finds_the_same_slope_in_units_of_the_training_range() -> None:
@@ -124,9 +199,9 @@ def test_without_revenue_a_conversion_is_one_unit() -> None:
 
 def test_attributes_of_many_values_are_left_out() -> None:
     features = world().features
-    wide = replace(features, sizes={**features.sizes, "brand": MAX_CODES + 1})
-    assert "brand" in Design.of(features).code_names
-    assert "brand" not in Design.of(wide).code_names
+    wide = replace(features, sizes={**features.sizes, "brand": 65})
+    assert "brand" in Design.of(features, 64).code_names
+    assert "brand" not in Design.of(wide, 64).code_names
 
 
 def test_codes_newer_than_the_model_are_unknown() -> None:

@@ -26,10 +26,17 @@ from tests.unit.ranking.worlds import PARAMS, World, build, permuted, requests_o
 CANDIDATES = CandidatesParams(
     kind="xgboost",
     top_k=3,
+    max_codes=64,
     seed=1,
-    logistic=LogisticParams(normalisation="z_score", l2=1.0, max_iterations=100),
+    logistic=LogisticParams(normalisation="z_score", l2=1.0, max_iterations=100, tolerance=1e-3),
     xgboost=XgboostParams(
-        rounds=30, max_depth=3, learning_rate=0.2, min_child_weight=5.0, early_stopping_rounds=5
+        rounds=30,
+        max_depth=3,
+        max_bin=256,
+        rows_in_memory=10**6,
+        learning_rate=0.2,
+        min_child_weight=5.0,
+        early_stopping_rounds=5,
     ),
 )
 QUICK = PARAMS.model_copy(update={"epochs": 2})
