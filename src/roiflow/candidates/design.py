@@ -21,6 +21,7 @@ from roiflow.features.table import (
     Singles,
 )
 
+# Not a parameter: saved models have a coefficient for each position up to it.
 MAX_POSITION = 20
 
 CHUNK_ROWS = 1 << 16
@@ -96,6 +97,8 @@ class Design:
 
     def _sides(self, tables: SideTables, context: Ints, user: Ints, ad: Ints) -> tuple[Ints, ...]:
         """Codes of the context, of ads and of users, each (..., c); unseen ones are 0."""
+        # Ads and users may be newer than the tables, and their codes than the model: both count as
+        # row 0, the out-of-vocabulary one, which every vocabulary has.
         item = tables.attributes[_inside(ad, len(tables.attributes))]
         person = tables.profile[_inside(user, len(tables.profile))]
         sides = (

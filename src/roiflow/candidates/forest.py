@@ -87,7 +87,9 @@ def _load(rows: Any, start: int, size: int, block: Any) -> None:
     numbers, codes, columns = rows.numbers, rows.codes, block.columns
     low, high, missing = block.low, block.high, block.missing
     width, wide = numbers.shape[1], numbers.shape[1] + codes.shape[1]
-    low[:], high[:], missing[:] = np.inf, -np.inf, False
+    low.fill(np.inf)
+    high.fill(-np.inf)
+    missing.fill(False)
     for at in range(size):
         for number in range(width):
             columns[number, at] = numbers[start + at, number]
@@ -138,7 +140,8 @@ def _margins(rows: Any, splits: Any, leaves: Any, word: Any, out: Singles) -> No
     for start in range(0, count, BLOCK):
         size = min(BLOCK, count - start)
         width = (size + LANES - 1) // LANES * LANES
-        alive[:], shared[:] = word.every, word.every
+        alive.fill(word.every)
+        shared.fill(word.every)
         _load(rows, start, size, block)
         for number in range(splits.feature.size):
             feature = splits.feature[number]
@@ -154,15 +157,18 @@ def _margins(rows: Any, splits: Any, leaves: Any, word: Any, out: Singles) -> No
                         block.columns[feature], threshold, splits.missing_left[split],
                         splits.right[split], word.every, alive[tree, :width],
                     )  # fmt: skip
+        # Trees outside, rows inside: each row still adds its leaves in the order of the trees, and
+        # neighbouring rows do not wait for one another.
         for outcome in range(leaves.base.size):
-            total[:width] = leaves.base[outcome]
+            total.fill(leaves.base[outcome])
             for tree in range(leaves.edges[outcome], leaves.edges[outcome + 1]):
                 for at in range(width):
                     left = alive[tree, at] & shared[tree]
                     # Cast, since compiled integers otherwise widen, and half as many fit a vector.
                     lowest = bits(left & bits(~left + word.one))
                     total[at] += leaves.value[tree, bits(lowest * word.multiplier) >> word.shift]
-            out[outcome, start : start + size] = total[:size]
+            for at in range(size):
+                out[outcome, start + at] = total[at]
 
 
 @dataclass(frozen=True)
@@ -203,9 +209,9 @@ class Booster:
         most = max((_leaf_count(tree) for tree in trees), default=0)
         if most > MAX_LEAVES:
             raise ValueError(f"a tree of {most} leaves, more than {MAX_LEAVES}")
-        return cls(
-            tuple(trees), np.float32(-np.log(np.float32(1) / score - np.float32(1))), content
-        )
+        # A probability in the file; what XGBoost starts from is its logit, in float32.
+        base = np.float32(-np.log(np.float32(1) / score - np.float32(1)))
+        return cls(tuple(trees), base, content)
 
 
 @dataclass(frozen=True)
@@ -224,6 +230,7 @@ class Forest:
         word = WORDS[bits]
         value = np.zeros((len(trees), bits), np.float32)
         nodes = []
+        # Done once a model, in plain Python: a few thousand nodes take milliseconds.
         for number, tree in enumerate(trees):
             for bit, leaf in enumerate(_leaves(tree, 0)):
                 place = (int(word.multiplier) << bit & int(word.every)) >> int(word.shift)

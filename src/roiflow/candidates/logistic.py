@@ -12,6 +12,8 @@ from roiflow.compiled import compiled
 from roiflow.features.table import Features, Flags, Floats, Ints, Longs, Normalisation, Singles
 from roiflow.params import LogisticParams
 
+# Of normalised numbers: one outlier must not outweigh all else. Saved models are fitted with it,
+# so it is no parameter.
 CLIP = 5.0
 FILE = "logistic.json"
 
@@ -166,6 +168,7 @@ def objective(log: Any, layout: Any, rows: Longs, label: Flags, weight: Floats) 
             logit += scaled[column] * weight[column]
         for slot in slots:
             logit += weight[slot]
+        # exp of a negative number only: neither the loss nor the probability can overflow.
         tail = np.exp(-abs(logit))
         loss += max(logit, 0.0) - (logit if label[number] else 0.0) + np.log1p(tail)
         probability = 1 / (1 + tail) if logit >= 0 else tail / (1 + tail)
@@ -185,11 +188,13 @@ def fit(features: Features, design: Design, train: Examples, params: LogisticPar
 
     def outcome(label: Flags) -> Weights:
         if not 0 < label.sum() < label.size:
+            # Its maximum lies at infinity; half an event keeps the rate off 0 and 1.
             rate = (float(label.sum()) + 0.5) / (label.size + 1)
             weight = np.zeros(where.starts[-1] + 1)
             weight[-1] = np.log(rate / (1 - rate))
         else:
             weight = _minimise(there, where, train.rows, label, params)
+        # Serving asks for position 1, so that its coefficient moves into the intercept.
         first, *tables, place, intercept = np.split(weight, where.starts)
         return Weights(
             float(intercept[0] + place[1]),
@@ -212,6 +217,7 @@ def _minimise(
     """Weights (w,), the intercept last, which alone is not regularised."""
     from scipy.optimize import minimize
 
+    # Means, not sums: the tolerance then means the same for every length of the log.
     strength = params.l2 / label.size
 
     def mean_loss(weight: Floats) -> tuple[float, Floats]:

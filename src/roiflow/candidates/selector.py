@@ -86,6 +86,7 @@ class Selector:
             click[some], conversion[some] = self.model.probabilities(read)
         ad = features.impressions.ad[rows]
         price = self.price[np.where(ad < self.price.size, ad, 0)]
+        # The outcomes are learnt apart, and a conversion without a click is not one.
         return Predictions(
             click, np.minimum(conversion, click), self.revenue.revenue(price).astype(np.float32)
         )
@@ -144,6 +145,7 @@ class Selector:
 
 def best(scores: Floats, k: int) -> Longs:
     """Columns (B, k) of the highest of the scores (B, K), highest first; ties by column."""
+    # Stable, since what is shown must not depend on how a sort breaks ties.
     columns: Longs = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return columns
 
@@ -184,6 +186,7 @@ def fit(features: Features, params: CandidatesParams, kind: Kind) -> Selector:
 def newest_price(features: Features) -> Longs:
     """Price of each ad in the newest catalogue that holds it, micros (ads,); 0 where none does."""
     price = np.zeros(features.attributes.shape[0], np.int64)
+    # Oldest first, so that a later week overwrites an earlier one.
     for catalogue in features.catalogues:
         price[catalogue.ad] = catalogue.price
     return price
@@ -198,6 +201,7 @@ def fit_revenue(features: Features, rows: Longs, price: Longs) -> RevenueModel:
     sold = rows[log.converted[rows] & (log.revenue[rows] > 0)]
     if sold.size == 0:
         return RevenueModel(0.0, 1e6)
+    # In a shop the price says most of it; where it does not (a flat commission), the mean does.
     paid, listed = log.revenue[sold].astype(np.float64), price[log.ad[sold]].astype(np.float64)
     mean = float(paid.mean())
     share = float(paid.sum() / listed.sum()) if listed.sum() > 0 else 0.0

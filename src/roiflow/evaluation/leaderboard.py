@@ -96,6 +96,7 @@ def _train(
     for done, (name, train) in enumerate(models.items()):
         if progress:
             progress(done / len(models), f"train {name}")
+        # CPU, not wall: a neighbour on the machine must not change the table.
         start = time.process_time()
         ranker = train()
         yield name, ranker, time.process_time() - start
@@ -114,6 +115,7 @@ def compare(
     influence = np.column_stack(
         [auc_influence(scores[name].astype(np.float64), label) for name in names]
     )
+    # One set of draws for all models: what a draw of users does to one, it does to the other.
     rng = np.random.default_rng(params.evaluate.seed)
     draws = value + resampled_totals(cluster_sums(user, influence), params.evaluate.resamples, rng)
     first = names.index(LEADER)
