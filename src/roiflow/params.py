@@ -232,6 +232,19 @@ class LossWeights(Section):
     revenue: NonNegative
 
 
+class CalibrationParams(Section):
+    """The calibrated logit: a line in each of `segments` quantile segments of the validation rows.
+
+    So many that each has `events_per_segment` of the rarer class; no slope is under `min_slope`,
+    so that the order of scores is kept, and `smoothness` draws neighbouring slopes together.
+    """
+
+    segments: Count
+    events_per_segment: Count
+    min_slope: Positive
+    smoothness: NonNegative
+
+
 class RankerParams(Section):
     """The ROSA ranker; the cross-attention counts as one of `layers`."""
 
@@ -252,6 +265,7 @@ class RankerParams(Section):
     max_gradient: Positive
     dropout: Annotated[float, Field(ge=0, lt=1)]
     loss_weights: LossWeights
+    calibration: CalibrationParams
 
 
 class PolicyParams(Section):

@@ -12,11 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.features.table import Floats
-
-SEGMENTS = 6
-MIN_SLOPE = 0.05
-EVENTS_PER_SEGMENT = 40
-SMOOTHNESS = 5.0
+from roiflow.params import CalibrationParams
 
 
 @dataclass(frozen=True)
@@ -47,11 +43,13 @@ def basis(logit: Floats, knots: tuple[float, ...]) -> Floats:
     )
 
 
-def fit(logit: NDArray[np.floating], label: NDArray[np.bool_]) -> Calibration:
+def fit(
+    logit: NDArray[np.floating], label: NDArray[np.bool_], params: CalibrationParams
+) -> Calibration:
     """Most likely map of `logit` (n,) given `label` (n,), slopes drawn a little to each other.
 
-    As many segments as there are EVENTS_PER_SEGMENT of the rarer class, at most SEGMENTS; without
-    either class, the identity.
+    As many segments as there are `events_per_segment` of the rarer class, at most `segments`;
+    without either class, the identity.
     """
     from scipy.optimize import minimize
 
@@ -59,7 +57,7 @@ def fit(logit: NDArray[np.floating], label: NDArray[np.bool_]) -> Calibration:
     rarer = int(min(y.sum(), y.size - y.sum()))
     if rarer == 0:
         return IDENTITY
-    segments = max(1, min(SEGMENTS, rarer // EVENTS_PER_SEGMENT))
+    segments = max(1, min(params.segments, rarer // params.events_per_segment))
     # Equal shares of the rows in each segment, so that no slope hangs on a few of them.
     quantiles = np.quantile(x, np.arange(1, segments) / segments)
     knots = tuple(float(knot) for knot in np.unique(quantiles))
@@ -73,8 +71,10 @@ def fit(logit: NDArray[np.floating], label: NDArray[np.bool_]) -> Calibration:
         p = 0.5 * (1 + np.tanh(0.5 * z))  # the sigmoid, which cannot overflow
         steps = pull @ theta[1:]
         value = np.sum(np.logaddexp(0, z) - y * z)
-        value += 0.5 * SMOOTHNESS * float(steps @ steps) + 0.5 * float(np.sum((theta[1:] - 1) ** 2))
-        slope = parts.T @ (p - y) + SMOOTHNESS * pull.T @ steps + theta[1:] - 1
+        value += 0.5 * params.smoothness * float(steps @ steps) + 0.5 * float(
+            np.sum((theta[1:] - 1) ** 2)
+        )
+        slope = parts.T @ (p - y) + params.smoothness * pull.T @ steps + theta[1:] - 1
         return float(value), np.concatenate([[np.sum(p - y)], slope])
 
     found = minimize(
@@ -82,7 +82,7 @@ def fit(logit: NDArray[np.floating], label: NDArray[np.bool_]) -> Calibration:
         np.concatenate([[0.0], np.ones(parts.shape[1])]),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(None, None), *[(MIN_SLOPE, None)] * parts.shape[1]],
+        bounds=[(None, None), *[(params.min_slope, None)] * parts.shape[1]],
         options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-8},
     ).x
     return Calibration(float(found[0]), tuple(float(slope) for slope in found[1:]), knots)

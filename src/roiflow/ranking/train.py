@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from roiflow.data.split import TRAIN, VALIDATION
 from roiflow.features.table import Features, Longs
-from roiflow.params import RankerParams
+from roiflow.params import CalibrationParams, RankerParams
 from roiflow.ranking import calibrate, packing
 from roiflow.ranking.metrics import auc
 from roiflow.ranking.network import (
@@ -144,7 +144,7 @@ def fit(
         torch.manual_seed(params.seed)
         ranker = start(kind, features, params)
         history = optimise(ranker, features, params, progress)
-        ranker.calibrator = calibrator(ranker, features)
+        ranker.calibrator = calibrator(ranker, features, params.calibration)
     return ranker, history
 
 
@@ -263,15 +263,15 @@ def validate(
     return float(each.mean()), auc(logits.click.numpy(), log.clicked[rows])
 
 
-def calibrator(ranker: TorchRanker, features: Features) -> Calibrator:
+def calibrator(ranker: TorchRanker, features: Features, params: CalibrationParams) -> Calibrator:
     """Fit to the VALIDATION rows, clicks at the logged position, revenue by its total."""
     log, rows = features.impressions, features.rows(VALIDATION)
     logits, position = ranker.logits(features, rows)
     seen = logits.click + position
     product = logit_of(log_click_and_conversion(seen, logits.conversion))
     converted = log.clicked[rows] & log.converted[rows]
-    click = calibrate.fit(seen.numpy(), log.clicked[rows])
-    conversion = calibrate.fit(product.numpy(), converted)
+    click = calibrate.fit(seen.numpy(), log.clicked[rows], params)
+    conversion = calibrate.fit(product.numpy(), converted, params)
     # Revenue needs no map: what counts is a sum of money, so one factor makes the sums equal.
     expected = Calibrator()(logits)[..., 2].numpy()[converted].sum()
     paid = float(log.revenue[rows][converted].sum(dtype=np.float64)) / 1e6

@@ -5,9 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roiflow.features.table import Flags, Floats
-from roiflow.ranking.calibrate import IDENTITY, Calibration, fit
+from roiflow.ranking import calibrate
+from roiflow.ranking.calibrate import IDENTITY, Calibration
 from roiflow.ranking.torch_ranker import calibrated
-from tests.unit.ranking.worlds import sigmoid
+from tests.unit.ranking.worlds import PARAMS, sigmoid
+
+
+def fit(logit: Floats, label: Flags) -> Calibration:
+    return calibrate.fit(logit, label, PARAMS.calibration)
 
 
 def planted(seed: int, n: int = 20_000) -> tuple[Floats, Flags, Floats]:

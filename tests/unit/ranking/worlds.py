@@ -19,7 +19,7 @@ from roiflow.features.table import (
     Singles,
     Statistics,
 )
-from roiflow.params import LossWeights, RankerParams
+from roiflow.params import CalibrationParams, LossWeights, RankerParams
 
 PARAMS = RankerParams(
     seed=3,
@@ -39,6 +39,9 @@ PARAMS = RankerParams(
     max_gradient=1.0,
     dropout=0.0,
     loss_weights=LossWeights(click=1.0, conversion=1.0, revenue=0.2),
+    calibration=CalibrationParams(
+        segments=6, events_per_segment=40, min_slope=0.05, smoothness=5.0
+    ),
 )
 ADS, CATEGORIES, ACTIONS, PLACEMENTS, DEVICES = 12, 4, 4, 3, 3
 POSITION_LOGIT = np.array([0.0, 0.0, -0.8, -1.4])
