@@ -37,7 +37,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "finetune_policy": {"requests": 400, "iterations": 5, "checkpoint_every": 2},
     "evaluate": {"requests": 1000, "resamples": 200},
     "export": {"parity_rows": 500},
-    "report_drift": {"sample_rows": 2000},
 }
 WORLD = {"users": 600, "ads": 40}
 PAGES = ("nginx", "mlflow", "evidently", "airflow-api-server")
