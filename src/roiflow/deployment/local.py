@@ -12,6 +12,7 @@ from pathlib import Path
 from roiflow.deployment import edge
 from roiflow.deployment.processes import Server, http_ready, port_ready
 from roiflow.errors import ServiceError
+from roiflow.warm import process
 
 HOST = "127.0.0.1"
 
@@ -109,6 +110,17 @@ def _holds(lock: Path) -> Callable[[], bool]:
         return holder.isdigit() and Path(f"/proc/{holder}").exists()
 
     return held
+
+
+def warm(home: Path) -> Server:
+    """What the DAG's stages and jobs are forks of; nobody waits until it has loaded all."""
+    return Server(
+        name="warm",
+        command=process.command(home),
+        address=str(process.folder_of(home)),
+        ready=_at_once,
+        environment=process.environment(),
+    )
 
 
 def mlflow(home: Path, store: str, port: int) -> Server:

@@ -55,7 +55,8 @@ def up(
     pages = local.evidently(
         home / "evidently", processes.port_of("evidently", home, EVIDENTLY_PORT)
     )
-    processes.start([*airflow, mlflow, pages, *_stream(settings, home, repository, url)], home)
+    others = [local.warm(home), *_stream(settings, home, repository, url)]
+    processes.start([*airflow, mlflow, pages, *others], home)
     write_start_page(settings)
     progress(1.0, "up")
     return status(settings)

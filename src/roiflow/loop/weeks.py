@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +43,7 @@ from roiflow.simulator.served import shown
 from roiflow.simulator.truth import expected_value_of
 from roiflow.simulator.truth import truth as true_value
 from roiflow.simulator.world import World
+from roiflow.warm.process import warm
 from roiflow.weekly.checkout import checkout_of, prepare
 from roiflow.weekly.effects import DECIDES, EFFECTS
 from roiflow.weekly.places import CANDIDATES, FEATURES, RANKER
@@ -54,6 +57,9 @@ SOURCE = "simulator"
 RESULT = "loop.json"
 STEPS = 16
 """Things done in a week, about."""
+
+TOLD_EVERY = 5.0
+"""Seconds between two words on how far several loops are."""
 
 _RUNNING = re.compile(r"Running stage '(\w+)'")
 
@@ -120,11 +126,13 @@ def run_loop(loop: Loop, weeks: int, show: Progress) -> LoopResult:
     other parameters, and whatever a stage or a job fails with.
     """
     result, names = resume(loop), weeks_of(loop.params, weeks)
-    for number in range(len(result.weeks), weeks):
-        watch = Stopwatch(show, number, weeks, str(names[number]))
-        outcome = run_week(loop, names[number], number == 0, watch)
-        result = replace(result, weeks=(*result.weeks, outcome))
-        result.write(loop.result)
+    todo = range(len(result.weeks), weeks)
+    with warm(loop.home) if todo else nullcontext():
+        for number in todo:
+            watch = Stopwatch(show, number, weeks, str(names[number]))
+            outcome = run_week(loop, names[number], number == 0, watch)
+            result = replace(result, weeks=(*result.weeks, outcome))
+            result.write(loop.result)
     return replace(result, weeks=result.weeks[:weeks])
 
 
@@ -136,27 +144,31 @@ def run_loops(loops: Sequence[Loop], weeks: int, jobs: int, show: Progress) -> l
     """
     for one in loops:
         resume(one)
-    waiting, failed = list(loops), list[str]()
-    running: dict[subprocess.Popen[bytes], Loop] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                one = waiting.pop(0)
-                running[_start(one, weeks, alone=jobs == 1)] = one
-            time.sleep(0.2)
-            for process in [process for process in running if process.poll() is not None]:
-                one = running.pop(process)
-                if process.returncode:
-                    tail = one.log.read_text().splitlines()[-60:]
-                    why = reason(tail, process.returncode)
-                    failed.append(f"seed {one.seed}: {why} (log: {one.log})")
-            done = {one.seed: min(weeks, len(resume(one).weeks)) for one in loops}
-            told = " + ".join(map(str, done.values()))
-            show(sum(done.values()) / (weeks * len(loops)), f"weeks done: {told}")
-    finally:
-        for process in running:
-            process.terminate()
-            process.wait()
+    started: list[subprocess.Popen[bytes]] = []
+
+    def to_its_end(one: Loop) -> str:
+        """Why it failed; empty where it did not."""
+        started.append(process := _start(one, weeks, alone=jobs == 1))
+        if not process.wait():
+            return ""
+        why = reason(one.log.read_text().splitlines()[-60:], process.returncode)
+        return f"seed {one.seed}: {why} (log: {one.log})"
+
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(to_its_end, one) for one in loops}
+        failed: list[str] = []
+        try:
+            while running:
+                # Woken by the end of a loop; between two, to say how many weeks there are by now.
+                ended, running = wait(running, TOLD_EVERY, FIRST_COMPLETED)
+                failed += [why for one in ended if (why := one.result())]
+                done = [min(weeks, len(resume(one).weeks)) for one in loops]
+                told = " + ".join(map(str, done))
+                show(sum(done) / (weeks * len(loops)), f"weeks done: {told}")
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in started:
+                process.terminate()
     if failed:
         raise RunError("; ".join(failed))
     return [run_loop(one, weeks, lambda _done, _what: None) for one in loops]

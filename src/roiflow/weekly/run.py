@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from roiflow.settings import absolute, without_logins, without_secrets
+from roiflow.warm.process import interpreter
 from roiflow.weekly.checkout import code_of
 from roiflow.weekly.reasons import busy, failure
 from roiflow.weekly.steps import Step
@@ -33,9 +34,9 @@ def environment(checkout: Path, home: Path) -> dict[str, str]:
     variables["ROIFLOW_HOME"] = str(home.absolute())
     if folder := variables.get("ROIFLOW_DATA_FOLDER"):
         variables["ROIFLOW_DATA_FOLDER"] = absolute(folder)
-    variables["PATH"] = os.pathsep.join(
-        [str(Path(sys.executable).parent), variables.get("PATH", os.defpath)]
-    )
+    # The stages of dvc.yaml call `python`: the warm process's, else this environment's.
+    programs = dict.fromkeys(str(one.parent) for one in (interpreter(home), Path(sys.executable)))
+    variables["PATH"] = os.pathsep.join([*programs, variables.get("PATH", os.defpath)])
     return variables
 
 
@@ -74,7 +75,7 @@ def fetch(checkout: Path, home: Path, outs: Sequence[str], show: Show) -> None:
 
 def job(checkout: Path, home: Path, name: str, arguments: Sequence[str], show: Show) -> None:
     """`python -m roiflow.jobs.NAME` in the checkout; RunError with the job's own error line."""
-    command = [sys.executable, "-m", f"roiflow.jobs.{name}", *arguments]
+    command = ["python", "-m", f"roiflow.jobs.{name}", *arguments]
     code, tail = _stream(command, checkout, environment(checkout, home), show)
     if code != 0:
         raise failure(f"job {name} of {checkout.name}", tail, code)
@@ -91,7 +92,7 @@ def _dvc(
     """A DVC command, begun again while another holds its locks; any other failure is RunError."""
     deadline = time.monotonic() + patience
     while True:
-        code, tail = _stream([sys.executable, "-m", "dvc", *arguments], checkout, variables, show)
+        code, tail = _stream(["python", "-m", "dvc", *arguments], checkout, variables, show)
         if code == 0:
             return
         if not busy(tail) or time.monotonic() > deadline:

@@ -1,0 +1,1 @@
+"""Third-party packages loaded once, for every program of a run: see `server`."""

@@ -1,0 +1,74 @@
+"""The warm process of a home: how it is started, found and ended."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from roiflow.files import write_file
+from roiflow.settings import without_logins, without_secrets
+from roiflow.warm import client, server
+
+LONGEST = 120
+"""Of an interpreter's path in the first line of a program, in bytes."""
+
+
+def folder_of(home: Path) -> Path:
+    """Where the warm process of a home listens, and the `python` that asks it."""
+    return home.absolute() / "warm"
+
+
+def interpreter(home: Path) -> Path:
+    """The `python` of a home's programs: the one that asks the warm process, where there is one."""
+    asks = folder_of(home) / "bin" / "python"
+    return asks if listens(home) else Path(sys.executable)
+
+
+def listens(home: Path) -> bool:
+    """Whether a home's warm process is ready."""
+    return (folder_of(home) / "socket").exists()
+
+
+def command(home: Path) -> tuple[str, ...]:
+    """What starts the warm process of a home; its `python` is there then."""
+    folder = folder_of(home)
+    own = f"#!{sys.executable} -IS\n{Path(client.__file__).read_text()}"
+    with write_file(folder / "bin" / "python") as aside:
+        aside.write_text(own)
+        aside.chmod(0o700)
+    return (sys.executable, "-uP", server.__file__, str(folder))
+
+
+def environment() -> dict[str, str]:
+    """What it has otherwise than this process: no secret, no server's login, no run's code."""
+    told = without_logins(without_secrets(os.environ))
+    left_out = os.environ.keys() - told.keys() | {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"}
+    # pyarrow's allocator gives back memory in a thread of its own; here there must be none.
+    return dict.fromkeys(left_out, "") | {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+
+
+@contextmanager
+def warm(home: Path) -> Iterator[None]:
+    """A warm process for the programs of `home` while the block runs, whose end is its own.
+
+    Nobody waits for it: programs that start before it is ready load their packages themselves.
+    """
+    log = home.absolute() / "logs" / "warm.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            command(home),
+            env=os.environ | environment(),
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        if process.stdin:
+            process.stdin.close()
+        process.wait()
