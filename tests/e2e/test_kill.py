@@ -18,11 +18,12 @@ from tests.worlds import planted_content
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, dict[str, Any]] = {
     "train_ranker": {"epochs": 1},
-    "finetune_policy": {"requests": 400, "iterations": 200, "checkpoint_every": 2},
+    "finetune_policy": {"requests": 400, "batch_slates": 256, "checkpoint_every": 2},
 }
 WORLD = {"users": 300, "ads": 40}
-KILLS = 3
-FULL_KILLS = 20
+KILLS, ITERATIONS = 3, 60
+FULL_KILLS, FULL_ITERATIONS = 20, 200
+"""Each kill comes after another checkpoint, and must come before the last."""
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.proof]
 
@@ -51,7 +52,7 @@ def outputs(checkout: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ready(tmp_path_factory: pytest.TempPathFactory, full: bool) -> Path:
     """A checkout in which every stage before finetune_policy is done."""
     folder = tmp_path_factory.mktemp("kill") / "checkout"
     folder.mkdir()
@@ -63,6 +64,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content["ingest"]["simulator"]["synthetic"] |= WORLD
     for section, values in SMALL.items():
         content[section] |= values
+    content["finetune_policy"]["iterations"] = FULL_ITERATIONS if full else ITERATIONS
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     command = [sys.executable, "-m", "dvc", "repro", "train_candidates", "train_ranker"]
