@@ -40,8 +40,6 @@ from roiflow.ranking.torch_ranker import (
 RankerType = TypeVar("RankerType", bound=TorchRanker)
 Progress = Callable[[float, str], None]
 
-REVENUE_SHARE = 0.05
-
 
 @dataclass(frozen=True)
 class Epoch:
@@ -112,7 +110,7 @@ def loss(
     paid = targets.weight * targets.converted * (targets.revenue > 0)
     # 1 +: a batch without a conversion has no revenue to learn from, not a division by 0.
     amount = (revenue_loss(logits, targets.revenue) * paid).sum() / (1 + paid.sum())
-    return probability + weights.revenue * REVENUE_SHARE * amount, probability
+    return probability + weights.revenue * amount, probability
 
 
 def shape_of(features: Features, params: RankerParams) -> NetworkShape:

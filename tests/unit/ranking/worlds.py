@@ -38,7 +38,7 @@ PARAMS = RankerParams(
     averaging=0.997,
     max_gradient=1.0,
     dropout=0.0,
-    loss_weights=LossWeights(click=1.0, conversion=1.0, revenue=0.2),
+    loss_weights=LossWeights(click=1.0, conversion=1.0, revenue=0.01),
     calibration=CalibrationParams(
         segments=6, events_per_segment=40, min_slope=0.05, smoothness=5.0
     ),
