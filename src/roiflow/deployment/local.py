@@ -172,6 +172,9 @@ def airflow_environment(folder: Path, dags: Path, port: int) -> dict[str, str]:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db",
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+        # A run is 14 tasks one after the other, and each waits for half of this or more. While a
+        # run goes the scheduler takes 4 % of a core at Airflow's own 1 s, 10 % at 0.25 s.
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
     }
 
 
