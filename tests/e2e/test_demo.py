@@ -160,7 +160,7 @@ def second(place: Place, untouched: tuple[RunState, str]) -> tuple[dict[str, dic
 def test_up_starts_every_server_once(place: Place, up: dict[str, Running]) -> None:
     assert platform.up(place.settings, place.clone) == up
     parts = {"api-server", "scheduler", "dag-processor", "triggerer"}
-    others = {"redis", "nginx", "mlflow", "evidently", "stream-consume"}
+    others = {"redis", "nginx", "mlflow", "evidently", "stream-consume", "warm"}
     assert up.keys() == others | {f"airflow-{part}" for part in parts}
     edge = up["nginx"].address
     for name in PAGES:
