@@ -130,14 +130,30 @@ def _end(record: Running, seconds: float) -> None:
     leader = _leader(record)
     if leader:
         _signal(leader, signal.SIGTERM)
-        psutil.wait_procs([leader], timeout=seconds)
+        _await_end([leader], seconds)
     for number in (signal.SIGTERM, signal.SIGKILL):
         left = _members(record)
         for process in left:
             _signal(process, number)
-        psutil.wait_procs(left, timeout=ORPHAN_SECONDS)
+        _await_end(left, ORPHAN_SECONDS)
     if left := _members(record):
         raise ServiceError(f"{record.name}: process {left[0].pid} did not end after SIGKILL")
+
+
+def _await_end(started: Sequence[psutil.Process], seconds: float) -> None:
+    # Not psutil's own wait: whose parent asks for nobody's end (the first process of a container)
+    # stays a zombie, which it waits for in vain. That one has ended.
+    limit = time.monotonic() + seconds
+    while any(map(_is_alive, started)) and time.monotonic() < limit:
+        time.sleep(0.02)
+    psutil.wait_procs(started, timeout=0)  # and of our own children none is left as one
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _signal(process: psutil.Process, number: int) -> None:

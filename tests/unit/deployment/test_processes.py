@@ -67,6 +67,29 @@ def test_stop_ends_the_whole_group_and_nothing_else(home: Path) -> None:
         bystander.wait()
 
 
+def test_whose_end_nobody_asks_for_has_ended(home: Path) -> None:
+    # As under the first process of a container, which waits for no child that it did not start.
+    code = f"""
+import sys, time
+from pathlib import Path
+from roiflow.deployment.processes import Server, start
+sleeper = Server("left", (sys.executable, "-c", "import time; time.sleep(600)"), "x", lambda: True)
+print(start([sleeper], Path({str(home)!r}))[0].pid, flush=True)
+time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert parent.stdout is not None
+        left = psutil.Process(int(parent.stdout.readline()))
+        began = time.monotonic()
+        assert stop("left", home, seconds=60.0)
+        assert time.monotonic() - began < 30
+        assert left.status() == psutil.STATUS_ZOMBIE
+    finally:
+        parent.kill()
+        parent.communicate()
+
+
 def test_children_of_a_killed_leader_are_ended(home: Path) -> None:
     (record,) = start([server("family", FAMILY, children_of(home, "family"))], home)
     child = int((home / "logs" / "family.log").read_text())
