@@ -5,7 +5,9 @@ package. An id newer than the package counts as out of vocabulary, as it would h
 Every package chooses from the test week's catalogue, so that policies are compared, not catalogues.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from roiflow.candidates.selector import narrow
 from roiflow.errors import GateError
 from roiflow.evaluation import roi
 from roiflow.evaluation.slates import Slates
+from roiflow.evaluation.statistics import one_blas_thread
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog, in_order, target_on_log
 from roiflow.features.engine import Engine
 from roiflow.features.table import Features, Floats, Ints, Longs
@@ -39,11 +42,14 @@ class Replayed:
     logits: Floats  # (B, K)
 
 
-def replay(models: Models, features: Features, engine: Engine, rows: Longs) -> Iterator[Replayed]:
+def replay(
+    models: Models, features: Features, engine: Engine, rows: Longs, threads: int = 1
+) -> Iterator[Replayed]:
     """Candidates and logits of logged slates, given one impression row of each (B,), in parts.
 
-    A part is of bounded memory, and each slate is in one of them. Raises GateError where the
-    package needs longer windows than the features hold.
+    A part is of bounded memory, and each slate is in one of them; `threads` of them are worked on
+    at a time, and come in one order whatever their number. Raises GateError where the package
+    needs longer windows than the features hold.
     """
     theirs, ours = models.plan, engine.plan
     if theirs.max_days > ours.max_days:
@@ -71,8 +77,8 @@ def replay(models: Models, features: Features, engine: Engine, rows: Longs) -> I
     # By user and history: a page view brings several requests with nothing new between them, and
     # a history that several requests of a part share is encoded once.
     order = np.lexsort((log.event_time[rows], log.history_end[rows], log.user[rows]))
-    for start in range(0, rows.size, chunk):
-        at = order[start : start + chunk]
+
+    def part(at: Longs) -> Replayed:
         requests = engine.requests(features, rows[at], catalogue)
         people = People(
             requests.user,
@@ -84,7 +90,25 @@ def replay(models: Models, features: Features, engine: Engine, rows: Longs) -> I
         chosen = narrow(requests, models.select(requests, people, features.attributes))
         predictions = models.predict(chosen, people, features.attributes[chosen.ad])
         sets = models.candidate_sets(chosen, predictions)
-        yield Replayed(at, sets, models.logits(sets))
+        return Replayed(at, sets, models.logits(sets))
+
+    starts = range(0, rows.size, chunk)
+    yield from _beside(part, (order[start : start + chunk] for start in starts), threads)
+
+
+def _beside(
+    work: Callable[[Longs], Replayed], parts: Iterator[Longs], threads: int
+) -> Iterator[Replayed]:
+    """What `work` makes of each part, in order, `threads` at a time and one more waiting."""
+    # Most of a part's time is in compiled code and ONNX Runtime, which let other threads run.
+    waiting = deque[Future[Replayed]]()
+    with ThreadPoolExecutor(threads) as pool:
+        for at in parts:
+            waiting.append(pool.submit(work, at))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _profile(features: Features, names: tuple[str, ...]) -> Ints:
@@ -99,6 +123,7 @@ def _profile(features: Features, names: tuple[str, ...]) -> Ints:
     return np.column_stack([unknown, *columns])[:, 1:].astype(np.int32)
 
 
+@one_blas_thread()
 def on_log(
     models: Models,
     features: Features,
@@ -106,6 +131,7 @@ def on_log(
     slates: Slates,
     week: LoggedWeek,
     params: EvaluateParams,
+    threads: int,
 ) -> TargetOnLog:
     """What the package would have done and earned on the test week's slates.
 
@@ -113,7 +139,7 @@ def on_log(
     """
     rng = np.random.default_rng([params.seed, _DRAWS])
     targets, places = [], []
-    for part in replay(models, features, engine, slates.row):
+    for part in replay(models, features, engine, slates.row, threads):
         targets.append(
             target_on_log(
                 slates.take(part.at),
@@ -129,6 +155,7 @@ def on_log(
     return in_order(targets, np.concatenate(places))
 
 
+@one_blas_thread()
 def compare(
     challenger: TargetOnLog,
     champion: TargetOnLog,

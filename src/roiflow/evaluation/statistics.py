@@ -6,8 +6,12 @@ summed once, and a resample is one vector of counts times one small matrix. All 
 the same resampled totals, so their differences are paired.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from roiflow.features.table import Floats
 
@@ -16,6 +20,17 @@ CHUNK = 2_000_000
 
 MAX_CLUSTERS = 10_000
 """Above it, users are dealt at random into this many pools: the cost stays flat."""
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Linear algebra on one thread inside.
+
+    Several add up in another order, which the last bits show; a decision that is taken again on
+    another number of cores must come out the same.
+    """
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 def bootstrap_means(

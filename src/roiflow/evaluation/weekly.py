@@ -24,6 +24,7 @@ from roiflow.evaluation import ranking, roi
 from roiflow.evaluation.gate import PRIMARY
 from roiflow.evaluation.replay import on_log
 from roiflow.evaluation.slates import Slates, logged_slates, position_factors
+from roiflow.evaluation.statistics import one_blas_thread
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog
 from roiflow.features.engine import Engine
 from roiflow.features.table import AD_ATTRIBUTES, Features, Flags, Floats, Ints
@@ -52,6 +53,7 @@ class Evaluation:
     """The package on the slates: the gate compares it with the champion's."""
 
 
+@one_blas_thread()
 def evaluate_week(
     features: Features,
     engine: Engine,
@@ -59,6 +61,7 @@ def evaluate_week(
     rankers: Mapping[str, Ranker],
     params: EvaluateParams,
     *,
+    threads: int = 1,
     progress: Progress = silent,
 ) -> Evaluation:
     """Of the package's `models`, and of `rankers`, of which the first is the package's own.
@@ -70,7 +73,8 @@ def evaluate_week(
     metrics, curve = _models(features, rankers, params, progress)
     progress(0.5, "the package on the test week's slates")
     factors = validation_factors(features, ranker, params.prior_clicks)
-    target = on_log(models, features, engine, slates, LoggedWeek.of(features, factors), params)
+    week = LoggedWeek.of(features, factors)
+    target = on_log(models, features, engine, slates, week, params, threads)
     progress(0.9, "off-policy evaluation")
     estimates = roi.estimate_roi(
         slates.user,

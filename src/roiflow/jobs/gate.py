@@ -1,5 +1,6 @@
 """Decide whether a package may become champion, and keep the decision beside the run."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,9 +90,10 @@ def _compare(
     features, config = feature_store.read(case.features), params.evaluate
     slates, _ = test_slates(features, challenger.description.slate_size, config)
     week = LoggedWeek.of(features, np.array([1.0, *report.position_factors]))
+    engine, threads = open_engine(case.features), len(os.sched_getaffinity(0))
     return compare(
         TargetOnLog.read(case.evaluation / TargetOnLog.place.name),
-        on_log(Models(champion), features, open_engine(case.features), slates, week, config),
+        on_log(Models(champion), features, engine, slates, week, config, threads),
         slates,
         params.gate,
         config,

@@ -1,6 +1,7 @@
 """Measure the week's models and policy on the test week."""
 
 import json
+import os
 from pathlib import Path
 
 from roiflow.artefacts.evaluation import Report
@@ -46,6 +47,7 @@ def main(
             Models(Package.load(package)),
             rankers,
             config,
+            threads=len(os.sched_getaffinity(0)),
             progress=show,
         )
     with write_directory(evaluation) as folder:

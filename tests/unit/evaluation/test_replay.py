@@ -53,6 +53,20 @@ def test_parts_change_nothing(
     np.testing.assert_allclose(logits_again, logits, rtol=1e-4, atol=1e-6)
 
 
+def test_threads_change_no_bit(
+    evaluated: Evaluated, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replaying, "CHUNK_BYTES", 1 << 14)
+    slates, _ = test_slates(evaluated.features, 3, EVALUATE)
+    given = (Models(package), evaluated.features, evaluated.engine, slates.row)
+    alone, beside = (list(replay(*given, threads)) for threads in (1, 3))
+    assert len(alone) == len(beside) > 6
+    for one, other in zip(alone, beside, strict=True):
+        np.testing.assert_array_equal(one.at, other.at)
+        np.testing.assert_array_equal(one.logits, other.logits)
+        np.testing.assert_array_equal(one.sets.click, other.sets.click)
+
+
 def test_the_kept_target_comes_back(evaluated: Evaluated, tmp_path: Path) -> None:
     kept = evaluated.result.target
     kept.write(tmp_path / "one.npz")
@@ -73,7 +87,7 @@ def _compare(
     slates, _ = test_slates(features, 3, EVALUATE)
     week = LoggedWeek.of(features, np.array([1.0, 1.0, 0.7, 0.5]))
     new, old = (
-        on_log(Models(package), features, engine, slates, week, EVALUATE)
+        on_log(Models(package), features, engine, slates, week, EVALUATE, threads=2)
         for package in (challenger, champion)
     )
     return compare(new, old, slates, GATE, EVALUATE)

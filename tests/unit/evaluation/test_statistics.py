@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from roiflow.evaluation.statistics import (
     MAX_CLUSTERS,
     bootstrap_means,
     cluster_sums,
+    one_blas_thread,
     percentile_interval,
     resampled_totals,
 )
@@ -112,3 +114,14 @@ def test_clustered_intervals_of_a_ratio_cover_the_truth() -> None:
         low, high = percentile_interval(totals[:, 0] / totals[:, 1], 0.95)
         hits += low <= 2.0 <= high
     assert 0.90 <= hits / 300 <= 0.985
+
+
+def test_linear_algebra_is_on_one_thread_whatever_it_was_on() -> None:
+    def threads() -> set[int]:
+        found = threadpool_info()
+        return {one["num_threads"] for one in found if one["user_api"] == "blas"}
+
+    with threadpool_limits(2, "blas"):
+        with one_blas_thread():
+            assert threads() == {1}
+        assert threads() == {2}
