@@ -33,8 +33,8 @@ from pathlib import Path
 PACKAGES = (
     "numpy", "scipy.sparse", "scipy.stats", "pandas", "pyarrow.parquet", "pyarrow.compute",
     "pyarrow.dataset", "pyarrow.csv", "pydantic_settings", "ruamel.yaml", "yaml", "rich.table",
-    "rich.progress", "jinja2", "psutil", "redis", "httpx", "numba", "sklearn.linear_model",
-    "xgboost", "torch", "torch.onnx", "onnx", "onnxscript", "matplotlib.pyplot", "dvc.cli",
+    "rich.progress", "jinja2", "psutil", "redis", "httpx", "numba",
+    "xgboost", "torch", "onnx", "matplotlib.pyplot", "dvc.cli",
     "dvc.commands.repro", "dvc.repo", "dvc.repo.reproduce", "mlflow", "evidently",
     "evidently.presets", "evidently.ui.workspace",
 )  # fmt: skip
