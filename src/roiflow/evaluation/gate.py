@@ -37,6 +37,8 @@ def at_least(
     """
     if value is None or threshold is None:
         return _missing(name, value, threshold)
+    # The whole interval has to be on one side: a value just over the threshold whose interval
+    # reaches under it has shown nothing.
     bottom, top = value if low is None else low, value if high is None else high
     verdict: Verdict = (
         "pass" if bottom >= threshold else "fail" if top < threshold else "inconclusive"
@@ -79,6 +81,8 @@ def roi_lift(
         return Check(name, value, low, high, min_lift, "inconclusive", reason)
     if value is None or low is None or high is None:
         return _missing(name, value, min_lift)
+    # Of an estimate that is there, only a lift that is shown to be too low fails. All that follows
+    # is doubt, which a person may settle.
     if high < min_lift:
         reason = f"lift at most {high:.4g}, under {min_lift:.4g}"
         return Check(name, value, low, high, min_lift, "fail", reason)
@@ -142,6 +146,8 @@ def decide(
         raise GateError(
             f"override needs who and why: who is {override.who!r}, why {override.why!r}"
         )
+    # What a first model has to pass as well: the rule for it forgives an unproven lift over the
+    # logging policy and nothing else.
     absolute = (*_absolute_checks(report, params), parity_check(parity))
     lift = _lift_check(report, comparison, params)
     checks = (*absolute, lift)
@@ -155,12 +161,15 @@ def decide(
         rule = "first model"
     elif override is not None:
         rule = "override"
+    # Only the checks that are as bad as the verdict: an inconclusive one beside a failed one would
+    # send the reader to the wrong place.
     reasons = [f"{check.name}: {check.reason}" for check in checks if check.verdict == verdict]
     if lift.reason == NO_PROPENSITIES and verdict == "inconclusive":
         reasons = [NO_PROPENSITIES]
     reason = "" if verdict == "pass" else "; ".join(reasons)
     if verdict == "pass" and rule == "none":
         reason = "a first model needs an override"
+    # Made without a digest first, because the digest is of everything else in it.
     decision = Decision(
         verdict=verdict,
         promote=rule != "none",
@@ -208,6 +217,8 @@ def _absolute_checks(report: Report, params: GateParams) -> tuple[Check, ...]:
         at_most(error, metrics.get(error), params.max_ece),
         Check(
             "suspected_leak",
+            # A float on both sides: 0 and 0.0 are two texts, and would be two digests of one
+            # decision.
             float(len(leaks)),
             None,
             None,
@@ -238,5 +249,7 @@ def _worst(checks: tuple[Check, ...]) -> Verdict:
 
 def canonical_digest(content: Mapping[str, Any]) -> str:
     """sha256 of the JSON with sorted keys and no spaces; NaN is refused."""
+    # Sorted and without spaces, so that the digest is of the values and not of how a writer set
+    # them out. NaN has no one text in JSON, and is unequal to itself.
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

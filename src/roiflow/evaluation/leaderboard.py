@@ -49,6 +49,7 @@ class Line:
 
 def trainers(features: Features, params: Params) -> dict[str, Callable[[], Ranker]]:
     """Name -> train; in the order of the table."""
+    # Torch takes seconds to load, and `compare` alone does not need it.
     from roiflow.ranking.baselines import popularity
     from roiflow.ranking.baselines.din import DinRanker
     from roiflow.ranking.baselines.sasrec import SasRecRanker
@@ -111,6 +112,8 @@ def compare(
     if not 0 < label.sum() < label.size:
         return {}
     names = list(scores)
+    # An AUC is no sum over rows; its influences are, to first order, and a user's add up. A
+    # resampled AUC is the value plus the drawn users' influences: nothing is sorted again.
     value = np.array([auc(scores[name], label) for name in names])
     influence = np.column_stack(
         [auc_influence(scores[name].astype(np.float64), label) for name in names]

@@ -37,6 +37,7 @@ def importance_weights(target: Floats, logged: Floats) -> Floats:
             f"logged propensity: {bad.size} of {logged.size} outside (0, 1]: "
             f"first is {logged.flat[bad[0]]!r} at flat row {bad[0]}"
         )
+    # A target's is added up from quotients and may exceed 1 by rounding.
     bad = np.flatnonzero(~((target >= 0) & (target <= 1 + 1e-9)))
     if bad.size:
         raise PropensityError(
@@ -79,6 +80,8 @@ def dr_terms(
     reward: Floats, weight: Floats, logged_reward: Floats, target_reward: Floats
 ) -> Floats:
     """Terms (n,) of doubly robust: q(target) + w (r - q(logged))  (Dudik et al., 2011)."""
+    # Unbiased where either the weights or the model are right; the better the model, the smaller
+    # what a large weight is multiplied with.
     return _over_slate(target_reward + weight * (reward - logged_reward))
 
 
@@ -106,6 +109,8 @@ def snips(reward: Floats, weight: Floats) -> float:
 
     Swaminathan & Joachims (2015); per position as in McInerney et al. (2020).
     """
+    # Normalised at each position, not over the slate: weights differ most between positions, and
+    # one sum of all would let the lower ones' noise scale the first one's reward.
     return float(np.sum(np.sum(weight * reward, axis=0) / np.sum(weight, axis=0)))
 
 

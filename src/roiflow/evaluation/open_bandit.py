@@ -54,6 +54,7 @@ class BanditLog:
 
 def _one_hot(column: NDArray[np.str_]) -> Floats:
     levels, code = np.unique(column, return_inverse=True)
+    # Without the first level, as pandas' get_dummies(drop_first=True) of the published run.
     return np.eye(levels.size)[code][:, 1:]
 
 
@@ -62,6 +63,8 @@ def _category_codes(column: NDArray[np.str_], ranks: tuple[int, ...]) -> Longs:
     if first.size != len(ranks):
         raise SourceError(f"item categories: {first.size} levels, expected {len(ranks)}")
     rank_of_level = np.empty(first.size, dtype=np.int64)
+    # `ranks` follow the order in which categories first appear by item, `code` the order of this
+    # file's hashes: the first appearances take one to the other.
     rank_of_level[np.argsort(first)] = ranks
     return rank_of_level[code]
 
@@ -74,6 +77,8 @@ def read_random_all(folder: Path) -> BanditLog:
     from pyarrow import ArrowInvalid, csv
 
     try:
+        # Folds and resamples are drawn by row number, so the rows have to lie as they lay in the
+        # published run.
         log = pq.read_table(folder / "random_all.parquet").sort_by("timestamp")
         items = csv.read_csv(folder / "item_context_all.csv").sort_by("item_id")
     except (OSError, ArrowInvalid) as error:
@@ -109,6 +114,7 @@ def thompson_probabilities(
 ) -> Floats:
     """P(item a is the k-th best) (A, positions) under Beta(alpha, beta) draws (Thompson, 1933)."""
     counts = np.zeros((alpha.size, positions))
+    # A million draws at a time, in one stream: other steps would give the same numbers.
     step = max(1, 1_000_000 // alpha.size)
     for start in range(0, simulations, step):
         draws = rng.beta(alpha, beta, size=(min(step, simulations - start), alpha.size))
@@ -175,6 +181,7 @@ def evaluate_thompson_sampling(
     }
     estimates = {}
     for name, values in terms.items():
+        # Seeded anew for each estimator, as in the published run: all of them see the same rounds.
         draws = bootstrap_means(values, resamples, np.random.RandomState(seed))
         low, high = percentile_interval(draws, confidence)
         estimates[name] = Estimate(

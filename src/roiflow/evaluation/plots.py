@@ -46,6 +46,7 @@ def click_auc(metrics: Metrics) -> float:
 
 
 def _figure(height: float, width: float = WIDE) -> tuple[Any, Any]:
+    # Not pyplot, which keeps every figure and looks for a screen.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -63,6 +64,7 @@ def _svg(figure: Any, name: str) -> str:
     with rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     svg = text.getvalue()
+    # Without the XML declaration and doctype in front, which have no place inside an HTML page.
     return svg[svg.index("<svg") :]
 
 
@@ -75,6 +77,7 @@ def _intervals(
             axes.plot([scale * low, scale * high], [place, place], color=colour, lw=2.2, alpha=0.6)
         axes.plot([scale * value], [place], "o", color=colour, ms=6)
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    # Upside down: the first row is the top one.
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.grid(axis="x", color="#e3e7ec", lw=0.8)
     axes.set_axisbelow(True)
@@ -148,6 +151,8 @@ def history_plot(history: Sequence[PastWeek]) -> str:
     looks = {PRIMARY: ("o", ACCENT), MODEL_BASED: ("s", MUTED)}
     for name in dict.fromkeys(week.estimator for week in history):
         marker, colour = looks.get(name, ("D", INK))
+        # NaN breaks the line: to join two estimators' figures would draw a change that is only one
+        # of method.
         own = [100 * week.roi if week.estimator == name else math.nan for week in history]
         axes.plot(
             range(len(own)), own, "-", marker=marker, color=colour, lw=1.4, label=TITLES[name]

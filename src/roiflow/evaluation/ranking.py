@@ -45,6 +45,8 @@ def _placements(score: Floats, label: Flags) -> Floats:
 def auc_influence(score: Floats, label: Flags) -> Floats:
     """What each row (n,) adds to the AUC beyond its mean; sums to 0 (DeLong et al., 1988)."""
     value = auc(score, label)
+    # DeLong's two components in one column: a hit's share among the hits, a miss's among the
+    # misses.
     of_class = np.where(label, label.sum(), label.size - label.sum())
     return (_placements(score, label) - value) / of_class
 
@@ -72,6 +74,8 @@ def gauc(score: Floats, label: Flags, user: NDArray[np.integer]) -> float:
 
     Over users with both classes; NaN where there is none.
     """
+    # All users in one pass over groups of equal score within a user. `before` counts misses from
+    # the top of the array on, so those of the users before are taken off; ties count one half.
     _, index = np.unique(user, return_inverse=True)
     order = np.lexsort((score, index))
     index, label, score = index[order], label[order], score[order]
@@ -86,6 +90,8 @@ def gauc(score: Floats, label: Flags, user: NDArray[np.integer]) -> float:
     total_misses = np.bincount(owner, weights=misses, minlength=users)
     before = np.cumsum(misses) - misses
     of_others = np.cumsum(total_misses) - total_misses
+    # For each group, its hits against the user's misses with a lower score and half of those with
+    # the same.
     wins = np.bincount(
         owner, weights=hits * (before - of_others[owner] + 0.5 * misses), minlength=users
     )
@@ -109,6 +115,7 @@ class CalibrationCurve:
 def calibration_curve(predicted: Floats, label: Flags, bins: int) -> CalibrationCurve:
     """Predictions (n,) against labels (n,) in at most `bins` bins of equal count."""
     order = np.argsort(predicted, kind="stable")
+    # Fewer rows than bins give equal edges; once each, no bin is empty.
     edges = np.unique(np.linspace(0, predicted.size, bins + 1).astype(np.int64))
     starts, count = edges[:-1], np.diff(edges)
     return CalibrationCurve(
@@ -157,9 +164,11 @@ def top_metrics(
     top = label & (rank < cutoff)
     hits = np.bincount(index, weights=top)[keep]
     dcg = np.bincount(index, weights=top / np.log2(rank + 2.0))[keep]
+    # The best that a user with so many positives can have: all of them on top.
     ideal = np.cumsum(1 / np.log2(np.arange(cutoff) + 2.0))
     reachable = np.minimum(positives[keep], cutoff).astype(np.int64)
     precision, recall = hits / cutoff, hits / positives[keep]
+    # Their harmonic mean, written so that no hit at all is 0 and not 0 / 0.
     f1 = 2 * hits / (cutoff + positives[keep])
     return {
         f"ndcg_at_{cutoff}": float(np.mean(dcg / ideal[reachable - 1])),

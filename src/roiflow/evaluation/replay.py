@@ -101,6 +101,8 @@ def _beside(
 ) -> Iterator[Replayed]:
     """What `work` makes of each part, in order, `threads` at a time and one more waiting."""
     # Most of a part's time is in compiled code and ONNX Runtime, which let other threads run.
+    # In the order of submission, not of completion: whoever reads draws random numbers part by
+    # part, and must draw them in one order on any number of cores.
     waiting = deque[Future[Replayed]]()
     with ThreadPoolExecutor(threads) as pool:
         for at in parts:
@@ -120,6 +122,8 @@ def _profile(features: Features, names: tuple[str, ...]) -> Ints:
         else unknown
         for name in names
     ]
+    # The column in front is taken off again: numpy stacks no empty list, and a package may know no
+    # profile.
     return np.column_stack([unknown, *columns])[:, 1:].astype(np.int32)
 
 
@@ -171,6 +175,8 @@ def compare(
     for name, target in (("challenger", challenger), ("champion", champion)):
         if not np.array_equal(target.row, slates.row):
             raise GateError(f"the {name} was evaluated on other slates: evaluate again")
+    # The champion is the base here, not the logging policy; both are weighed against the same log,
+    # so what the weights have in common cancels in the paired lift.
     new, old = (roi.target_terms(slates, target) for target in (challenger, champion))
     return {
         name: roi.estimate_roi(

@@ -61,6 +61,8 @@ def write_report(out: Path, told: Told) -> None:
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         TEMPLATE.read_text()
     )
+    # Markup goes around SVG text of our own alone; all else, names of sources and columns included,
+    # is escaped.
     html = template.render(
         source=told.source,
         week=report.week,
@@ -89,6 +91,7 @@ def _csv(path: Path, columns: Sequence[str]) -> dict[str, list[float]] | None:
     with path.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     try:
+        # An empty cell is a figure that a stage did not have: NaN leaves a gap in the line.
         return {name: [float(row[name] or "nan") for row in rows] for name in columns}
     except (KeyError, ValueError) as error:
         raise RoiflowError(f"{path}: expected numbers in {list(columns)}: {error}") from None
@@ -112,6 +115,8 @@ def _cards(report: Report, decision: Decision | None) -> list[dict[str, str]]:
     chosen = PRIMARY if PRIMARY in report.roi else plots.MODEL_BASED
     new, logged = report.roi[chosen], report.roi["logged"]
     over = (decision.comparison if decision else None) or {}
+    # The gate's own comparison where there is one: it is over what serves, and the report's lift is
+    # over what was logged.
     lift = over[PRIMARY].lift if PRIMARY in over else new.lift
     base = "champion" if PRIMARY in over else "logging policy"
     name = "model-based" if chosen == plots.MODEL_BASED else plots.TITLES[chosen].lower()

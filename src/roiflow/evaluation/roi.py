@@ -56,6 +56,9 @@ class Terms:
         """Totals (..., m) -> revenue (...) and cost (...) of all slates, micros."""
         if not self.normalised:
             return totals[..., 0], totals[..., 1]
+        # A position that no drawn slate has adds nothing. One that has slates and no weight left
+        # has no estimate: NaN, which takes the whole interval away, where 0 would be a loss that
+        # nobody saw.
         revenue, cost, weight, present = np.split(totals, 4, axis=-1)
         scale = np.divide(present, weight, out=np.where(present > 0, np.nan, 0.0), where=weight > 0)
         return np.sum(revenue * scale, axis=-1), np.sum(cost * scale, axis=-1)
@@ -79,6 +82,8 @@ def target_terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
     direct = Terms(
         np.column_stack([dm_terms(revenue.target), dm_terms(cost.target)]), False, True, None
     )
+    # All or nothing: estimators on the slates that have propensities, beside a direct method on all
+    # of them, would be about two different sets of users.
     if not slates.logged.all():
         return {"dm": direct}
     by_position, by_slate = (
@@ -143,6 +148,8 @@ def estimate_roi(
     for name, each in named.items():
         revenue, cost = money[name]
         values = roi(revenue, cost)
+        # Of 1 + ROI, which is revenue over cost: the relative change of ROI itself changes its sign
+        # where the base's is negative.
         lift = np.divide(
             1 + values,
             1 + base_roi,
@@ -172,6 +179,8 @@ def _estimate(
 ) -> Estimate:
     """From the statistic (1 + resamples,) whose first entry is of the log itself."""
     point = float(values[0])
+    # The interval is of the resamples alone; their mean is not the estimate, which is that of the
+    # log itself.
     low, high = percentile_interval(values[1:], confidence)
     defined = bool(np.isfinite(point))
     bounded = bool(np.isfinite(low))

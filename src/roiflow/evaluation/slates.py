@@ -63,6 +63,8 @@ def logged_slates(features: Features, rows: Longs, slots: int) -> Slates:
     whole = np.logical_and.reduceat(log.position[rows] == rank + 1, starts) | alone
     if not whole.any():
         raise ContractError(f"none of {starts.size} slates is logged from position 1 without a gap")
+    # Slates that stay are numbered through. One that goes has the number of the one before it, to
+    # which `keep` takes no row.
     number = np.cumsum(whole) - 1
     keep = np.repeat(whole, sizes) & (rank < slots)
     slate = np.repeat(number, sizes)[keep]
@@ -97,9 +99,13 @@ def position_factors(
     position, as many as expected, draw its factor towards 1. Index 0 is unused and 1.
     """
     size = int(position.max(initial=1)) + 1
+    # The prior goes into both, so a position with few clicks has a factor near 1 and not near what
+    # chance gave it.
     clicks = np.bincount(position, weights=clicked, minlength=size) + prior_clicks
     expected = np.bincount(position, weights=predicted, minlength=size) + prior_clicks
     factors: Floats = clicks / expected
+    # Relative to the first position: a ranker that is too high or too low everywhere drops out, but
+    # for what the prior weighs.
     factors = factors / factors[1]
     factors[0] = 1.0
     return factors

@@ -38,6 +38,8 @@ def bootstrap_means(
 ) -> Floats:
     """Means (resamples,) of values (n,) drawn n times with replacement (Efron, 1979)."""
     n = values.size
+    # The legacy generator has the published Open Bandit run's stream; the two name the call
+    # differently.
     integers = rng.integers if isinstance(rng, np.random.Generator) else rng.randint
     means = np.empty(resamples)
     step = max(1, CHUNK // n)
@@ -60,6 +62,7 @@ def percentile_interval(draws: Floats, confidence: float) -> tuple[float, float]
 
 def cluster_sums(cluster: NDArray[np.integer], columns: Floats) -> Floats:
     """Sums (clusters, m) of the rows (n, m) of each cluster, clusters in ascending order."""
+    # In one order, so that a seed draws the same users whichever way the rows lie.
     names, index = np.unique(cluster, return_inverse=True)
     return _sums(index, columns, names.size)
 
@@ -95,6 +98,7 @@ def resampled_totals(sums: Floats, resamples: int, rng: np.random.Generator) -> 
     step = max(1, CHUNK // clusters)
     for start in range(0, resamples, step):
         stop = min(start + step, resamples)
+        # 32 bits are enough: the largest index is under CHUNK, or under the number of clusters.
         drawn = rng.integers(0, clusters, size=(stop - start, clusters), dtype=np.int32)
         drawn += np.arange(stop - start, dtype=np.int32)[:, None] * clusters
         counts = np.bincount(drawn.ravel(), minlength=(stop - start) * clusters)

@@ -69,9 +69,13 @@ def evaluate_week(
     Raises ContractError where the test week holds no whole slate.
     """
     name, ranker = next(iter(rankers.items()))
+    # One set of slates for every policy and estimator, drawn before any model is asked: a lift is
+    # between two readings of the same page views.
     slates, chosen = test_slates(features, models.about.slate_size, params)
     metrics, curve = _models(features, rankers, params, progress)
     progress(0.5, "the package on the test week's slates")
+    # From the validation days: factors fitted on the test week would have seen the clicks that they
+    # are to explain.
     factors = validation_factors(features, ranker, params.prior_clicks)
     week = LoggedWeek.of(features, factors)
     target = on_log(models, features, engine, slates, week, params, threads)
@@ -106,6 +110,7 @@ def _drawn_slates(features: Features, drawn: Ints) -> dict[str, float]:
     """What slates (B, S) that the policy drew look like."""
     log = features.impressions
     past = np.concatenate([features.rows(TRAIN), features.rows(VALIDATION)])
+    # Clicks from before the test week: its own would make popular what was shown in it.
     clicks = np.bincount(
         log.ad[past], weights=log.clicked[past], minlength=features.attributes.shape[0]
     )
@@ -130,6 +135,8 @@ def test_slates(
     slates = logged_slates(features, features.rows(TEST), slots)
     whole, logged = slates.row.size, int(slates.logged.sum())
     usable = np.flatnonzero(slates.logged) if logged else np.arange(whole)
+    # Every slate is scored over the whole catalogue, so the cost is slates times ads, and that is
+    # what is bounded.
     limit = min(params.requests, max(1, params.max_pairs // features.catalogues[-1].ad.size))
     if usable.size > limit:
         rng = np.random.default_rng([params.seed, _REQUESTS])
@@ -161,6 +168,8 @@ def suspected_leaks(
             value = metrics.get(name)
             if value is not None and value > params.suspicious_auc:
                 predictions.append(f"{model}: {name} {value:.4f} over {params.suspicious_auc:g}")
+    # Only the estimator that decides can raise the alarm: the others err in other ways, and that
+    # one of several is high is no rare thing.
     primary = estimates.get(PRIMARY)
     lift = None if primary is None else primary.lift.value
     suspicious = lift is not None and lift > params.suspicious_lift
