@@ -45,6 +45,8 @@ def approve(settings: Settings, source: str, version: int, signature: Override) 
 def judge(registry: Registry, known: Registered, folder: Path, signature: Override) -> Decision:
     """The decision on `known` under a signature; the one that made it champion where it is that."""
     case = Case.of(folder)
+    # The run may have been repeated with other code since, and its checkout hold another package
+    # than the one that somebody signs for.
     held = read_digest(case.package)
     if held != known.digest:
         raise GateError(
@@ -58,6 +60,8 @@ def judge(registry: Registry, known: Registered, folder: Path, signature: Overri
 
 
 def _taken(known: Registered, decision: Decision, signature: Override) -> Decision:
+    # Only the second half of the same approval may go on: anything else would put a new name under
+    # a decision that was taken.
     if decision.override != signature or decision.challenger != known.digest:
         raise GateError(f"{known.name} version {known.version}: is the champion already")
     return decision

@@ -76,6 +76,8 @@ def check(
         show(number / len(versions), f"slates served by {version}")
         slates = _of(served, version)
         package = _package(settings, ingest.source, version)
+        # A version that is no digest of ours and left no vectors with us. One that did leave some
+        # counts as ours even where its package is gone, and fails below.
         if package is None and not slates.num_rows:
             continue  # another system's
         requests = pc.unique(_of(shown, version)[c.REQUEST])
@@ -92,6 +94,8 @@ def _shown(validated: Path, week: Week) -> pa.Table:
     names = [c.REQUEST, c.POLICY_VERSION, c.EVENT_TIME]
     rows = Window(validated).read("impressions", week, names)
     time = micros(rows[c.EVENT_TIME])
+    # A partition is by when rows became known; the slates that were kept are by their request's own
+    # time, and the two are matched below.
     return rows.filter(pa.array((time >= week.start) & (time < week.end)))
 
 
@@ -137,6 +141,8 @@ def _check(
         raise RoiflowError(f"package {version} served, and is no longer to be found")
     week = Week.parse(ingest.week)
     before = checkout_of(settings.home, ingest.source, str(week.plus(-1)))
+    # From the impressions, which the log has in any case, to the vectors: slates whose vectors were
+    # lost would otherwise not be missed.
     kept = pc.is_in(requests, value_set=slates[c.REQUEST].combine_chunks())
     # The history of a slate reaches back over the window, into weeks that only the run before has.
     # Weeks that both have are read as they are known now, and once more as they were known then.
@@ -149,9 +155,13 @@ def _check(
         join_weeks(former, dict.fromkeys(earlier, before / places.VALIDATED))
         setting = setting_of(package, before / places.FEATURES, week, slates, Window(joined))
         content = Content.read(joined, setting.vocabulary)
+        # What the snapshot was made from: rows that the source has given or taken back since
+        # explain some differences, and only both readings show which rows these are.
         pulled_then = Content.read(former, setting.vocabulary)
     rows = Slates.of(slates, setting)
     replayed = replay(setting, content, rows)
+    # A hash covers all features and can be compared only where the item counters were final. Of a
+    # slate kept whole the others can be in any case: what differs is in either.
     different = sampled(replayed)
     wrong = np.union1d(replayed.differing, different.rows[unequal(different)])
     return Compared(
@@ -179,10 +189,13 @@ def setting_of(
     plan = Plan.read(package.folder / "plan.parquet")
     then = Plan.read(features / counters.PLAN)
     vocabulary = Vocabulary.read(features / VOCABULARY)
+    # Users whom the week itself brought: serving gave them rows after the vocabulary's, and so must
+    # a replay, or they would all be one unknown user.
     later = [
         slates[c.USER],
         *(window.all(name, [c.USER])[c.USER] for name in ("impressions", "behaviours")),
     ]
+    # By ad number, with room for the ads of either run; what the package does not have stays 0.
     price, bid = np.zeros((2, max(plan.sizes["ad"], then.sizes["ad"])), np.int64)
     price[package.ads.ad], bid[package.ads.ad] = package.ads.price, package.ads.bid
     return Setting(
@@ -204,6 +217,8 @@ def verdict(
     """Pass where every package's slates do; fail with the reasons."""
     compared = [one for one in found if isinstance(one, Compared)]
     faults = [fault for one in found if (fault := _fault(one, limits))]
+    # No package at all is a verdict of its own: nothing was compared, and nothing can have been
+    # wrong.
     passed: Literal["pass", "fail"] = "fail" if faults else "pass"
     return ParityReport(
         week=str(week),
@@ -231,6 +246,8 @@ def _fault(one: Compared | NotCompared, limits: CheckParityParams) -> str:
     if isinstance(one, NotCompared):
         return f"cannot be compared: {one.cannot}"
     version = one.policy_version
+    # From what makes the comparison worthless to what it found: with slates missing or vectors
+    # altered, a share of equal ones says nothing.
     if one.not_kept:
         return f"{one.not_kept:,} of {one.slates:,} slates of {version} were not kept"
     if one.corrupt:

@@ -38,6 +38,8 @@ def main(
     champion = champion_then(registry, known) if known else registry.by_alias(name, CHAMPION)
     folder = registry.package(champion) if champion else None
     case = Case(package, features, evaluation, parity, params, decision)
+    # A parity report may have been written again since, with other findings; a version keeps the
+    # verdict that it was judged with.
     served = parity_then(known) if known else read_parity(parity, config.ingest.week)
     gate(case, folder, config, signed(known) if known else None, served)
 

@@ -89,10 +89,14 @@ def _compare(
 ) -> dict[str, RoiEstimate]:
     features, config = feature_store.read(case.features), params.evaluate
     slates, _ = test_slates(features, challenger.description.slate_size, config)
+    # The factors that the challenger was evaluated with, from its report: estimated anew by the
+    # champion's ranker they would give the two policies two different pages. Index 0 is unused.
     week = LoggedWeek.of(features, np.array([1.0, *report.position_factors]))
     engine, threads = open_engine(case.features), len(os.sched_getaffinity(0))
     return compare(
         TargetOnLog.read(case.evaluation / TargetOnLog.place.name),
+        # The challenger's own reading is kept by the stage `evaluate`; only the champion's is made
+        # here.
         on_log(Models(champion), features, engine, slates, week, config, threads),
         slates,
         params.gate,

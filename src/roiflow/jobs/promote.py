@@ -39,6 +39,7 @@ def promote(registry: Registry, version: Registered, decision: Decision) -> None
     A version that was promoted before stays where later decisions put it: a run that is repeated
     does not turn back the weeks after it.
     """
+    # By the log, since the alias tells only who is champion now.
     before = {line.version for line in registry.promotions(version.name)}
     if not decision.promote or version.version in before:
         return

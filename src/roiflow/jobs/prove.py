@@ -63,6 +63,7 @@ def parameters(checkout: Path, name: str) -> list[str]:
     A version is proven by the code of its commit, whose job may have taken fewer arguments.
     """
     code = ast.parse((checkout / "src/roiflow/jobs" / f"{name}.py").read_text())
+    # Parsed and not imported: this process has the modules of now under the same names.
     (main,) = (one for one in code.body if isinstance(one, ast.FunctionDef) and one.name == "main")
     return [one.arg for one in main.args.args]
 

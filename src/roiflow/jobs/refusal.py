@@ -33,6 +33,8 @@ def faults(decision: Decision) -> list[str]:
 
 
 def _fault(check: Check) -> str:
+    # The check of the lift has the base and the estimator in its name, so it is the one that is not
+    # looked up.
     limit, remedy = _REMEDIES.get(check.name, _LIFT)
     return f"{check.name} {check.reason} ({limit} of params.yaml): {remedy}"
 

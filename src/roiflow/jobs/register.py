@@ -36,12 +36,16 @@ def main(
     settings = Settings()
     made = Lineage.read(lineage)
     decision = Decision.read(gate)
+    # Files of two attempts may lie in one checkout: a verdict on another package must not become
+    # this one's tag.
     if decision.challenger != read_digest(package):
         raise RegistryError(
             f"{gate}: decides on {decision.challenger}, {package} is {read_digest(package)}"
         )
     registry = Registry(settings.registry_uri, settings.home)
     evidence = Evidence(
+        # As text, since MLflow keeps parameters as text only; numbers that people compare go in as
+        # metrics.
         params={key: str(value) for key, value in flatten(yaml.safe_load(params.read_text()))},
         metrics=dict(numbers(metrics)),
         files=(evaluation, plots, gate, lineage, params),
@@ -65,6 +69,8 @@ def decision_tags(decision: Decision) -> dict[str, str]:
         "decision": decision.digest,
         "champion_then": decision.champion or NONE,
     }
+    # The report itself stays in the run's checkout, which may be gone when the decision is taken
+    # again: what it said goes along.
     if decision.parity is not None:
         tags["parity"] = json.dumps(asdict(decision.parity), sort_keys=True)
     if (signed := decision.override) is not None:
@@ -76,6 +82,7 @@ def numbers(metrics: Path) -> Iterator[tuple[str, float]]:
     """Every finite number of metrics/*.json as `stage.key`."""
     for path in sorted(metrics.glob("*.json")):
         for key, value in flatten(read_json(path), f"{path.stem}."):
+            # No database keeps NaN or infinity as such: MLflow puts other numbers in their place.
             if isinstance(value, bool | int | float) and math.isfinite(value):
                 yield key, float(value)
 

@@ -67,6 +67,8 @@ def history(runs: Path, lineage: Lineage) -> Iterator[PastWeek]:
     """
     for folder in sorted(runs.glob(f"{lineage.source}-*")):
         week = folder.name.removeprefix(f"{lineage.source}-")
+        # Weeks after it are left out, so that an old week's report, written again, is the one of
+        # then.
         if week > lineage.week or (report := _past(folder / Report.place)) is None:
             continue
         name = PRIMARY if PRIMARY in report.roi else MODEL_BASED
@@ -86,6 +88,8 @@ def _past(path: Path) -> Report | None:
 
 
 def _relative(target: Path, page: Path) -> str:
+    # Relative, so that the link still leads there when the checkout is copied or served from
+    # elsewhere.
     return Path(os.path.relpath(target, page.parent)).as_posix()
 
 

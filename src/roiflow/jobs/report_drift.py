@@ -32,6 +32,8 @@ def main(features: Path, watched: Path, drift: Written, params: Path) -> None:
     config = load_params(params)
     inputs = inputs_of(features, watched, config)
     known = Drift.find(drift / Drift.place.name)
+    # Evidently's page has new ids each time it is made: again, it would be another file that says
+    # the same.
     if known is not None and known.inputs == inputs:
         return
     with progress("report_drift") as say:
@@ -52,6 +54,7 @@ def main(features: Path, watched: Path, drift: Written, params: Path) -> None:
 
 def inputs_of(features: Path, watched: Path, params: Params) -> str:
     """sha256 over the features' files that are read, the declaration and the parameters."""
+    # Not the whole folder: what the report does not open may change without a new one.
     found = hashlib.sha256(params.report_drift.model_dump_json().encode() + watched.read_bytes())
     for name in READ:
         with (features / name).open("rb") as stream:

@@ -49,9 +49,13 @@ def simulate(
     Serving a week again replaces it; the same package gives the same rows.
     """
     recommender = Recommender(Package.load(package))
+    # In memory and from the snapshot alone: a week that is served again starts from the same state,
+    # and touches no store that serves real users.
     store = recommender.memory_store()
     load_snapshot(store, online)
     chooser = ServedChooser(recommender, store, source.world)
+    # The week's tables come first. A crash before the vectors are kept leaves a week that lacks
+    # them, which is then served again (see weekly.serve).
     tables = source.serve_week(week, chooser, show)
     served_features.write(source.lake, source.name, week, chooser.served)
     return int(tables["impressions"].num_rows)
