@@ -16,6 +16,8 @@ from roiflow.stages.command import run
 def main(raw: Path, validated: Path, features: Written, params: Path) -> None:
     """`raw` gives the vocabulary published before; `features` is replaced as a whole."""
     config = load_params(params).build_features
+    # Numbers that earlier weeks gave stay with their ids: the gate lets the champion, which was
+    # trained with them, read this week's features.
     published = Vocabulary.read(raw / "vocabulary.parquet")
     with progress("build_features") as show, write_directory(features) as folder:
         build(

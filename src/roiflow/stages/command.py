@@ -16,6 +16,8 @@ def run(main: Callable[..., None]) -> None:
     An expected failure is one line and exit 1, a command line that does not fit is exit 2.
     """
     arguments = vars(parser(main).parse_args())
+    # Before `main` makes its first array, and after its imports, which tell whether pyarrow is
+    # there.
     leave_pandas_out()
     with exit_on_expected():
         main(**arguments)
@@ -36,6 +38,7 @@ def parser(main: Callable[..., None]) -> ArgumentParser:
         made.add_argument(
             parameter.name,
             type=kind,
+            # argparse formats help texts with %.
             help=meaning.replace("%", "%%"),
             metavar=parameter.name.upper(),
             nargs="?" if optional else None,

@@ -39,6 +39,8 @@ def main(
     config = load_params(params).evaluate
     with progress("evaluate") as show:
         own = RosaRanker.load(ranker)
+        # The package's own ranker first: the evaluation takes the first for it, and its calibration
+        # is what is drawn.
         rankers: dict[str, Ranker] = {own.name: own}
         rankers |= {kind: preselection.load(candidates, kind) for kind in preselection.KINDS}
         result = evaluate_week(

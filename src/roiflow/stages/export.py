@@ -48,6 +48,8 @@ def main(
     config = load_params(params)
     table = feature_store.read(features)
     model, slates = RosaRanker.load(ranker), slate_policy.load(policy)
+    # The draft is compared before anything is put where the next stage looks: a package that
+    # predicts otherwise than what was trained and evaluated must not be found there.
     with progress("export") as show, TemporaryDirectory() as aside:
         show(0.0, "to ONNX")
         encoder, scorer = to_onnx(model)
@@ -83,6 +85,8 @@ def main(
             "digest": draft.digest,
         }
         path.write_text(json.dumps(content, indent=1) + "\n")
+    # From the same bytes as the draft and not moved from there: the folder for drafts may be on
+    # another disk.
     Package.write(package, about, files)
 
 
@@ -111,6 +115,7 @@ def feature_files(folder: Path, features: Features) -> dict[str, bytes]:
     """Vocabulary, plan, statistics and the last week's ads."""
     vocabulary = Vocabulary.read(folder / packages.VOCABULARY)
     catalogue = named(features.catalogues[-1])
+    # Row 0 is what is out of vocabulary, so names begin at row 1.
     names = vocabulary.ids("ad").take(catalogue.ad - 1).to_pylist()
     return {
         packages.VOCABULARY: (folder / packages.VOCABULARY).read_bytes(),
@@ -142,6 +147,7 @@ def candidate_files(folder: Path) -> dict[str, bytes]:
 def sample(features: Path, candidates: Path, table: Features, k: int, rows: int) -> Requests:
     """The test week's first slates with their top k, at least `rows` candidates if there are."""
     per_slate = min(k, table.catalogues[-1].ad.size)
+    # Rounded up: as many slates as hold so many candidates.
     first = first_rows(table, table.rows(TEST))[: -(-rows // per_slate)]
     if first.size == 0:
         raise ParityError(f"{features}: no impression in the test week to compare on")

@@ -59,12 +59,16 @@ def main(
             progress=show,
         )
     write(done, policy, metrics, plots)
+    # Only now that the policy is in its place: ended between the two, the stage finds its last
+    # checkpoint and has little to do.
     forget(checkpoints)
 
 
 def training_slates(features: Features, limit: int, seed: int) -> Longs:
     """One impression row of each of at most `limit` random slates before the test week."""
     rows = first_rows(features, np.flatnonzero(features.impressions.split != TEST))
+    # At random over all the weeks, then in order again, so that features are read from front to
+    # back. Not the test week's: the policy is judged on it.
     chosen = np.random.default_rng(seed).permutation(rows.size)[:limit]
     return rows[np.sort(chosen)]
 

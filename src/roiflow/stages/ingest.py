@@ -27,6 +27,8 @@ def main(raw: Written, params: Path) -> None:
     config = load_params(params).ingest
     settings = Settings()
     weeks = Week.parse(config.week).window(config.weeks)
+    # The same for all the weeks: an earlier week is read as it is known at the end of the window,
+    # late conversions included, and nothing from after it.
     as_of = weeks[-1].end
     source = open_source(config, settings)
     with progress("ingest") as show, write_directory(raw) as aside:
@@ -35,6 +37,7 @@ def main(raw: Written, params: Path) -> None:
             for table, rows in _pull(source, week, weeks).items():
                 lake.write(aside, table, week, rows)
         published = vocabulary_before(settings, config.source, weeks[-1])
+        # Copied into the run's own data, so that a run that is reproduced has the one of then.
         vocabulary = lake.read_parquet(published) if published else VOCABULARY.empty_table()
         lake.write_parquet(aside / "vocabulary.parquet", vocabulary)
         write_pulled(aside, Pulled(config.source, weeks, as_of))
@@ -58,6 +61,8 @@ def open_source(config: IngestParams, settings: Settings) -> Source:
 
     Raises SourceError, naming the environment variable, where its folder is not set or not there.
     """
+    # Each source is imported where it is asked for: some need drivers that are not installed where
+    # they are not used, and all take time to load.
     match config.source:
         case "simulator":
             from roiflow.simulator.source import SimulatorSource
@@ -112,6 +117,7 @@ def vocabulary_before(settings: Settings, source: str, week: Week) -> Path | Non
     """The newest vocabulary published for a week before `week`."""
     published = (settings.lake / source / "vocabulary").glob("week=*.parquet")
     weeks = {Week.parse(path.stem.removeprefix("week=")): path for path in published}
+    # Strictly before: a week that is run again must not find the numbers that its first run gave.
     earlier = [one for one in weeks if one < week]
     return weeks[max(earlier)] if earlier else None
 

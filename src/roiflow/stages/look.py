@@ -32,6 +32,8 @@ def main(held: Written, params: Path) -> None:
         "source": config.source,
         "weeks": [str(week) for week in weeks],
         "held": hashlib.sha256(state.encode()).hexdigest(),
+        # A run of an earlier week that is registered late changes the numbers that this one starts
+        # from, though none of its rows.
         "vocabulary": published and fingerprint.of_files(published.parent, [published]),
     }
     with write_file(held) as aside:

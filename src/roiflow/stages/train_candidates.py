@@ -19,6 +19,8 @@ def main(features: Path, candidates: Written, metrics: Written, params: Path) ->
     table = feature_store.read(features)
     selectors = {}
     with progress("train_candidates") as show:
+        # Both, whichever is used: the other is the baseline that the evaluation and the closed loop
+        # compare with.
         for number, kind in enumerate(preselection.KINDS):
             show(number / len(preselection.KINDS), kind)
             selectors[kind] = preselection.fit(table, config, kind)

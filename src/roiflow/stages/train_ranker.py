@@ -23,6 +23,8 @@ def main(features: Path, ranker: Written, metrics: Written, plots: Written, para
     table = feature_store.read(features)
     with progress("train_ranker") as show:
         trained, epochs = fit(RosaRanker, table, config, show)
+    # Kept with the ranker, because only with them its predictions are money. From the training
+    # weeks, as all that the test week judges.
     shares = fit_cost_shares(table, table.rows(TRAIN))
     with write_directory(ranker) as folder:
         trained.write(folder)

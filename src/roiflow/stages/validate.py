@@ -24,6 +24,8 @@ def main(
     parts = len(pulled.weeks) * len(TABLES)
     with (
         progress("validate") as show,
+        # Both folders take their places as the block ends: an error in it, such as too many bad
+        # rows, writes neither.
         write_directory(validated) as clean,
         write_directory(quarantine) as bad,
     ):
