@@ -43,6 +43,7 @@ class KnownWeek:
 
     def counted_as(self, plan: Plan) -> "KnownWeek":
         """With the windows and priors of another run, which that run's models expect."""
+        # These five alone: sizes and attributes stay those of the features that the indices are of.
         names = ("windows_hours", "ctr", "cvr", "value", "prior_strength")
         same = {name: getattr(plan, name) for name in names}
         engine = replace(self.engine, plan=replace(self.engine.plan, **same))
@@ -51,6 +52,8 @@ class KnownWeek:
     def world_rows(self) -> Ints:
         """The world's row of each ad of the week's catalogue (a,); -1 without a name of its own."""
         ad = self.features.catalogues[-1].ad
+        # The feature table numbers ads by its vocabulary, the world by its week's catalogue; the id
+        # is what they share.
         rows = np.full(ad.size, -1, np.int32)
         ids = self.vocabulary.ids("ad").take(pa.array(ad[ad > 0] - 1))
         rows[ad > 0] = self.world.ad_rows(self.week, np.array(ids.to_pylist(), np.str_))
@@ -68,6 +71,8 @@ class KnownWeek:
                 ("device", asked.device),
             )
         )
+        # Cut at the request's own time: the table holds the whole week, and what the user did later
+        # would be known in advance.
         start, end = history_slices(
             user, time, events.offsets, events.known_time, table.history_length
         )
@@ -113,14 +118,17 @@ class RankerChooser:
         """
         del rng
         slots = self._known.world.slate_size
+        # Row -1 reads the last ad's flag, which the first condition drops.
         usable = (self._world_rows >= 0) & eligible[self._world_rows]
         if usable.sum() < slots:
             raise ContractError(
                 f"{self.policy_version}: {usable.sum()} ads can be shown, fewer than {slots} slots"
             )
+        # An empty part first, or an hour without a request would have nothing to join.
         parts = [np.zeros((0, slots), np.int32)]
         for part in self._chunks(requests):
             value = np.where(usable, self.values(part), -np.inf)
+            # Stable, so that ties go to the lower row on every machine.
             best = np.argsort(-value, axis=1, kind="stable")[:, :slots]
             parts.append(self._world_rows[best])
         slates = np.concatenate(parts)
@@ -128,6 +136,7 @@ class RankerChooser:
 
     def _chunks(self, requests: WorldRequests) -> Iterator[Requests]:
         """Requests of bounded memory."""
+        # Bounded by the dense float32 features of all the ads, which are most of a request.
         step = max(1, CHUNK_BYTES // (4 * self._world_rows.size * self._columns))
         for start in range(0, requests.number.size, step):
             yield self._known.requests(requests.take(slice(start, start + step)))

@@ -61,6 +61,8 @@ def comparable(loops: Sequence[LoopResult]) -> list[LoopResult]:
 
     Raises RunError where that is not one served week.
     """
+    # A mean over seeds is of one set of weeks: a loop that is ahead would bend the end of every
+    # curve towards its own world.
     weeks = min((len(one.weeks) for one in loops), default=0)
     cut = [LoopResult(one.seed, one.params, one.weeks[:weeks]) for one in loops]
     if not cut or not all(served_weeks(one.weeks) for one in cut):
@@ -70,6 +72,8 @@ def comparable(loops: Sequence[LoopResult]) -> list[LoopResult]:
 
 def mean_of(loops: Sequence[LoopResult], measure: Measure, policy: str) -> Floats:
     """Mean over the seeds of a measure by week; NaN where the policy has none."""
+    # A plain mean, so that NaN in one seed is NaN here: a mean of the others would be of other
+    # worlds than the week before.
     return np.mean([measure(one.weeks, policy) for one in loops], axis=0)
 
 
@@ -98,6 +102,7 @@ def plot(loops: Sequence[LoopResult], path: Path) -> None:
     with rc_context({"font.family": "sans-serif", "font.size": 9}):
         figure = Figure(figsize=(13.0, 4.2), layout="constrained")
         for axes, (title, measure, scale) in zip(figure.subplots(1, 3), panels, strict=True):
+            # The best last, so that it lies on top; the legend is turned round again below.
             for policy in reversed(loops[0].policies):
                 _draw(axes, loops, measure, policy, scale)
             axes.set_xticks(range(len(names)), names, rotation=45)
@@ -113,6 +118,7 @@ def plot(loops: Sequence[LoopResult], path: Path) -> None:
             ncols=len(labels),
             frameon=False,
         )
+        # Without matplotlib's version in the file: equal figures are equal bytes.
         figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
 
 
@@ -133,6 +139,7 @@ def _draw(
 def lines(loops: Sequence[LoopResult]) -> list[tuple[str, ...]]:
     """By policy, best first: ROI and attainment in the first and the last served weeks, regret."""
     weeks = [served_weeks(one.weeks) for one in loops]
+    # Ends of the same length in every loop, which `comparable` has cut.
     first, last = [one[:1] for one in weeks], [one[-LAST:] for one in weeks]
 
     def average(parts: list[list[WeekOutcome]], measure: Callable[..., float], name: str) -> float:
@@ -245,6 +252,8 @@ def _says(loops: Sequence[LoopResult]) -> list[str]:
     weeks = [served_weeks(one.weeks) for one in loops]
     way = np.mean([attainment(one, SERVED) for one in weeks], axis=0)
     best = float(way.max())
+    # The first week that is near the best one, not where it settles: one number that noise in a
+    # late week does not move.
     near = int(np.argmax(way >= 0.95 * best)) + 1
     promoted = [sum(one.gate.promoted for one in loop.weeks) for loop in loops]
     of = len(loops[0].weeks)

@@ -68,6 +68,7 @@ def served_weeks(weeks: Sequence[WeekOutcome]) -> list[WeekOutcome]:
 
 def column(weeks: Sequence[WeekOutcome], policy: str, name: str) -> Floats:
     """A figure of a policy by week (W,); NaN where it has none."""
+    # A baseline has no truth in the first week, before which there is no run to train it in.
     return np.array([one.truth.get(policy, {}).get(name, np.nan) for one in weeks])
 
 
@@ -79,10 +80,13 @@ def regret(weeks: Sequence[WeekOutcome], policy: str) -> Floats:
 def attainment(weeks: Sequence[WeekOutcome], policy: str) -> Floats:
     """How far a policy's value is from random's (0) to the oracle's (1), each week (W,)."""
     low, high = column(weeks, RANDOM, "value"), column(weeks, ORACLE, "value")
+    # Weeks differ in traffic and prices; between two policies that know nothing and everything,
+    # they can be compared and averaged.
     return (column(weeks, policy, "value") - low) / (high - low)
 
 
 def overall_roi(weeks: Sequence[WeekOutcome], policy: str) -> float:
     """(revenue - cost) / cost over all the weeks together."""
+    # Sums first: a mean of weekly ratios would weigh a week without traffic like any other.
     revenue, cost = (column(weeks, policy, name).sum() for name in ("revenue", "cost"))
     return float((revenue - cost) / cost)

@@ -113,8 +113,12 @@ def open_loop(repository: Path, settings: Settings, seed: int | None) -> Loop:
     own = load_params(repository / PARAMS)
     seed = own.ingest.simulator.seed if seed is None else seed
     values = {**dict(flatten(own.loop.model_dump())), "ingest.simulator.seed": seed}
+    # By the same text that its runs will get, so that the digest covers what they really train
+    # with.
     text = with_values((repository / PARAMS).read_text(), values)
     home = settings.home.absolute() / "loop" / f"seed-{seed}"
+    # A home and a registry of its own: the champion of a simulated world must not be the one that a
+    # real source's week is judged against.
     places = settings.model_copy(update={"home": home, "mlflow_uri": None})
     return Loop(repository, places, seed, parse_params(text, PARAMS), values)
 
@@ -127,11 +131,14 @@ def run_loop(loop: Loop, weeks: int, show: Progress) -> LoopResult:
     """
     result, names = resume(loop), weeks_of(loop.params, weeks)
     todo = range(len(result.weeks), weeks)
+    # A loop whose weeks are all there starts nothing, which `run_loops` relies on when it reads the
+    # results.
     with warm(loop.home) if todo else nullcontext():
         for number in todo:
             watch = Stopwatch(show, number, weeks, str(names[number]))
             outcome = run_week(loop, names[number], number == 0, watch)
             result = replace(result, weeks=(*result.weeks, outcome))
+            # After every week: what is written is what a loop that was cut off goes on from.
             result.write(loop.result)
     return replace(result, weeks=result.weeks[:weeks])
 
@@ -142,12 +149,16 @@ def run_loops(loops: Sequence[Loop], weeks: int, jobs: int, show: Progress) -> l
     Raises RunError where one cannot be resumed, before any runs, and with a failed one's own last
     error line after the others have run on to their end.
     """
+    # Before anything is started: hours later, that one loop's parameters have changed would be a
+    # late thing to hear.
     for one in loops:
         resume(one)
     started: list[subprocess.Popen[bytes]] = []
 
     def to_its_end(one: Loop) -> str:
         """Why it failed; empty where it did not."""
+        # Kept where the block below finds it: a thread that waits cannot be interrupted, its
+        # process can be ended.
         started.append(process := _start(one, weeks, alone=jobs == 1))
         if not process.wait():
             return ""
@@ -166,6 +177,8 @@ def run_loops(loops: Sequence[Loop], weeks: int, jobs: int, show: Progress) -> l
                 told = " + ".join(map(str, done))
                 show(sum(done) / (weeks * len(loops)), f"weeks done: {told}")
         finally:
+            # Loops that have not begun are dropped before those that run are ended, or each end
+            # would let the next one begin.
             pool.shutdown(wait=False, cancel_futures=True)
             for process in started:
                 process.terminate()
@@ -176,7 +189,10 @@ def run_loops(loops: Sequence[Loop], weeks: int, jobs: int, show: Progress) -> l
 
 def _start(loop: Loop, weeks: int, *, alone: bool) -> "subprocess.Popen[bytes]":
     arguments = ["simulate", "loop", "--weeks", str(weeks), "--seed", str(loop.seed)]
+    # Side by side each has a thread: with all cores each, they would wait for one another. Alone it
+    # keeps them.
     threads = {} if alone else {"OMP_NUM_THREADS": "1"}
+    # The process opens its loop from the seed, so it is told the home that holds loop/seed-N.
     home = {"ROIFLOW_HOME": str(loop.home.parents[1])}
     loop.home.mkdir(parents=True, exist_ok=True)
     with loop.log.open("wb") as log:
@@ -208,6 +224,7 @@ def weeks_of(params: Params, count: int) -> list[Week]:
     Raises RunError where the world does not go on for so long.
     """
     world = World(params.ingest.simulator)
+    # Testing a week takes a whole window that ends with it.
     first = world.first_week.plus(params.ingest.simulator.weeks - 1)
     weeks, last = [first.plus(number) for number in range(count)], world.population.last_week
     if last is not None and weeks[-1] > last:
@@ -234,6 +251,7 @@ class Stopwatch:
         """Nothing is being done."""
         now = time.monotonic()
         if self._what:
+            # Added: DVC that is begun again, because its locks were held, names a stage once more.
             spent = self.seconds.get(self._what, 0.0) + now - self._since
             self.seconds[self._what] = round(spent, 2)
         self._what, self._since = "", now
@@ -246,6 +264,7 @@ def run_week(loop: Loop, week: Week, first: bool, watch: Stopwatch) -> WeekOutco
     a champion, is the logging policy's.
     """
     before = None if first else loop.checkout(week.plus(-1))
+    # Before the checkout is made: the week has to be in the lake by the time its run pulls it.
     if before is not None and outcome_of(before).champion:
         watch.start("serve")
         serve_week(loop.home, week, lambda _: None)
@@ -262,6 +281,7 @@ def run_week(loop: Loop, week: Week, first: bool, watch: Stopwatch) -> WeekOutco
         watch.start(effect.name)
         perform(checkout, loop.home, effect, lambda _: None)
     watch.start("truth")
+    # Here, so that the next week's serving reads a folder and needs no registry.
     fetch_champion(loop)
     served, truth = true_values(loop, week, checkout, before)
     watch.stop()
@@ -306,6 +326,8 @@ def true_values(
         known = KnownWeek(world, features.read(folder), open_engine(folder), vocabulary)
         policies += baselines(before, known)
     truth = {one.policy_version: expected_value_of(world, week, one)[0] for one in policies}
+    # What was served is valued by the slates that were shown, the others by slates that they would
+    # choose now: both are the world's expectations, so chance in clicks is in neither.
     rows = shown(loop.settings.lake / SOURCE, week)
     if rows is None:
         return "logging", truth | {SERVED: truth["logging"]}
@@ -330,6 +352,8 @@ def baselines(before: Path, known: KnownWeek) -> list[SlateChooser]:
         *selectors,
         popularity.fit(table),
     ]
+    # Trained on the run before, asked about the week after: the log is of now, windows and priors
+    # are those that the models know.
     known = known.counted_as(open_engine(folder).plan)
     return [
         RankerChooser(
