@@ -56,10 +56,14 @@ def prepare(
     UnknownWeek where source, week or params.yaml are wrong; the checkout is then not touched.
     """
     base = snapshot(repository)
+    # From the snapshot and not from the file, which somebody may save meanwhile: parameters and
+    # code are of one moment.
     text = with_values(_git(repository, "show", f"{base}:{PARAMS}"), values or {})
     params = with_run(text, source, week)
     checkout = checkout_of(home, source, week)
     lock = _place(repository, checkout, base)
+    # The checkout puts back the lock of the snapshot. The run's own is what DVC knows its finished
+    # stages by: without it a second attempt would take them for not run.
     if lock is not None:
         (checkout / "dvc.lock").write_bytes(lock)
     with write_file(checkout / PARAMS) as aside:
@@ -74,6 +78,7 @@ def recreate(repository: Path, folder: Path, commit: str) -> None:
 
 def remove(repository: Path, folder: Path) -> None:
     """Remove a checkout and everything in it."""
+    # Twice --force: git takes one for changed files and two for a locked worktree.
     _git(repository, "worktree", "remove", "--force", "--force", str(folder))
 
 
@@ -81,6 +86,7 @@ def _place(repository: Path, folder: Path, commit: str) -> bytes | None:
     """Put `commit` into the worktree `folder`; returns the dvc.lock that was there."""
     lock = folder / "dvc.lock"
     kept = lock.read_bytes() if lock.exists() else None
+    # A checkout that somebody deleted by hand is still known to git, which would refuse its place.
     _git(repository, "worktree", "prune")
     if (folder / ".git").exists():
         _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
@@ -101,6 +107,7 @@ def repository_of(folder: Path) -> Path:
 
 def main_checkout(checkout: Path) -> Path:
     """The main checkout a worktree belongs to (itself where it is the main one)."""
+    # The common git directory lies in the main checkout, whichever worktree asks.
     common = _git(checkout, "rev-parse", "--path-format=absolute", "--git-common-dir").strip()
     return Path(common).parent
 
@@ -111,6 +118,8 @@ def snapshot(repository: Path) -> str:
     What git does not track stays out, but for the code that stages run (NEW_CODE).
     """
     head = _git(repository, "rev-parse", "--verify", "HEAD^{commit}").strip()
+    # In an index of its own: the user's, with what is staged there, is left as it is. It starts as
+    # a copy, so that only changed files are read.
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
         own = Path(_git(repository, "rev-parse", "--path-format=absolute", "--git-dir").strip())
@@ -119,6 +128,7 @@ def snapshot(repository: Path) -> str:
         _git(repository, "add", "--update", GIT_INDEX_FILE=str(index))
         others = ("ls-files", "--others", "--exclude-standard", "-z", "--", *NEW_CODE)
         if new := _git(repository, *others, GIT_GLOB_PATHSPECS="1").split("\0")[:-1]:
+            # Names that were found are names: a file called *.py must not add all others.
             literal = {"GIT_INDEX_FILE": str(index), "GIT_LITERAL_PATHSPECS": "1"}
             _git(repository, "add", "--", *new, **literal)
         tree = _git(repository, "write-tree", GIT_INDEX_FILE=str(index)).strip()
@@ -130,12 +140,15 @@ def snapshot(repository: Path) -> str:
 def commit(checkout: Path) -> str:
     """Commit params.yaml and dvc.lock; the same contents give the same commit id."""
     files = [name for name in ("params.yaml", "dvc.lock") if (checkout / name).exists()]
+    # By force: a repository may ignore dvc.lock, which only runs commit.
     _git(checkout, "add", "--force", *files)
     tree = _git(checkout, "write-tree").strip()
     head = _git(checkout, "rev-parse", "HEAD").strip()
     if tree == _git(checkout, "rev-parse", "HEAD^{tree}").strip():
         return head
     made = _commit_tree(checkout, tree, head, f"Run {checkout.name}")
+    # Under a ref, or git's clean-up would drop the commit once the checkout moves on, and no
+    # version could be proven.
     _git(checkout, "update-ref", f"{_REFS}/{checkout.name}/{made}", made)
     _git(checkout, "reset", "--quiet", "--soft", made)
     return made
@@ -143,6 +156,8 @@ def commit(checkout: Path) -> str:
 
 def _commit_tree(repository: Path, tree: str, parent: str, message: str) -> str:
     """A commit whose id follows from tree, parent and message alone."""
+    # The parent's time and a fixed author: now, or the user's name, would make another commit of an
+    # equal tree.
     when = _git(repository, "show", "--no-patch", "--format=%cI", parent).strip()
     identity = {
         f"GIT_{role}_{part}": value
@@ -161,6 +176,8 @@ def _share_cache(main: Path, checkout: Path) -> None:
     tracked = configparser.ConfigParser(interpolation=None)
     tracked.read(main / ".dvc" / "config")
     own = settings.get("cache", "dir", fallback=tracked.get("cache", "dir", fallback="cache"))
+    # DVC reads a relative folder from the config file's own place, which is another one in the
+    # worktree.
     settings.set("cache", "dir", str((main / ".dvc" / own).absolute()))
     with write_file(checkout / ".dvc" / "config.local") as aside, aside.open("w") as stream:
         settings.write(stream)
@@ -170,6 +187,7 @@ def code_of(checkout: Path, home: Path) -> Path:
     """The folder `src` of the checkout's commit, one copy per git tree id under `home`."""
     tree = _git(checkout, "rev-parse", "HEAD:src").strip()
     folder = home.absolute() / "code" / tree
+    # Whole or not at all: another run of equal code may look at the same time.
     if not folder.exists():
         with write_directory(folder) as aside:
             archive = subprocess.run(

@@ -33,6 +33,7 @@ def ingest_of(repository: Path, source: str) -> IngestParams:
     Raises ParamsError, naming the value, where there is no such source.
     """
     text = (repository / PARAMS).read_text()
+    # Any valid week would do: which one a source holds is what is about to be asked.
     week = parse_params(text, PARAMS).ingest.week
     return parse_params(with_run(text, source, week), PARAMS).ingest
 
@@ -71,6 +72,7 @@ def next_week(ingest: IngestParams, source: Source, home: Path) -> Week:
     if not tested:
         return newest_week(ingest, source)
     last, held = tested[-1], _testable(ingest, source)
+    # A real source may have given several weeks since: only the newest is tested.
     week = last.plus(1) if source.name == SIMULATOR else held[-1]
     if last < week <= held[-1]:
         return week

@@ -26,6 +26,7 @@ def failure(what: str, tail: Sequence[str], code: int) -> RunError:
     A server that is away may be back, too; every other error of roiflow's would come again.
     """
     why = reason(tail, code)
+    # By name, because all that is left of the error is the line that the program ended with.
     lasting = {one.__name__ for one in _kinds(RoiflowError)} - {"ServiceError", "StoppedError"}
     kind = RunError if why.partition(":")[0] in lasting else StoppedError
     return kind(f"{what}: {why}")
@@ -41,7 +42,9 @@ def reason(tail: Sequence[str], code: int) -> str:
         start = max(place for place, line in enumerate(tail) if line.startswith("ERROR: "))
         return " ".join(line.strip() for line in tail[start : start + 2])
     named = [match[1] for line in tail if (match := _ERROR.match(line))]
+    # DVC's own line says only that a stage failed; the stage's error, said before it, says why.
     own = [line for line in named if not line.startswith(("ERROR", "WARNING"))]
+    # DVC's word, where the stage left none: it was killed, or DVC itself refused.
     last = next((line for line in reversed(tail) if line.startswith("ERROR: ")), None)
     if own:
         return own[-1]

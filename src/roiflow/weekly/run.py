@@ -95,6 +95,7 @@ def _dvc(
         code, tail = _stream(["python", "-m", "dvc", *arguments], checkout, variables, show)
         if code == 0:
             return
+        # DVC's own locks do not wait. Anything else would fail again in the same way.
         if not busy(tail) or time.monotonic() > deadline:
             raise failure(f"{what} of {checkout.name}", tail, code)
         time.sleep(2.0)
@@ -110,10 +111,12 @@ def _stream(
     command: Sequence[str], folder: Path, variables: dict[str, str], show: Show
 ) -> tuple[int, list[str]]:
     """Run a command, showing its lines as they come; returns exit code and the last lines."""
+    # The end is enough to say why; a stage may say megabytes before.
     tail: deque[str] = deque(maxlen=60)
     with subprocess.Popen(
         command,
         cwd=folder,
+        # Into a pipe Python would keep its lines back until there are 8 KB of them.
         env={**variables, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -26,6 +26,8 @@ def serve_week(home: Path, week: Week, show: Show) -> str | None:
         return None
     version, lake = digest[:12], home.absolute() / "lake"
     kept = served_features.path_of(lake, SIMULATOR, week)
+    # Both: a serving that was cut off between the two left slates whose features nobody could
+    # compare.
     if served_by(lake, week) != version or not kept.exists():
         arguments = [str(package_folder(home.absolute(), digest)), str(ONLINE), "params.yaml"]
         job(before, home, "simulate_week", arguments, show)

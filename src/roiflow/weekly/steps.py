@@ -38,6 +38,7 @@ def read_stages(path: Path) -> list[Step]:
 def _outputs(stage: Mapping[str, Any]) -> Iterator[str]:
     for kind in ("outs", "metrics", "plots"):
         for out in stage.get(kind, ()):
+            # An output with options is a mapping of its path to them.
             yield next(iter(out)) if isinstance(out, dict) else out
 
 
@@ -55,6 +56,8 @@ def after(steps: Sequence[Step]) -> dict[str, tuple[str, ...]]:
     direct = _sources(steps)
     before: dict[str, set[str]] = {}
     for name in TopologicalSorter(direct).static_order():
+        # In topological order, so that what comes before a step's own predecessors is known by
+        # then.
         before[name] = set(direct[name]).union(*(before[one] for one in direct[name]))
     return {
         name: tuple(one for one in some if not any(one in before[other] for other in some))

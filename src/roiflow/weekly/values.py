@@ -33,6 +33,7 @@ def with_values(params: str, values: Mapping[str, str | float]) -> str:
 
     editor = YAML()
     editor.preserve_quotes = True
+    # Long lines stay in one: broken, they would be a change that nobody made.
     editor.width = 1000
     try:
         content = editor.load(params)
@@ -49,5 +50,6 @@ def with_values(params: str, values: Mapping[str, str | float]) -> str:
         inside[name] = value
     text = StringIO()
     editor.dump(content, text)
+    # Only to check: what is returned is the text, with its comments.
     parse_params(text.getvalue(), PARAMS)
     return text.getvalue()
