@@ -44,6 +44,7 @@ def budgets(
         return np.zeros(bid.size, np.int64)
     charged = shows * (click_rate if params.charge == "click" else 1.0)
     amount = params.budget_share * charged * bid * np.exp(BUDGET_SIGMA * normal)
+    # A day pays for one charge at least. A smaller budget would be overspent by its first charge.
     return np.maximum(micros(amount / 1e6), bid)
 
 
@@ -57,6 +58,8 @@ def expected_price(params: AuctionParams, ads: Ads) -> Floats:
         return np.minimum(bid, np.rint(ads.market))
     from scipy.special import ndtr  # half a second, and most worlds pay the bid
 
+    # The mean of a log-normal cut off above: its own mean times the share of its weight below the
+    # bid, where it is weighted with the price, over the share that lies there.
     height = np.log(bid / ads.market) / sigma
     mean = ads.market * np.exp(sigma**2 / 2)
     price: Floats = mean * ndtr(height - sigma) / ndtr(height)
@@ -74,6 +77,8 @@ def paid(params: AuctionParams, ads: Ads, rows: Ints, uniform: Floats) -> Longs:
         return np.minimum(bid, np.rint(middle).astype(np.int64))
     from scipy.special import ndtr, ndtri
 
+    # By inversion of the truncated law: a uniform share of what lies below the bid. Rounding to
+    # micros may lift the highest prices over the bid, so they are cut there.
     below = ndtr(np.log(bid / middle) / sigma)
     price = middle * np.exp(sigma * ndtri(uniform * below))
     return np.minimum(bid, np.rint(price).astype(np.int64))
@@ -101,13 +106,19 @@ class Pacer:
         here: Flags = (ads.first <= at) & (at < ads.last)
         if not self.hourly:
             return here
+        # Hours are asked for in order, so money of the day before is forgotten and never needed
+        # again.
         if at // MICROS_PER_DAY != self._day:
             self._day, self._spent = at // MICROS_PER_DAY, np.zeros(ads.bid.size)
         hour = at // MICROS_PER_HOUR % 24
         share = HOUR_SHARES[: hour + 1].sum() if self._pacing else 1.0
+        # No budget is no limit: infinity keeps such ads in the same comparison, and ranks them
+        # first below.
         limit = np.where(ads.budget > 0, ads.budget, np.inf) * share
         rich: Flags = here & (self._spent < limit)
         if rich.sum() < slots:
+            # Ads that have ended come last, and out again below where even they were needed to fill
+            # up.
             rank = np.where(here, self._spent / limit, np.inf)
             rich[np.argsort(rank, kind="stable")[:slots]] = True
             rich &= here

@@ -68,6 +68,7 @@ def mixed(z: np.uint64) -> np.uint64:
 @compiled(nogil=True, inline="always")
 def uniform(bits: np.uint64) -> float:
     """64 random bits as a number in (0, 1)."""
+    # The 53 bits that a double holds, and half a step more: never 0, as its logarithm is taken.
     return (np.float64(bits >> _D) + 0.5) * 1.1102230246251565e-16
 
 
@@ -79,6 +80,8 @@ def bits_of(family: np.uint64, number: int) -> np.uint64:
 
 def uniforms(family: np.uint64, numbers: Longs) -> Floats:
     """Draws in (0, 1), in the shape of `numbers`."""
+    # Operation by operation what `bits_of` and `uniform` do, so that an address names the same
+    # number in numpy and in compiled passes.
     z = (numbers.astype(np.uint64) + np.uint64(1)) * GOLDEN + np.full(1, family)
     z = (z ^ (z >> _A)) * _FIRST
     z = (z ^ (z >> _B)) * _SECOND
@@ -88,6 +91,8 @@ def uniforms(family: np.uint64, numbers: Longs) -> Floats:
 
 def normals(family: np.uint64, numbers: Longs) -> Floats:
     """Standard normal draws of the shape of `numbers` (Box and Muller, 1958)."""
+    # Only the cosine of the pair that the method gives is used: the sine would be a second draw,
+    # and each number is to have one of its own.
     radius = np.sqrt(-2.0 * np.log(uniforms(family, 2 * numbers)))
     return radius * np.cos(2.0 * np.pi * uniforms(family, 2 * numbers + 1))
 
@@ -111,6 +116,8 @@ def coarse_normals(family: np.uint64, first: int, count: int, width: int) -> Sin
 
 @compiled(nogil=True)
 def _fill_normals(family: np.uint64, first: int, table: Singles, out: Singles) -> None:
+    # A word of 64 bits is four places in the table. Words are numbered by row, so that rows can be
+    # drawn from any one on; the draws do depend on the width.
     count, width = out.shape
     words = (width + 3) // 4
     for row in range(count):

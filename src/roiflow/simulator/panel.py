@@ -107,6 +107,7 @@ class PanelPopulation:
         self.first_week = FIRST_PANEL_WEEK.plus(self._start + self._training - 1)
         self.last_week = FIRST_PANEL_WEEK.plus(PANEL_WEEKS - 1)
         self._journey = journey or CompleteJourney.installed(self._history)
+        # Of one week each, or a few: weeks are asked for one after the other.
         self._latest_ads: dict[Week, Ads] = {}
         self._latest_interests: dict[Week, _Interests] = {}
         self._latest_codes: dict[Week, Longs] = {}
@@ -123,7 +124,11 @@ class PanelPopulation:
         lines = self._journey.lines_of(1, PANEL_WEEKS)
         time, number = lines["time"].to_numpy(), lines["household"].to_numpy()
         numbers = np.unique(number)
+        # Ids sort as text and the panel's numbers as numbers, so each number is looked up, but once
+        # and not once a line.
         row = np.searchsorted(self.user_ids, numbers.astype(np.str_)).astype(np.int32)
+        # From the week before the panel's first, so that a week's number is its place among the
+        # starts.
         weeks = FIRST_PANEL_WEEK.start + np.arange(-1, PANEL_WEEKS + 1) * MICROS_PER_WEEK
         return Purchases(
             household=row[np.searchsorted(numbers, number)],
@@ -163,6 +168,7 @@ class PanelPopulation:
         of_type = np.full(int(product_type.max()) + 2, -1)  # the last one: no type
         of_type[product_type[catalogue.product]] = catalogue.category
         category = of_type[product_type]
+        # Products that somebody bought at all: the behaviours need a row for each.
         other = np.bincount(self.purchases.product, minlength=category.size) > 0
         other &= category >= 0
         other[catalogue.product] = False
@@ -192,6 +198,7 @@ class PanelPopulation:
         lines = self.purchases.lines(1, self._number(week))
         rows = np.unique(self.purchases.household[lines])
         table = self._journey.households
+        # Rows are of the sorted ids, the table is in the panel's own order.
         order = np.argsort(_text(table[c.USER]))[rows]
         return rows, {name: _text(table[name])[order] for name in PROFILE}
 
@@ -214,6 +221,7 @@ class PanelPopulation:
         number, params = self._number(week), self.params
         product, category = self._products
         catalogue = self.catalogue.known(number)
+        # Products that are not advertised start after the panel's end, and so are never eligible.
         never = np.full(product.size - catalogue.product.size, PANEL_WEEKS + 1)
         first, last = (
             FIRST_PANEL_WEEK.start + (np.concatenate([weeks, never]) - 1) * MICROS_PER_WEEK
@@ -223,6 +231,8 @@ class PanelPopulation:
         def normal(what: int) -> Floats:
             return normals(key(params.seed, Stream.ADS, what), product)
 
+        # A category's values are drawn in turn from one generator, an ad's by the product's own
+        # code: the catalogue may change and leaves the other ads' draws as they were.
         rng = generator(params.seed, Stream.CATEGORIES)
         easy = CATEGORY_CONVERSION * rng.standard_normal(self.categories.size)
         fastest, slowest = params.delay_hours
@@ -265,6 +275,7 @@ class PanelPopulation:
         user, time = self.purchases.household[lines], self.purchases.time[lines]
         order = np.lexsort((user, time))
         user, time = user[order], time[order]
+        # Lines of one basket share household and time.
         new = np.ones(user.size, bool)
         new[1:] = (np.diff(user) != 0) | (np.diff(time) != 0)
         return user[new], time[new]
@@ -282,6 +293,7 @@ class PanelPopulation:
         del effects  # what was bought was bought
         number = self._number(week)
         lines = self.purchases.lines(number, number)
+        # By product code; products of other categories have no row and are left out.
         row = np.full(self._journey.product_type.size, -1, np.int32)
         row[self._products[0]] = np.arange(self._products[0].size, dtype=np.int32)
         ad = row[self.purchases.product[lines]]
@@ -298,6 +310,8 @@ class PanelPopulation:
     def model(self, week: Week) -> ResponseModel:
         """Fitted on the `training_weeks` weeks before, each with the catalogue of its time."""
         number = self._number(week)
+        # Each week's pairs know only the weeks before their own, as the features of the week asked
+        # about do: the model is fitted to what it will be asked.
         parts = [self._pairs(number - back) for back in range(self._training, 0, -1)]
         return panel_model.fit(parts, generator(self.params.seed, Stream.INTERESTS, number))
 
@@ -334,6 +348,8 @@ class PanelPopulation:
         number = self._number(week)
         live = self.catalogue.live(number)
         wanted = self.model(week).log_odds(self._features(number))
+        # What is left is which ads a household prefers, not how much it buys; that is `activity`.
+        # The spread is of households with a history, for the others all want the same.
         wanted -= wanted[:, live].mean(1, keepdims=True)
         before = self.purchases.lines(number - self._history, number - 1)
         lines = np.bincount(self.purchases.household[before], minlength=self.user_ids.size)
@@ -348,6 +364,9 @@ class PanelPopulation:
         if week not in self._latest_codes:
             bought = self.behaviours(week, Effects())
             category = self._products[1][bought.ad]
+            # The next purchase of a category is found by one bisection over all users' purchases.
+            # The last code is larger than any asked for, so there is always a next one, and the
+            # comparison of user and category below tells whether it is theirs.
             codes = np.sort(self._code(week, bought.user, category, bought.event_time))
             self._latest_codes = {week: np.append(codes, np.iinfo(np.int64).max)}
         codes = self._latest_codes[week]
@@ -380,6 +399,8 @@ class PanelPopulation:
         interest = interests.values[user[:, None], rows]
         if effects.turn:
             other = interests.values[self._partner[user][:, None], rows]
+            # A turn and not a blend: interests of two households hardly go together, so the
+            # variance stays what it was.
             interest = np.cos(effects.turn) * interest + np.sin(effects.turn) * other
         need = np.take_along_axis(self.need(week, user, time), ads.category[rows], 1)
         click = (

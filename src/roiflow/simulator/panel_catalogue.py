@@ -50,12 +50,14 @@ def choose_catalogue(
     """
     weekly = _weekly_lines(purchases)
 
+    # Always of weeks before the asked one, so that no ad is chosen by what is still to come.
     def sold(week: int) -> Longs:
         total: Longs = weekly[week - history : week].sum(0) * allowed
         return total
 
     categories = -(-products // ADS_PER_CATEGORY)
     members = _best_types(sold(weeks[0]), purchases.product_type, categories)
+    # Rounded running totals: places differ by one at most and add up to `products`.
     rooms = np.diff(np.arange(len(members) + 1) * products // max(len(members), 1)).tolist()
     ads: list[list[int]] = []  # product, category, first week, last week
     live: list[list[list[int]]] = [[] for _ in members]
@@ -64,9 +66,13 @@ def choose_catalogue(
         count = sold(week)
         for category, (codes, room) in enumerate(zip(members, rooms, strict=True)):
             best = _most_bought(codes, count)
+            # The lists in `live` are those in `ads`: an end that is written here is the
+            # catalogue's.
             for ad in live[category]:
                 ad[3] = ad[3] if ad[0] in best[: STAYS * room] else week
             staying = [ad for ad in live[category] if ad[3] > week]
+            # A product that was advertised once does not come back: an ad has one first and one
+            # last week.
             fresh = [code for code in best if code not in used[category]][: room - len(staying)]
             entering = [[code, category, week, PANEL_WEEKS + 1] for code in fresh]
             live[category] = staying + entering
@@ -87,6 +93,8 @@ def _weekly_lines(purchases: Purchases) -> Longs:
 def _best_types(sold: Longs, product_type: Longs, categories: int) -> list[Longs]:
     """Codes of the products of each of the best types, the best type first."""
     rows = np.flatnonzero((product_type >= 0) & (sold > 0))
+    # Sorted by type and then by sales, a product's rank in its type is its distance from the type's
+    # first row.
     rows = rows[np.lexsort((-sold[rows], product_type[rows]))]
     types, start = np.unique(product_type[rows], return_index=True)
     rank = np.arange(rows.size) - np.repeat(start, np.diff(np.r_[start, rows.size]))

@@ -110,6 +110,7 @@ def features(purchases: Purchases, week: int, history: int, products: Longs) -> 
     type_weeks = by_type.sum(0, dtype=np.float64)  # (U, T)
     visits = shopped.sum(0, dtype=np.float64)  # (U,)
     shop_weeks = max(visits.sum(), 1.0)
+    # Half a week more, since the logarithm of what nobody bought is taken.
     popularity = (product_weeks.sum(0) + 0.5) / (shop_weeks + 1.0)  # (A,)
     type_popularity = (type_weeks.sum(0) + 0.5) / (shop_weeks + 1.0)  # (T,)
     share = popularity / type_popularity[of_type]
@@ -119,6 +120,7 @@ def features(purchases: Purchases, week: int, history: int, products: Longs) -> 
     )
     product_rate = (product_weeks + TYPE_PRIOR * popularity) / (visits[:, None] + TYPE_PRIOR)
 
+    # The last week has age 0 and counts in full.
     age = np.arange(history)[::-1]
     decay = 0.5 ** (age / HALVING_WEEKS)
     type_recent = np.tensordot(decay, by_type, 1)
@@ -190,10 +192,13 @@ def _similarity(
     types = int(purchases.product_type.max()) + 1
     bought = np.zeros((purchases.households, types), bool)
     bought[purchases.household[lines][known], line_type[known]] = True
+    # Logarithms, so that a few households that buy a product every week do not decide whom it is
+    # like.
     buyers = np.log1p(product_weeks)
     length = np.sqrt(np.square(buyers).sum(0))
     cosine = _shared(bought, buyers) / np.sqrt(np.maximum(bought.sum(0), 1.0))[:, None]
     cosine /= np.where(length > 0, length, 1.0)
+    # Not with the product's own type, whose buyers are its buyers: the rates say that already.
     cosine[purchases.product_type[products], np.arange(products.size)] = 0.0
     mean: Floats = _summed(bought, cosine) / np.maximum(bought.sum(1), 1.0)[:, None]
     return mean
@@ -253,6 +258,8 @@ class ResponseModel:
 
     def log_odds(self, values: Singles) -> Floats:
         """(..., F) features to (...,) log odds."""
+        # The standardisation goes into the coefficients, which saves a copy of all features. einsum
+        # and no matrix product, whose sums would depend on the threads of the library.
         slope = self.coefficients / self.scale
         constant = self.intercept - float(np.sum(self.mean * slope))
         return np.einsum("...f,f->...", values, slope, dtype=np.float64) + constant
@@ -275,6 +282,7 @@ def pairs(purchases: Purchases, week: int, values: Singles, products: Longs) -> 
 def fit(parts: list[Pairs], rng: np.random.Generator) -> ResponseModel:
     """The model of all pairs. Where negatives are sampled, a kept one stands for its share."""
     negatives = sum(int((~part.bought).sum()) for part in parts)
+    # Purchases are few and carry what there is to learn, so only pairs without one are thinned out.
     kept = min(1.0, MAX_NEGATIVES / max(negatives, 1))
     if kept < 1.0:
         parts = [_sampled(part, kept, rng) for part in parts]
@@ -322,10 +330,12 @@ def logistic(values: Floats, label: Flags, weight: Floats, l2: float) -> tuple[f
     Minimises -sum w log P(label) + l2 / 2 |coefficients|^2; a step that does not lower it is
     halved. Where all labels are alike the intercept stays near the log odds of half a case.
     """
+    # The intercept is not shrunk: the mean prediction would no longer be the mean rate.
     ridge = np.r_[0.0, np.full(values.shape[1], l2)]
     positive, total = float(np.sum(weight * label)), float(np.sum(weight))
     beta = np.zeros(ridge.size)
     beta[0] = np.log((positive + 0.5) / (total - positive + 0.5))
+    # Without both labels there is no finite optimum.
     if positive in (0.0, total):
         return float(beta[0]), beta[1:]
     loss, gradient, hessian = _pass(values, label, weight, ridge, beta)
@@ -363,6 +373,7 @@ def _pass(
             row_values[at] = values[row, at - 1]
             odds += beta[at] * row_values[at]
         margin = odds if label[row] else -odds
+        # log(1 + exp(-margin)) without overflow, whichever the sign.
         loss += weight[row] * (np.log1p(np.exp(-abs(margin))) + max(-margin, 0.0))
         p = 1 / (1 + np.exp(-odds))
         residual = weight[row] * (p - (1.0 if label[row] else 0.0))
@@ -370,6 +381,7 @@ def _pass(
         for at in range(width):
             gradient[at] += residual * row_values[at]
             scaled = curvature * row_values[at]
+            # The lower half; the matrix is symmetric and is completed once at the end.
             for other in range(at + 1):
                 hessian[at, other] += scaled * row_values[other]
     for at in range(width):
@@ -417,5 +429,6 @@ def area_under_curve(score: Floats, label: Flags) -> float:
 
 
 def _log_loss(p: Floats, label: Flags) -> float:
+    # A certain prediction that is wrong once would make the mean infinite.
     p = np.clip(p, 1e-12, 1 - 1e-12)
     return float(-np.mean(np.where(label, np.log(p), np.log1p(-p))))

@@ -29,8 +29,12 @@ def draw_views(seed: int, week: Week, user: Ints, time: Longs, mean: Floats) -> 
     user, time = user[basket], time[basket]
     before = _before(week, time, rng.random(user.size))
     viewed = np.where(rng.random(user.size) < OTHER_DAYS, _any_time(week, rng, user.size), before)
+    # An odd number of microseconds is no whole hour, and the week's last microsecond is odd, so no
+    # view leaves the week.
     viewed = np.clip(viewed, week.start, week.end - 1) | 1  # an odd microsecond
     placement = _pick(rng.random(user.size), people.PLACEMENT_SHARES)
+    # By the user's own address: the generator is the week's, and a usual device is the same in all
+    # weeks.
     usual = _pick(uniforms(key(seed, Stream.USERS), user.astype(np.int64)), people.DEVICE_SHARES)
     other = _pick(rng.random(user.size), people.DEVICE_SHARES)
     device = np.where(rng.random(user.size) < USUAL_DEVICE, usual, other)
@@ -46,6 +50,7 @@ def draw_views(seed: int, week: Week, user: Ints, time: Longs, mean: Floats) -> 
 
 def _before(week: Week, time: Longs, uniform: Floats) -> Longs:
     """Times (n,) an exponential lead before `time` (n,), the lead cut at the week's start."""
+    # Inversion of the exponential law, cut at the lead that reaches the week's start.
     mean = LEAD_HOURS * MICROS_PER_HOUR
     reach = -np.expm1(-(time - week.start) / mean)
     return (time + mean * np.log1p(-reach * uniform)).astype(np.int64)

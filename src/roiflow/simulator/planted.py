@@ -55,6 +55,7 @@ def planted(world: World, week: Week) -> dict[str, Any]:
 
 def write_planted(folder: Path, world: World, week: Week) -> Path:
     """Put truth.json into a folder of simulated weeks, whole or not at all."""
+    # NaN is no JSON: better an error here than a file that other programs refuse.
     text = json.dumps(planted(world, week), indent=1, allow_nan=False) + "\n"
     path = folder / FILE
     with write_file(path) as aside:
@@ -100,6 +101,7 @@ def _categories(world: World, ads: Ads) -> dict[str, list[Any]]:
 
 
 def _of(middle: Any, values: np.ndarray[Any, Any]) -> float | None:
+    # A category may have no ad, and the mean of nothing is NaN.
     return float(middle(values)) if values.size else None
 
 

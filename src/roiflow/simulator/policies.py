@@ -30,12 +30,14 @@ def conditional_propensities(logits: Floats, slates: Ints, eligible: Flags | Non
 
     Ads that are not eligible (A,) have weight 0.
     """
+    # Less the largest, so that no weight overflows; it cancels out.
     weight = np.exp(logits - logits.max(axis=-1, keepdims=True))
     if eligible is not None:
         weight = weight * eligible
     rows = np.arange(slates.shape[0])
     chosen = weight[slates] if logits.ndim == 1 else weight[rows[:, None], slates]
     above = np.cumsum(chosen, axis=1) - chosen
+    # What is left for the last ads is a difference, and rounding may leave it below the weight.
     return np.minimum(chosen / (weight.sum(axis=-1)[..., None] - above), 1.0)
 
 
@@ -60,6 +62,8 @@ class PlackettLuce:
         """(A,)."""
         if week not in self._logits:
             ads = self._world.ads(week)
+            # Addressed by the ad's row, which it keeps: what the policy believes of an ad stays all
+            # weeks.
             family = key(self._world.params.seed, Stream.POPULARITY)
             noise = self._noise * normals(family, np.arange(ads.ids.size))
             self._logits[week] = (ads.click + ads.conversion + noise) / self._temperature
@@ -111,6 +115,7 @@ class Greedy:
         del rng
         rows = np.flatnonzero(eligible).astype(np.int32)
         count = requests.number.size
+        # Every ad is scored for every request, so memory is bounded by pairs and not by requests.
         step = max(1, CHUNK_CELLS // max(1, rows.size))
         parts = [np.zeros((0, self._world.slate_size), np.int32)]
         for at in range(0, count, step):
@@ -153,6 +158,8 @@ def _best_cascade(value: Floats, on: Floats, slots: int) -> Longs:
     order = np.argsort(-value / np.maximum(1 - on, 1e-12), axis=1, kind="stable")
     value, on = np.take_along_axis(value, order, 1), np.take_along_axis(on, order, 1)
     on = np.maximum(on, np.finfo(np.float64).tiny)  # 0 would make a slate out of too few ads
+    # best[b, k] is the value of the best k ads among those from `ad` on, once somebody looks at the
+    # first of them. From the last ad back, since what follows an ad is worth P(going on) of itself.
     best = np.full((count, slots + 1), -np.inf)
     best[:, 0] = 0.0
     taken = np.zeros((ads, count, slots + 1), np.bool_)
@@ -160,6 +167,8 @@ def _best_cascade(value: Floats, on: Floats, slots: int) -> Longs:
         with_it = value[:, ad, None] + on[:, ad, None] * best[:, :-1]
         taken[ad, :, 1:] = with_it >= best[:, 1:]
         best[:, 1:] = np.maximum(best[:, 1:], with_it)
+    # Then forward along the choices that were best. Exactly `slots` are taken, even ads of negative
+    # value: a slate is full.
     left, rows = np.full(count, slots), np.arange(count)
     out = np.empty((count, slots), np.int64)
     for ad in range(ads):
@@ -171,6 +180,7 @@ def _best_cascade(value: Floats, on: Floats, slots: int) -> Longs:
 
 def top(scores: Floats, slots: int) -> Longs:
     """Columns (B, S) of the highest scores of each row (B, A), highest first."""
+    # A maximum for each slot, as slots are few and ads many; of equal scores the first ad is taken.
     left, rows = scores.copy(), np.arange(scores.shape[0])
     out = np.empty((scores.shape[0], slots), dtype=np.int64)
     for slot in range(slots):

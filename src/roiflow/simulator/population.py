@@ -155,6 +155,7 @@ class Population(Protocol):
 
 def names(prefix: str, count: int, first: int = 1, width: int | None = None) -> Names:
     """`count` ids that sort as they count."""
+    # Of one width, or u10 would sort before u9.
     digits = width or len(str(first + count - 1))
     return np.array([f"{prefix}{number:0{digits}d}" for number in range(first, first + count)])
 
@@ -176,5 +177,7 @@ def sigmoid(log_odds: Floats) -> Floats:
 
 def bots(seed: int, first: int, count: int, share: float) -> Flags:
     """Which of the users numbered from `first` on are bots, where a share of all are."""
+    # One draw for each user, so that those who are bots at a small share are bots at a larger one
+    # too.
     numbers = np.arange(first, first + count)
     return uniforms(key(seed, Stream.BOTS), numbers) < share

@@ -30,6 +30,7 @@ NUMBER_DIGITS = 10
 
 def refuse_impossible(params: SimulatorParams) -> None:
     """Raises ParamsError naming the key and the value that no world can have."""
+    # The first fault is raised: later ones may follow from it.
     for key, why in _faults(params):
         value = reduce(getattr, key.split("."), params)
         raise ParamsError(f"ingest.simulator.{key}: {why} (value {value!r})")
@@ -88,6 +89,7 @@ def _of_scenario(params: SimulatorParams) -> Iterator[tuple[str, str]]:
         yield "scenario", f"there is none of this name; there are {', '.join(SCENARIOS)}"
     if params.scenario == "budget_cut" and params.auction.budget_share == 0:
         yield "scenario", "there are no budgets to cut (auction.budget_share 0)"
+    # A steady world has no shock, so the shock week may lie anywhere.
     if params.scenario in STEADY:
         return
     shock, first, last = Week.parse(params.shock_week), Week.parse(params.first_week), None
@@ -108,6 +110,7 @@ def _of_synthetic(params: SimulatorParams) -> Iterator[tuple[str, str]]:
             "synthetic.categories",
             f"there are only {world.ads} ads, and no category may be empty",
         )
+    # Lifetimes are exponential, so a share of exp(-1 / ad_weeks) lives on from week to week.
     left = _left(world.ads, world.new_ads_per_week, math.exp(-1 / world.ad_weeks), params.weeks)
     if left < params.slate_size:
         yield (
@@ -126,6 +129,7 @@ def _of_synthetic(params: SimulatorParams) -> Iterator[tuple[str, str]]:
     for day in world.holidays:
         if not _is_date(day):
             yield "synthetic.holidays", f"{day!r} is not a day of the year, written MM-DD"
+    # Price and revenue are log-normal one around the other: their deviations add as squares.
     spread = MAX_SIGMAS * math.hypot(world.price_sigma, params.revenue_sigma)
     if math.log(world.price_median * 1e6) + spread > math.log(2**63):
         yield "revenue_sigma", "revenue would not fit into 64 bits of micros"
@@ -139,6 +143,7 @@ def _left(start: float, joining: float, stay: float, weeks: int) -> float:
 
 def _is_date(day: str) -> bool:
     try:
+        # In a leap year, as 02-29 is a day that comes.
         date.fromisoformat(f"2024-{day}")
     except ValueError:
         return False

@@ -51,10 +51,12 @@ def examine(params: ExaminationParams, click: Floats) -> Floats:
     """P(position is looked at) (B, S) of slates with P(click | look) (B, S)."""
     slots = click.shape[1]
     if params.model == "position_based":
+        # A view of one row: nothing of it depends on the slate.
         by_position = np.arange(1, slots + 1, dtype=np.float64) ** -params.exponent
         return np.broadcast_to(by_position, click.shape)
     out = np.ones(click.shape)
     on = goes_on(params, click)
+    # The first position is always looked at, another one only if all above it are.
     np.cumprod(on[:, :-1], axis=1, out=out[:, 1:])
     return out
 
@@ -84,6 +86,8 @@ def happen(
         truth.click, truth.conversion, position, based, look.after_click, look.after_skip,
     )  # fmt: skip
     charged = np.flatnonzero(clicked if params.auction.charge == "click" else looked)
+    # A cell is a request's position: what addresses every draw of it, whichever ad is there, so
+    # that two policies meet the same luck.
     cells = (numbers[:, None] * slots + np.arange(slots)).ravel()
     shown = slates.ravel()
     cost = np.zeros(shown.size, np.int64)
@@ -92,7 +96,9 @@ def happen(
     converted = np.flatnonzero(won)
     cell, ad = cells[converted], shown[converted]
     sigma = params.revenue_sigma
+    # Less half the variance, so that the mean revenue is the price, as the closed form has it.
     spread = np.exp(sigma * normals(family(Stream.REVENUE), cell) - sigma**2 / 2)
+    # Even numbers decide on the return, odd ones on its time: two draws out of one family.
     back = uniforms(family(Stream.RETURN), 2 * cell)
     returned = np.flatnonzero(back < params.return_rate)
     kept = uniforms(family(Stream.RETURN), 2 * cell[returned] + 1) * params.return_days
@@ -110,6 +116,9 @@ def happen(
 
 def _delay(params: SimulatorParams, mean: Floats, uniform: Floats) -> Longs:
     """Exponential delays of means in hours, cut at the attribution window, microseconds."""
+    # Inversion of the exponential law cut at the window's end. log1p and expm1 keep their digits
+    # where the window is short beside the mean. One microsecond more, so that no conversion comes
+    # together with its impression.
     hours = -mean * np.log1p(uniform * np.expm1(-params.attribution_days * 24.0 / mean))
     return (hours * MICROS_PER_HOUR).astype(np.int64) + 1
 
@@ -139,6 +148,8 @@ def _respond(
             if based:
                 chance = position[slot]
             if chance < 1.0 and uniform(bits_of(look_family, cell)) >= chance:
+                # A cascade ends with the first position that nobody looks at; otherwise positions
+                # are independent.
                 if not based:
                     break
                 continue

@@ -79,6 +79,8 @@ def run_week(
 
     def before(at: int) -> None:
         if chooser.learns:
+            # Only a learner's log must be up to date within the week: the others' is written once,
+            # at the end.
             for one in shown:
                 log.add(**tables.of(one, chooser.policy_version, chooser.arm))
             shown.clear()
@@ -109,6 +111,7 @@ def serve(
     day for one that does not. `before` is called at the start of each.
     """
     pacer = world.pacer(week)
+    # Who is eligible may change from hour to hour: budgets are spent, or an advertiser stops.
     if pacer.hourly or world.effects(week).stopped is not None:
         step = MICROS_PER_HOUR
     else:
@@ -123,10 +126,14 @@ def serve(
         if before:
             before(start)
         part = requests.take(slice(first[chunk], first[chunk + 1]))
+        # What does not learn draws from one generator all week, so that its slates do not depend on
+        # the length of chunks.
         if chooser.learns or rng is None:
             rng = generator(world.params.seed, Stream.CHOOSER, start // MICROS_PER_HOUR, draw)
         eligible = pacer.eligible(start, world.slate_size)
         slates, propensity = chooser.choose(part, eligible, rng)
+        # Before anything happens: a wrong slate would be charged for, and a wrong propensity be
+        # logged.
         _check(world, week, part, slates, propensity, eligible)
         outcome = world.happen(week, part, slates)
         pacer.record(slates.ravel(), outcome.cost.ravel())
@@ -209,6 +216,7 @@ class _Log:
         fresh = {name: between(table, 0, until + 1) for name, table in self._waiting.items()}
         for name, table in fresh.items():
             self._known[name].append(table)
+            # Most hours bring no news of most tables, and to filter copies what waits.
             if table.num_rows:
                 self._waiting[name] = between(self._waiting[name], until + 1, None)
         return fresh

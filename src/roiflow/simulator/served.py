@@ -39,6 +39,8 @@ def is_served(folder: Path, week: Week) -> bool:
 
 def write_week(folder: Path, week: Week, tables: Tables, pending: Tables) -> None:
     """Keep a served week; a half written one counts as not served."""
+    # The marker goes first and comes last, so a week that is half written over is not taken for
+    # whole.
     partition(folder, MARKER, week).unlink(missing_ok=True)
     for name, table in pending.items():
         _write(table, partition(folder / "pending", name, week))
@@ -60,6 +62,8 @@ def shown(folder: Path, week: Week) -> pa.Table | None:
     """Every impression of a served week, known in it or later; None where none served it."""
     if not is_served(folder, week):
         return None
+    # The week's file also holds late rows of the weeks before, and its own late rows lie in
+    # pending: times tell them apart.
     known = [_read(partition(root, MARKER, week)) for root in (folder, folder / "pending")]
     return pa.concat_tables([_own(rows, week) for rows in known])
 
@@ -85,6 +89,7 @@ def _write(table: pa.Table, path: Path) -> None:
 
 def _read(path: Path) -> pa.Table:
     try:
+        # Without partitioning pyarrow would add a column out of the folder's name.
         return pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowInvalid) as error:
         raise SourceError(f"{path}: {error}") from None

@@ -55,9 +55,13 @@ class SimulatorSource:
         if self.served(week):
             tables = served.read_week(self._lake, week, (*DELAYED, "ads", "users"))
         else:
+            # A logged week is made without what earlier weeks left, so that it can be kept
+            # whichever policy served those.
             carried, own = self.carried(week), self._logged(week).tables
             tables = own | {name: ordered(name, [carried[name], own[name]]) for name in DELAYED}
         params = self.world.params
+        # First what is known in the week, then the scenario's fault, and `as_of` last: the fault is
+        # the same whenever it is asked for.
         known = {name: between(tables[name], week.start, week.end) for name in DELAYED}
         arrived = SCENARIOS[params.scenario].arrive(params, week, tables | known)
         return arrived | {name: between(arrived[name], week.start, as_of) for name in DELAYED}
@@ -96,6 +100,8 @@ class SimulatorSource:
             if before < self.world.first_week:
                 break
             if self.served(before):
+                # What a served week left holds also what it was handed by the weeks before, so here
+                # it ends.
                 waiting.append(served.read_pending(self._lake, before, list(DELAYED)))
                 break
             waiting.append(self._pending(before))
@@ -116,6 +122,8 @@ class SimulatorSource:
             self._latest = None  # its tables go before the next week's are made
             run = run_week(self.world, week, logging_policy(self.world), nothing())
             self._latest = week, run
+            # A pulled week needs what is left of the weeks before it and little else: whole weeks
+            # are large, and to draw them again costs as much as the first time.
             self._left = dict(list(self._left.items())[-served.REACH :]) | {week: run.pending}
         return self._latest[1]
 

@@ -79,6 +79,7 @@ def shard_users(params: SimulatorParams) -> int:
     """Users of a shard."""
     rates = params.synthetic
     events = rates.behaviours_per_user_day + params.slate_size * rates.requests_per_user_day
+    # Not too few users: each shard repeats what is the same for all, the ads above all.
     return max(1000, round(SHARD_EVENTS / (7 * events)))
 
 
@@ -137,6 +138,7 @@ class SyntheticPopulation:
         address = (week, effects.price, effects.budget, effects.stopped)
         if address not in self._ads:
             share = len(self.part) / user_count(self.params)
+            # Two are kept: a week's history reaches into the one before, whose ads it needs.
             self._ads = dict(list(self._ads.items())[-1:])
             self._ads[address] = draw_ads(self.params, week, effects, share)
         return self._ads[address]
@@ -145,6 +147,7 @@ class SyntheticPopulation:
         """Lasting interests (U, C) when they have turned by an angle."""
         if angle not in self._interest:
             state = self.state
+            # float32 factors: a double would turn two large arrays into doubles.
             turned = (
                 np.float32(np.cos(angle)) * state.east + np.float32(np.sin(angle)) * state.north
             )
@@ -159,6 +162,7 @@ class SyntheticPopulation:
         factor = people.WEEKDAY_FACTORS[weekday] * effects.traffic[weekday]
         factor *= HOLIDAY_TRAFFIC if is_holiday(synthetic.holidays, day) else 1.0
         mean = self.state.activity * np.float32(rate * factor / synthetic.session_events)
+        # A user who is not there has mean 0 and draws nothing; the others' draws stay the same.
         mean *= self._present(start)
         if effects.bots:
             bot = self.bots(effects.bots)
@@ -204,6 +208,7 @@ class SyntheticPopulation:
             late = week.end - self.params.synthetic.intent_days * MICROS_PER_DAY
             from_late = int(np.searchsorted(self._weeks[week].event_time, late))
             self._tails = dict(list(self._tails.items())[-1:])
+            # A copy: a view would keep the whole week in memory.
             self._tails[week] = self._weeks[week].take(slice(from_late, None)).copy()
         return self._weeks[week]
 
@@ -273,12 +278,16 @@ class SyntheticPopulation:
     def _history(self, week: Week, effects: Effects) -> "_History":
         if week not in self._histories:
             parts = [self.behaviours(week, effects)]
+            # The first week has a week before it too, of behaviours alone, so that intent is not 0
+            # at its start.
             before = week.plus(-1)
             if before >= self.first_week.plus(-1):
                 parts = [self._tail(before, self._effects(before)), *parts]
             importance = self.params.synthetic.action_importance
             weight = np.array([importance[name] for name in people.ACTIONS])
             category = self.ads(week, effects).category
+            # A counting sort by user. Parts come in time order and so do rows in them, so each
+            # user's events are in time order without a comparison.
             offsets = np.zeros(len(self.part) + 1, np.int64)
             for part in parts:
                 count_by_user(part.user, offsets)
@@ -318,6 +327,7 @@ def is_holiday(holidays: list[str], day: int) -> bool:
 
 def _numbers(user: Ints, first: int, width: int) -> Longs:
     """Names of requests in time order: the user's shard, then the rank within it."""
+    # By shard, so that a part numbers its requests as the whole population does.
     shard = (user.astype(np.int64) + first) // width
     low, high = (int(shard.min()), int(shard.max())) if shard.size else (0, 0)
     number = np.empty(user.size, np.int64)

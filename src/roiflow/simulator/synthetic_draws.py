@@ -69,6 +69,7 @@ def draw_users(params: SimulatorParams, part: range, first_week: Week) -> Users:
         return np.searchsorted(np.cumsum(shares)[:-1], draw(what), "right").astype(np.int32)
 
     age, membership = pick(0, AGE_SHARES), pick(1, MEMBERSHIP_SHARES)
+    # Drawn as one block for all, not by user; scaled with `own`, an interest has variance 1.
     by_age = generator(seed, Stream.USERS, 99).standard_normal((len(AGES), categories))
     own = np.float32(np.sqrt(1 - AGE_INTEREST**2))
     turning = (
@@ -76,6 +77,8 @@ def draw_users(params: SimulatorParams, part: range, first_week: Week) -> Users:
     )
     joined = _joined_week(synthetic.users, synthetic.newcomers, numbers)
     if synthetic.churn:
+        # A geometric number of weeks by inversion. Cut, as a tiny churn makes it larger than 64
+        # bits of microseconds hold.
         tenure = np.log(uniforms(key(seed, Stream.TENURE), numbers)) / np.log1p(-synthetic.churn)
         left = np.maximum(joined, 0) + 1 + np.minimum(tenure, 10_000).astype(np.int64)
     else:
@@ -101,6 +104,7 @@ def draw_users(params: SimulatorParams, part: range, first_week: Week) -> Users:
 def _joined_week(at_first: int, share: float, numbers: Longs) -> Longs:
     """Weeks after the first at which users (n,) join; -53 for those who are there before."""
     a_week = max(1, round(share * at_first))
+    # Long before the first week, as the week before it, which warms up intent, has them as well.
     return np.where(numbers < at_first, -53, 1 + (numbers - at_first) // a_week)
 
 
@@ -142,6 +146,7 @@ def draw_ads(params: SimulatorParams, week: Week, effects: Effects, share: float
     shortest, longest = params.delay_hours
     delay = rng.permutation(np.geomspace(shortest, longest, categories))
     ranks = rng.permutation(categories)
+    # In turn, so that every category has as many ads as any other, give or take one.
     category = ranks[number % categories]
     brand = 3 * category + (draw(0) * 3).astype(np.int64)
     brand_click = 0.2 * rng.standard_normal(3 * categories)
@@ -167,6 +172,7 @@ def draw_ads(params: SimulatorParams, week: Week, effects: Effects, share: float
     # A creative wears out with its age and is replaced, so an ad's click odds saw up and down.
     creative = (week.start - first) // MICROS_PER_WEEK + age_days // 7
     worn = np.log2(1 + creative % synthetic.creative_weeks)
+    # Zipf's law inside a category, by the rank in which its ads came.
     popularity = (1 + number // categories) ** -synthetic.popularity_exponent
     bid = auction.bids(params.auction, params.click_rate, expected, normal(6))
     shows = synthetic.users * synthetic.requests_per_user_day * params.slate_size / synthetic.ads

@@ -32,6 +32,7 @@ def logistic_quantiles() -> Singles:
 @lru_cache(maxsize=1)
 def dwell_table() -> Longs:
     """Milliseconds (actions, 4096): log-normal, longer for stronger actions."""
+    # Every sixteenth quantile: 12 of the 16 bits.
     normal = normal_quantiles()[8::16].astype(np.float64)
     action = np.arange(len(people.ACTIONS))[:, None]
     return np.exp(8.0 + 0.3 * action + 0.8 * normal).astype(np.int64)
@@ -51,6 +52,8 @@ def alias_by_category(ads: Ads, at: int, categories: int) -> tuple[Longs, Ints, 
     Ads `order` of category c are at [first[c], first[c + 1]); entry e stays with probability
     chance[e] and is entry other[e] otherwise.
     """
+    # Without the fallback a category that has died out would have no table, and users still turn to
+    # it.
     live = (ads.first <= at) & (at < ads.last)
     lively = np.bincount(ads.category[live], minlength=categories) > 0
     rows = np.flatnonzero(live | ~lively[ads.category])

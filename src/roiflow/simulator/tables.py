@@ -36,6 +36,7 @@ class Shown:
 def joined(parts: Sequence[Shown]) -> Shown:
     """Chunks in time order as one. Raises ValueError where there is none."""
     outcomes = [part.outcome for part in parts]
+    # Conversions are numbered by cell and returns by conversion, both from 0 in every chunk.
     cells = np.cumsum([0, *(part.slates.size for part in parts)])
     sold = np.cumsum([0, *(one.converted.size for one in outcomes)])
     converted = [one.converted + at for one, at in zip(outcomes, cells, strict=False)]
@@ -191,6 +192,7 @@ class WorldTables:
         if not isinstance(values, pa.Array):
             values = pa.array(values)
         if self._compact:
+            # The rows are the indices already: no string is made.
             return pa.DictionaryArray.from_arrays(pa.array(rows), values)
         return values.take(pa.array(rows))
 
@@ -218,6 +220,8 @@ def _ids(week: Week, numbers: Longs, cells: Longs, slots: int, *, position: bool
     tail = len(str(slots)) if position else 0
     characters = _write_ids(head, numbers, cells, slots, NUMBER_DIGITS, tail)
     count, width = characters.shape
+    # All ids of a call are of one width, so the offsets follow and Arrow takes the characters as
+    # they are.
     offsets = np.arange(count + 1, dtype=np.int32) * np.int32(width)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(characters)]
     return pa.Array.from_buffers(pa.string(), count, buffers)
@@ -259,5 +263,6 @@ def _table(values: Mapping[str, object], schema: pa.Schema) -> pa.Table:
         if len(column) != rows:  # type: ignore[arg-type]
             raise ValueError(field.name)
         arrays.append(column)
+        # The schema's name and nullability, with the type as it is: a dictionary stays one.
         kept.append(field.with_type(column.type))  # type: ignore[attr-defined]
     return pa.table(arrays, schema=pa.schema(kept))

@@ -63,6 +63,7 @@ def truth(world: World, impressions: pa.Table) -> Truth:
     times = heads[c.EVENT_TIME].cast(pa.int64()).to_numpy()
     week = Week.of(int(times[0]))
     requests = WorldRequests(
+        # Numbers address draws, and nothing is drawn: any will do.
         number=np.arange(times.size),
         event_time=times,
         user_index=world.user_rows(_text(heads, c.USER)),
@@ -86,6 +87,8 @@ def expected_value_of(
     for draw in range(draws):
         sums, count = np.zeros(4), 0
         for shown in serve(world, week, chooser, draw=draw):
+            # The outcome that was drawn matters to budgets alone; counted is the expectation, which
+            # has less variance.
             sums += slate_truth(world, shown.requests, shown.slates).sum(axis=0)
             count += shown.slates.size
         outcomes.append(summary(count, sums))

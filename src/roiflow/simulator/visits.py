@@ -46,6 +46,8 @@ def draw_visits(
     family: np.uint64, first: int, means: Singles, sessions: Sessions, day_start: int
 ) -> Visits:
     """Visits of one day of the users numbered from `first` on; `means` (U,) are of sessions."""
+    # A guess with room to spare. Should it not do, all is drawn again: every draw has its address,
+    # so a second time gives the same visits.
     expected = float(means.sum()) * sessions.events
     room = int(expected + 6 * np.sqrt(expected) * sessions.events) + 64
     while True:
@@ -86,6 +88,8 @@ def _draw(  # noqa: C901
         if mean <= 0.0:
             continue
         state = bits_of(family, first + user)
+        # Poisson by inversion, out of one draw. The bound is for rounding, which may leave `left`
+        # above 0 when the terms have gone to nothing.
         left = uniform(state) - np.exp(-mean)
         term = np.exp(-mean)
         number = 0
@@ -103,6 +107,7 @@ def _draw(  # noqa: C901
             while hour < 23 and share >= hours[hour]:
                 hour += 1
             state += GOLDEN
+            # Not on the whole hour, which is a multiple of the grid.
             inside = 1 + np.int64(uniform(mixed(state)) * (MICROS_PER_HOUR - 1))
             time = day_start + hour * MICROS_PER_HOUR + inside
             length = np.int64(1)
@@ -110,6 +115,8 @@ def _draw(  # noqa: C901
                 state += GOLDEN
                 length += np.int64(np.log(uniform(mixed(state))) / log_more)
             for _ in range(length):
+                # Known times are multiples of the grid. On one it would be open whether a visit
+                # comes before or after what becomes known at that very moment.
                 if time % grid == 0:
                     time += 1
                 if time >= end:
@@ -131,6 +138,8 @@ def _draw(  # noqa: C901
 @compiled(nogil=True)
 def time_order(time: Longs, day_start: int) -> Longs:
     """Stable order of one day's times (n,): buckets of seconds, insertion inside a bucket."""
+    # A user's visits lie side by side, users do not follow the clock. A bucket holds a few visits,
+    # so that insertion is cheap and the whole linear.
     first = np.zeros(BUCKETS + 1, np.int64)
     for at in time:
         first[(at - day_start) // BUCKET + 1] += 1

@@ -47,6 +47,7 @@ class World:
         self.first_week = self.population.first_week
         self.slate_size = params.slate_size
         self._lag = params.known_lag_hours * MICROS_PER_HOUR
+        # Requests and prices of the latest week only: weeks are played in order.
         self._requests: dict[Week, WorldRequests] = {}
         self._effects: dict[Week, Effects] = {}
         self._price: dict[Week, Floats] = {}
@@ -67,6 +68,7 @@ class World:
 
     def known_time(self, event_time: Longs) -> Longs:
         """Microseconds: the next multiple of known_lag_hours, or the end of an outage."""
+        # Never the event's own time: what happens at a multiple is known at the next.
         known = (event_time // self._lag + 1) * self._lag
         for week in _weeks(event_time):
             outage = self.effects(week).outage
@@ -103,6 +105,7 @@ class World:
         if not requests.number.size:
             none = np.zeros(rows.shape)
             return Response(none, none, none, none, none)
+        # Catalogue and effects are the week's, so all requests are of one; the first tells which.
         week = Week.of(int(requests.event_time[0]))
         ads, effects = self.ads(week), self.effects(week)
         click, conversion = self.population.log_odds(requests, ads, rows, effects)
@@ -181,6 +184,8 @@ def _weeks(times: Longs) -> list[Week]:
 
 def _rows(known: Names, wanted: Names, problem: str) -> Ints:
     order = np.argsort(known, kind="stable")
+    # An unknown name may sort after all known ones: it is compared with the last and found wrong,
+    # instead of falling out of the array.
     place = np.minimum(np.searchsorted(known, wanted, sorter=order), known.size - 1)
     rows = order[place]
     unknown = known[rows] != wanted

@@ -47,6 +47,8 @@ def write_weeks(
     worlds, whole = parts(params), World(params)
     for week in weeks:
         for table in SCHEMAS:
+            # A run with other parameters may have had more parts, and those left over would be read
+            # with the new ones.
             for stale in (folder / table / f"week={week}").glob("part-*.parquet"):
                 stale.unlink()
         with _writer(folder / "ads" / f"week={week}" / "part-0.parquet") as write:
@@ -56,6 +58,8 @@ def write_weeks(
         waiting: deque[Future[int]] = deque()
         queue = iter(enumerate(worlds))
         while True:
+            # Few parts ahead, and taken in their order: progress is even and what is waiting stays
+            # small.
             while len(waiting) <= threads and (following := next(queue, None)):
                 waiting.append(pool.submit(_write_part, *following, folder, weeks))
             if not waiting:
@@ -87,6 +91,8 @@ def _write_part(number: int, make: Callable[[], World], folder: Path, weeks: lis
         shown = joined(list(serve(world, week, chooser)))
         days = _by_day(world, week)
         until = [week.start + MICROS_PER_DAY * (day + 1) for day in range(7)]
+        # Behaviours by day, so that no more than a day's table is in memory; a day is a row group.
+        # What was shown is held as a whole already.
         pieces: dict[str, Iterable[tuple[pa.Table, int]]] = {
             "behaviours": zip(map(tables.behaviours, days), until, strict=True),
             "impressions": [
@@ -109,6 +115,7 @@ def _split(late: pa.Table, happened: pa.Table, end: int) -> tuple[pa.Table, pa.T
     """Rows known before `end`, in the order in which they became known, and the others."""
     table = pa.concat_tables([late, happened], promote_options="permissive") if late else happened
     known = table[c.KNOWN_TIME].cast(pa.int64()).to_numpy()
+    # Mostly in order already; stable, so that rows known together stay as they happened.
     if (np.diff(known) < 0).any():
         order = np.argsort(known, kind="stable")
         table, known = table.take(pa.array(order)), known[order]
@@ -131,6 +138,9 @@ def _writer(path: Path) -> Iterator[Callable[[pa.Table], None]]:
 
         def write(table: pa.Table) -> None:
             if not writers:
+                # Times in order are small as differences already, so they are not compressed again.
+                # Statistics and Arrow's own schema are left out: they would come again with each
+                # part's file.
                 others = [*PLAIN, c.EVENT_TIME]
                 named = [field.name for field in table.schema if field.name not in others]
                 loose = dict.fromkeys(table.schema.names, "zstd") | {c.EVENT_TIME: "none"}

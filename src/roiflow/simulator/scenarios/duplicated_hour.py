@@ -28,4 +28,5 @@ class DuplicatedHour(Scenario):
 def _twice(rows: pa.Table, start: int) -> pa.Table:
     time = rows[c.EVENT_TIME].cast(pa.int64()).to_numpy()
     inside = (time >= start) & (time < start + MICROS_PER_HOUR)
+    # Copies lie beside their originals, so the rows stay in the order of their table.
     return rows.take(pa.array(np.repeat(np.arange(rows.num_rows), 1 + inside))).combine_chunks()

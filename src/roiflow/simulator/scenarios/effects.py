@@ -44,6 +44,7 @@ def ends(effects: Effects, advertiser: NDArray[np.generic], first: Longs, last: 
         return last
     rank, at = effects.stopped
     known, number = np.unique(advertiser, return_inverse=True)
+    # Stable, so that of advertisers with equally many ads the first by name stops, in every week.
     held = np.bincount(number, weights=(first <= at) & (at < last))
     stopped = np.argsort(-held, kind="stable")[rank % known.size]
     return np.where(number == stopped, np.minimum(last, at), last)
