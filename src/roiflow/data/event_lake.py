@@ -20,6 +20,7 @@ SOURCE, TABLE = "stream", "events"
 IDS = (KIND, EVENT, c.EVENT_TIME, c.KNOWN_TIME)
 """What tells whether an event was there before."""
 
+# The epoch is a Thursday: weeks are counted from the first Monday after it.
 _MONDAY = Week(1970, 2).start
 
 
@@ -43,6 +44,8 @@ class Part:
 def parts(root: Path) -> list[Part]:
     """Every part, in the order they were written; `root` is the lake."""
     paths = (root / SOURCE / TABLE).glob(f"week=*/{lake.PARTS}")
+    # By number and then by week, as the fields stand. Numbers are compared as numbers: 10 comes
+    # after 9.
     return sorted(
         Part(
             int(path.stem.removeprefix("part-")),
@@ -55,6 +58,7 @@ def parts(root: Path) -> list[Part]:
 
 def write(root: Path, number: int, events: pa.Table) -> None:
     """A segment's events, week after week; the same events always make the same files."""
+    # Oldest first: a reader takes a week for whole once a later one has a part.
     for week in _weeks(events):
         rows = between(events, week.start, week.end)
         path = root / SOURCE / TABLE / f"week={week}" / f"part-{number}.parquet"

@@ -72,6 +72,9 @@ def new_rows(events: pa.Table) -> dict[str, pa.Table]:
 
 def shown(events: pa.Table) -> pa.Table:
     """A row for every ad of every slate, with the slate's columns and the cost's shares."""
+    # Lists are taken apart by their offsets: a slate's size says how often its own columns are
+    # repeated, and a number that starts anew with each slate is the position. Without a slate there
+    # is no chunk, and concat_arrays wants one.
     slates = of_kind(events, SLATE).combine_chunks()
     ads = pa.concat_arrays(slates[ADS].chunks or [pa.array([], pa.list_(SHOWN))])
     sizes = np.diff(ads.offsets.to_numpy())
@@ -103,10 +106,13 @@ def with_outcomes(impressions: pa.Table, clicks: pa.Table, conversions: pa.Table
 
     Cost is what the package's cost shares make of the bid and of what came of the impression.
     """
+    # A click sent twice counts once: index_in gives the first place, and null where there is none.
     click = pc.index_in(impressions[c.IMPRESSION], value_set=clicks[c.IMPRESSION])
     clicked = pc.is_valid(click)
     converted = pc.is_in(impressions[c.IMPRESSION], value_set=conversions[c.IMPRESSION])
     known = clicks[c.KNOWN_TIME].take(click)
+    # A click that came with its impression, or overtook it, has no time of its own: the
+    # impression's known_time says all of it.
     later = pc.fill_null(pc.greater(known, impressions[c.KNOWN_TIME]), False)
     columns = {
         c.COST: _cost(impressions, clicked.cast(pa.float64()), converted.cast(pa.float64())),
@@ -120,6 +126,7 @@ def with_outcomes(impressions: pa.Table, clicks: pa.Table, conversions: pa.Table
 
 def _cost(impressions: pa.Table, clicked: pa.Array, converted: pa.Array) -> pa.Array:
     """Micros (n,): bid x (impression share + click share if clicked + conversion share if ...)."""
+    # Rounded here and once: the schema's cast to whole micros refuses a fraction.
     at_once, at_click, at_conversion = (impressions[name] for name in SHARES)
     later = pc.add(pc.multiply(at_click, clicked), pc.multiply(at_conversion, converted))
     return pc.round(pc.multiply(impressions[c.BID].cast(pa.float64()), pc.add(at_once, later)))
@@ -135,6 +142,7 @@ def complete(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     for field in schema:
         if field.name not in rows.column_names:
             rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    # A checked cast: what does not fit raises, and nothing is bent to fit.
     return rows.select(schema.names).cast(schema)
 
 

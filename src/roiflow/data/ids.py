@@ -22,6 +22,8 @@ MAX_BYTES = 4 * (MAX_NAME + MAX_POSITION)
 """Of the longest name in UTF-8."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# Arrow's expressions read UTF-8, which has no surrogates: those are looked for in Python's texts
+# only.
 _CONTROL_RE2 = r"[\x00-\x1f\x7f-\x{9f}]"
 
 
@@ -51,6 +53,7 @@ def no_names(texts: pa.ChunkedArray, limit: int = MAX_NAME) -> NDArray[np.bool_]
         return _one_by_one(texts, limit)
     size = pc.utf8_length(texts)
     bad = pc.or_(pc.equal(size, 0), pc.greater(size, limit))
+    # The expression is the dear part, and hardly any column has a byte that calls for it.
     if any(map(_may_have_control, texts.chunks)):
         bad = pc.or_(bad, pc.match_substring_regex(texts, _CONTROL_RE2))
     flags: NDArray[np.bool_] = pc.fill_null(bad, False).to_numpy()
@@ -75,6 +78,7 @@ def _one_by_one(texts: pa.ChunkedArray, limit: int) -> NDArray[np.bool_]:
         except UnicodeDecodeError:
             return True
 
+    # As bytes: one text that is not UTF-8 would end the conversion of the whole column.
     return np.fromiter(map(bad, texts.cast(pa.binary()).to_pylist()), np.bool_, len(texts))
 
 
@@ -83,6 +87,9 @@ def _may_have_control(chunk: pa.Array) -> bool:
     _, offsets, data = chunk.buffers()
     if data is None or not len(chunk):
         return False
+    # A slice shares its parent's buffers: only its own stretch of the text counts.
     edges = np.frombuffer(offsets, np.int32)[chunk.offset :][: len(chunk) + 1]
     text = np.frombuffer(data, np.uint8)[edges[0] : edges[-1]]
+    # In UTF-8 0xC2 begins U+0080 to U+009F, and other signs as well: it says perhaps, and the
+    # expression decides.
     return bool(((text < 0x20) | (text == 0x7F) | (text == 0xC2)).any())

@@ -26,6 +26,7 @@ def partition(root: Path, table: str, week: Week) -> Path:
 
 def in_order(paths: Iterable[str]) -> list[str]:
     """Paths of parts by their number."""
+    # A longer name has a larger number: part-10 after part-9, and no name has to be read.
     return sorted(paths, key=lambda path: (len(path), path))
 
 
@@ -89,6 +90,8 @@ def read(root: Path, table: str, week: Week) -> pa.Table:
         raise UnknownWeek(f"{path}: no such file; weeks held: {names}")
     rows = read_parquet(path)
     schema = SCHEMAS[table]
+    # Held to the contract once, here: whoever reads on meets the right types or an error that names
+    # the file.
     for field in schema:
         if field.name not in rows.column_names:
             if not field.nullable:
@@ -105,4 +108,5 @@ def read(root: Path, table: str, week: Week) -> pa.Table:
 def read_weeks(root: Path, table: str, weeks: Sequence[Week]) -> pa.Table:
     """The partitions of several weeks, one after the other; errors as in `read`."""
     parts = [read(root, table, week) for week in weeks]
+    # Weeks of users may have other profile attributes: all of them, null where a week lacks one.
     return pa.concat_tables(parts, promote_options="default")

@@ -35,6 +35,8 @@ class Piece:
         """The name of a row (from 0) of those that were kept."""
         if self.left_out is None:
             return self.name
+        # Each row left out at or before the one that is asked for moves it on by one. The list
+        # ascends, so the first gap beyond it is the end.
         for gap in self.left_out:
             if gap > number:
                 break
@@ -44,6 +46,7 @@ class Piece:
 
 def with_origin(rows: pa.Table, pieces: Sequence[Piece]) -> pa.Table:
     """The table, which knows where its rows are from."""
+    # In the schema's metadata, which goes into Parquet with the rows: no second file can be lost.
     content = json.dumps([asdict(piece) for piece in pieces]).encode()
     return rows.replace_schema_metadata({**(rows.schema.metadata or {}), _KEY: content})
 

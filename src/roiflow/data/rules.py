@@ -60,6 +60,7 @@ class Rule:
 
     def fault(self, row: pa.Table, scope: Scope) -> dict[str, str]:
         """The values of a row (a table of one) that broke the rule, by column."""
+        # A rule of all columns is asked again of one at a time: the first that breaks it is named.
         names = [name for name in self.columns if name in row.column_names] or next(
             [name] for name in row.column_names if self.marks(row.select([name]), scope)[0]
         )
@@ -101,6 +102,7 @@ def _over(*names: str) -> Marks:
         flags = np.zeros(rows.num_rows, bool)
         most = scope.bounds.max_amount_micros
         for name in _present(names, rows):
+            # Two comparisons and no abs: the least int64 has no positive twin.
             beyond = pc.or_(pc.greater(rows[name], most), pc.less(rows[name], -most))
             flags |= pc.fill_null(beyond, False).to_numpy()
         return flags
@@ -109,6 +111,7 @@ def _over(*names: str) -> Marks:
 
 
 def _present(names: Sequence[str], rows: pa.Table) -> list[str]:
+    # `fault` asks with one column alone.
     return [name for name in names if name in rows.column_names]
 
 
@@ -132,6 +135,8 @@ def _no_time(rows: pa.Table, _: Scope) -> Flags:
     flags = np.zeros(rows.num_rows, bool)
     for column in rows.schema:
         if pa.types.is_timestamp(column.type):
+            # As whole numbers: a time of no year is not one that Python could compare. A null
+            # passes as 0; where it may not be, an earlier rule has set it aside.
             time = micros(pc.fill_null(rows[column.name].cast(pa.int64()), 0))
             flags |= (time < 0) | (time >= LATEST)
     return flags
@@ -161,6 +166,7 @@ def _known_after_week(rows: pa.Table, scope: Scope) -> Flags:
 
 def _bad_propensity(rows: pa.Table, _: Scope) -> Flags:
     value = pc.fill_null(rows[c.PROPENSITY], 1.0).to_numpy()
+    # Asked the other way round: NaN is neither over 0 nor at most 1, and so bad.
     return ~((value > 0) & (value <= 1))
 
 
@@ -203,9 +209,12 @@ def text_keys(column: pa.ChunkedArray) -> Longs:
     Multilinear hashing, sum of r_i (byte_i + 1) mod 2^64 with fixed random odd r_i (Carter &
     Wegman, 1979): among 10 million ids two would share a key with a probability of 3e-6.
     """
+    # A fixed seed, because keys of different tables and weeks are compared with each other. A
+    # factor for each byte is enough: longer texts left with `no name`, which comes first.
     factors = np.random.default_rng(0).integers(0, 2**63, ids.MAX_BYTES, np.uint64) * 2 + 1
     keys = [np.zeros(0, np.uint64)]
     for chunk in column.chunks:
+        # In pieces: each byte of text becomes several words of eight on the way.
         for start in range(0, len(chunk), 65_536):
             part = chunk.slice(start, 65_536)
             offsets = np.frombuffer(part.buffers()[1], np.int32)[part.offset :][: len(part) + 1]
@@ -214,6 +223,8 @@ def text_keys(column: pa.ChunkedArray) -> Longs:
             text = np.frombuffer(part.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
             place = np.arange(text.size) - np.repeat(ends - length, length)
             terms = factors[place] * (text.astype(np.uint64) + 1)
+            # One running sum over all texts of the piece; a text's own is a difference, right mod
+            # 2^64 even where the sum has wrapped around.
             sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms)])
             keys.append(sums[ends] - sums[ends - length])
     return np.concatenate(keys).view(np.int64)
@@ -221,6 +232,8 @@ def text_keys(column: pa.ChunkedArray) -> Longs:
 
 def _later(earlier: Longs, keys: Longs, rows: pa.Table) -> Flags:
     """True where a key is among the earlier ones, or in a row known before or listed before."""
+    # A sound table ends here, after one sort. Which of two equals came first is asked only where
+    # there are any.
     ordered = np.sort(np.concatenate([earlier, keys]))
     if (ordered[1:] != ordered[:-1]).all():
         return np.zeros(keys.size, bool)
@@ -233,6 +246,7 @@ def _later(earlier: Longs, keys: Longs, rows: pa.Table) -> Flags:
 
 def slot_keys(rows: pa.Table) -> Longs:
     """Keys of (request, position): the request's key, moved by an odd multiple of position."""
+    # It wraps around, which is meant: an odd factor moves no two positions alike.
     moved = rows[c.POSITION].to_numpy().astype(np.int64) * np.int64(0x1E3779B97F4A7C15)
     return text_keys(rows[c.REQUEST]) + moved
 
@@ -277,6 +291,7 @@ def _twice(rows: pa.Table, _: Scope) -> Flags:
     """The same conversion again: it has no id of its own, but the microsecond tells it apart."""
     values = [text_keys(rows[c.IMPRESSION]), micros(rows[c.EVENT_TIME])]
     values.append(rows[c.REVENUE].to_numpy())
+    # A stable sort makes equal rows neighbours in the file's order: the first of them stays.
     order = np.lexsort(values)
     again = np.zeros(rows.num_rows, bool)
     same = [value[order][1:] == value[order][:-1] for value in values]

@@ -50,6 +50,8 @@ def read(root: Path, source: str, week: Week) -> pa.Table | None:
     Raises SourceError, naming the file, where one is not as it was written.
     """
     if source == event_lake.SOURCE:
+        # Parts are by known_time and the question is of event_time: what was asked late in the week
+        # may be known in the next.
         parts = [part for part in event_lake.parts(root) if part.week in (week, week.plus(1))]
         slates = pa.concat_tables(
             [SERVED.empty_table(), *(_of_events(part.read()) for part in parts)]

@@ -24,4 +24,5 @@ def boundaries(weeks: Sequence[Week], validation_days: int) -> tuple[int, int]:
 
 def split(time: NDArray[np.int64], validation: int, test: int) -> NDArray[np.uint8]:
     """TRAIN, VALIDATION or TEST of each row by its event_time, (n,) micros."""
+    # Right: what happens at a boundary's own microsecond is of the later split.
     return np.searchsorted([validation, test], time, side="right").astype(np.uint8)

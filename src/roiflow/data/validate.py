@@ -113,6 +113,8 @@ def _attribute(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def check(name: str, rows: pa.Table, scope: Scope) -> Checked:
     """Split the rows of one partition, (n,) rows of the contract's types, by RULES."""
+    # A rule sees what earlier ones left. `left` keeps those rows' places in the partition, since
+    # reasons and examples are told by them.
     reasons = np.full(rows.num_rows, -1)
     left = np.arange(rows.num_rows)
     remaining = rows
@@ -144,6 +146,8 @@ def _example(name: str, rows: pa.Table, row: int, rule: Rule, scope: Scope) -> E
 
 
 def _nullable(rows: pa.Table) -> pa.Table:
+    # What is set aside may be null where the contract has no null: in its own schema it could not
+    # be written.
     return pa.table(
         rows.columns, schema=pa.schema([column.with_nullable(True) for column in rows.schema])
     )
@@ -213,6 +217,7 @@ def named(source: str, table: str, week: Week, schema: pa.Schema, row: int | Non
 def check_limit(checked: Checked, max_fraction: float, rows: Rows) -> None:
     """Raises QuarantineLimit, naming the first bad row, where too large a share of rows is bad."""
     bad = checked.quarantined
+    # A product and no quotient: a partition without rows has no share.
     if bad.num_rows <= max_fraction * checked.rows:
         return
     reason, first = min(checked.examples.items(), key=lambda item: item[1].row)
@@ -257,6 +262,7 @@ class _Window:
     def see(self, checked: Checked) -> None:
         clean = checked.clean
         if checked.table == "ads":
+            # The one before stays: what was shown in its week may become known in this one.
             self.earlier_catalogue, self.catalogue = self.catalogue, clean[c.AD].chunks
         if checked.table == "impressions":
             keys = text_keys(clean[c.IMPRESSION])
@@ -284,6 +290,7 @@ def checks(
 ) -> Iterator[Checked]:
     """As `validate`, however many rows of a partition are bad."""
     window = _Window()
+    # Of the whole window and before the first check: a missing one is a fault only among others.
     logged = any(_logs_propensity(rows, week) for week in weeks)
 
     def checked(name: str, week: Week) -> Checked:

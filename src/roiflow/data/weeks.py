@@ -34,6 +34,7 @@ class Week:
             raise UnknownWeek(f"week {text!r}: expected the form YYYY-Www, such as 2026-W04")
         week = cls(int(match[1]), int(match[2]))
         try:
+            # Only the calendar tells whether a year has a week 53.
             date.fromisocalendar(week.year, week.number, 1)
         except ValueError as error:
             raise UnknownWeek(f"week {text!r}: {error}") from None
@@ -42,6 +43,7 @@ class Week:
     @classmethod
     def of(cls, micros: int) -> "Week":
         """The week that holds a time in microseconds since the epoch, UTC."""
+        # A timedelta of whole microseconds is exact; fromtimestamp would go through a float.
         year, number, _ = (_EPOCH + timedelta(microseconds=micros)).isocalendar()
         return cls(year, number)
 
@@ -59,6 +61,7 @@ class Week:
 
     def plus(self, weeks: int) -> "Week":
         """The week `weeks` later (earlier where negative)."""
+        # By time and not by number, as a year has 52 or 53 weeks.
         return Week.of(self.start + weeks * MICROS_PER_WEEK)
 
     def window(self, weeks: int) -> "list[Week]":

@@ -168,6 +168,7 @@ class CompleteJourney:
         """(code, whether there is such a product) of each id."""
         ids = self.products["product_id"].to_numpy()
         wanted = product_id.to_numpy()
+        # Beyond the last id the place is that of the last: the comparison then finds them unequal.
         place = np.minimum(np.searchsorted(ids, wanted), ids.size - 1)
         return place, ids[place] == wanted
 
@@ -191,11 +192,14 @@ class CompleteJourney:
                 "time": time,
             }
         )
+        # By time, once: a panel week, and any run of them, is a slice.
         return table.take(pa.array(np.argsort(time, kind="stable")))
 
     @cached_property
     def _panel_weeks(self) -> Longs:
         """First row of `_lines` of each panel week, from week 0."""
+        # From one week before the first: week p then has index p, and the last entry ends the last
+        # week.
         starts = FIRST_PANEL_WEEK.start + np.arange(-1, PANEL_WEEKS + 1) * MICROS_PER_WEEK
         return np.searchsorted(self._lines["time"].to_numpy(), starts)
 
@@ -213,6 +217,8 @@ class CompleteJourney:
             dictionaries=["mailer_location"],
         )
         week = rows["week"].to_numpy()
+        # By week as well, for slices; the file comes so, and the sort of the largest table is
+        # spared.
         if (np.diff(week) < 0).any():
             rows = rows.take(pa.array(np.argsort(week, kind="stable")))
         return rows
@@ -226,6 +232,8 @@ class CompleteJourney:
         rows = rows.set_column(3, "mailer", mailer).filter(pc.not_equal(mailer, NO_MAILER))
         product, described = self._code(rows["product_id"])
         rows, product = rows.filter(pa.array(described)), product[described]
+        # One number for the pair: what a store's mailer has in two places counts once, at the
+        # first.
         key = rows["store_id"].to_numpy() * self.product_type.size + product
         _, first = np.unique(key, return_index=True)
         return pa.table(
@@ -234,6 +242,7 @@ class CompleteJourney:
 
     def price_and_bid(self, panel_week: int) -> tuple[Longs, Longs]:
         """Micros of every product, (products,) each, from the panel weeks before."""
+        # Not of the week itself: its prices are known with its baskets, after the exposure.
         lines = self.lines_of(1, panel_week - 1)
         product = lines["product"].to_numpy()
         sales, discount = lines["sales"].to_numpy(), lines["discount"].to_numpy()
@@ -250,6 +259,8 @@ class CompleteJourney:
         totals = np.bincount(product, value, size), np.bincount(product, weight, size)
         place = self.product_type + 1  # 0: no type
         types = np.bincount(place, totals[0]), np.bincount(place, totals[1])
+        # From the coarsest to the finest: each division overwrites only where there is what to
+        # divide by.
         mean = np.full(size, value.sum() / max(weight.sum(), 1.0))
         of_type = types[1][place]
         np.divide(types[0][place], of_type, out=mean, where=(of_type > 0) & (place > 0))
@@ -345,6 +356,9 @@ def _exposures(now: pa.Table, before: pa.Table, promotions: pa.Table, type_: Lon
     """
     types, products, stores = int(type_.max()) + 1, type_.size, int(_largest(now, promotions)) + 1
 
+    # A visit is a household in a store. Lines come by time, so the first of each is its exposure.
+    # Unique numbers visits by their key; they are renumbered by time, in which impressions come
+    # out.
     visit, first, line_visit = np.unique(
         now["household"].to_numpy() * stores + now["store"].to_numpy(),
         return_index=True,
@@ -362,11 +376,14 @@ def _exposures(now: pa.Table, before: pa.Table, promotions: pa.Table, type_: Lon
     eligible = np.unique(
         (before["household"].to_numpy() * types + type_[before["product"].to_numpy()])[typed]
     )
+    # Joins by sorted keys: a binary search for where each visit's matches begin and end, then all
+    # of those ranges at once. Only pairs that match are ever made.
     pair_visit, pair = _expand(*_ranges(eligible // types, household))
     pair_type = eligible[pair] % types
 
     # Products of those types in the mailer of the visited store.
     shown = promotions["product"].to_numpy()
+    # -1, which nobody asks for: a product of no type is nobody's habit.
     place = np.where(type_[shown] >= 0, promotions["store"].to_numpy() * types + type_[shown], -1)
     order = np.argsort(place, kind="stable")
     of_pair, found = _expand(*_ranges(place[order], store[pair_visit] * types + pair_type))
@@ -374,6 +391,7 @@ def _exposures(now: pa.Table, before: pa.Table, promotions: pa.Table, type_: Lon
 
     line_product = now["product"].to_numpy()
     line_type = type_[line_product]
+    # Asked of visit and type, of which there are far fewer than of impressions.
     engaged = pc.is_in(
         pa.array(pair_visit * types + pair_type),
         value_set=pa.array((line_visit * types + line_type)[line_type >= 0]),
@@ -382,6 +400,7 @@ def _exposures(now: pa.Table, before: pa.Table, promotions: pa.Table, type_: Lon
         line_visit * products + line_product, return_index=True, return_inverse=True
     )
     wanted = of_visit * products + shown[promotion]
+    # By visit and product: where it is not the same key, it was not bought.
     match = np.minimum(np.searchsorted(bought, wanted), bought.size - 1)
     converted = bought[match] == wanted
     sales = _micros(_totals(line_bought, now["sales"]))

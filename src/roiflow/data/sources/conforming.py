@@ -45,6 +45,8 @@ def _in_order(
     counts, types = Counter(names), {field.name: field.type for field in SCHEMAS[table]}
     if table == "users":
         types |= {name: pa.string() for name in names if name not in types}
+    # The contract's own word on nulls is left to validation, which sets the rows aside: a schema
+    # without nulls could not carry them there.
     sure = {field.name for field in rows.schema if not field.nullable}
     fields = [pa.field(name, type_, name not in sure) for name, type_ in types.items()]
     columns = []
@@ -64,6 +66,7 @@ def _absent(field: pa.Field, table: str, place: str, rows: pa.Table) -> pa.Array
     if SCHEMAS[table].field(field.name).nullable:
         return pa.nulls(rows.num_rows, field.type)
     there = ", ".join(rows.column_names) or "none"
+    # One name with another separator in it is the header of a file that was written with that one.
     if len(rows.column_names) == 1 and re.search("[;\t|]", there):
         there += " (columns are separated by commas)"
     raise SourceError(
@@ -108,6 +111,8 @@ def _shown(value: pa.Scalar) -> str:
 
 def _first_fault(column: pa.ChunkedArray, convert: Convert) -> int:
     """The first row at which `convert` fails, which it does of the whole column."""
+    # By halves, with the conversion itself: there is no second notion of what is right, and the
+    # cost is that of converting the column about once more.
     low, high = 0, len(column)
     while high - low > 1:
         middle = (low + high) // 2
@@ -189,11 +194,14 @@ def _text_of_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.string())
     values = _missing(column).cast(pa.float64())
     whole = pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), EXACT))
+    # 0 where it is not whole: both branches are computed for every row, and the cast refuses
+    # fractions.
     short = pc.if_else(whole, values, 0.0).cast(pa.int64()).cast(pa.string())
     return pc.if_else(whole, short, values.cast(pa.string()))
 
 
 def _flag(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    # By whole numbers, whose cast refuses 0.5.
     values = column.cast(pa.int64())
     if not pc.all(pc.is_in(values, value_set=pa.array([0, 1, None], pa.int64()))).as_py():
         raise pa.ArrowInvalid("neither 0 nor 1")
@@ -207,6 +215,7 @@ def _time(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _parse_time(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    # Days and times without a zone are completed as texts, so that one cast takes all of them.
     text = pc.replace_substring_regex(pc.utf8_trim_whitespace(column), r" UTC$", "Z")
     day = pc.match_substring_regex(text, r"^\d{4}-\d{2}-\d{2}$")
     text = pc.if_else(day, pc.binary_join_element_wise(text, "T00:00:00", ""), text)

@@ -67,6 +67,7 @@ def _texts(stream: pa.NativeFile, place: str) -> pa.Table:
             strings_can_be_null=True,
         ),
     )
+    # The header comes as a row: types must be given before the names are known.
     header = [(column[0].as_py() or b"").decode(errors="replace") for column in cells.columns]
     texts = [column.cast(pa.string(), safe=False) for column in cells.slice(1).columns]
     return pa.table(texts, [name.removeprefix(BOM).strip() for name in header])

@@ -49,6 +49,7 @@ class Files:
             parts.append(rows.filter(known))
             left_out = np.flatnonzero(~known.to_numpy()).tolist()
             pieces.append(Piece.of_file(self.folder.within(name), rows.num_rows, left_out))
+        # Files of users may have other attributes.
         return with_origin(pa.concat_tables(parts, promote_options="default"), pieces)
 
     def parts(self, table: str, week: Week) -> list[tuple[str, pa.Table]]:
@@ -123,6 +124,7 @@ class Files:
 
     def _odd(self, table: str) -> str:
         """The first file of a table that lies or is called otherwise."""
+        # Hidden files and such as _SUCCESS, which writers leave beside their parts, are no mistake.
         odd = [
             path
             for path in self.folder.all_files(table)

@@ -22,6 +22,7 @@ def of_files(folder: Path, paths: Iterable[Path]) -> str:
             continue
         except OSError as error:
             raise SourceError(f"{path}: {error.strerror}") from None
+        # A NUL ends the name and a digest has one length: no two listings read alike.
         found.update(path.relative_to(folder).as_posix().encode() + b"\0" + content)
     return found.hexdigest()
 

@@ -101,6 +101,7 @@ class KuaiRand:
         if not FIRST <= week <= LAST:
             raise UnknownWeek(f"{self.name} holds {FIRST} and {LAST}, not {week}")
         end = min(week.end, as_of)
+        # The first week takes what the log has of before, too: no other week would.
         first = week.start if week > FIRST else np.iinfo(np.int64).min
         rows = self._log.filter(
             pc.and_(
@@ -202,10 +203,12 @@ class KuaiRand:
         long_user, viewed = _flatten(file["long_watch_seq"])
         like_user, liked = _flatten(file["like_seq"])
         lengths = np.bincount(seen_user, minlength=file.num_rows)
+        # How many videos the user saw after each: the last of a list has age 0.
         age = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(seen.size)
         seen_time = last[seen_user] - age * step[seen_user]
 
         videos = len(self._category)
+        # One number for user and video: sets of pairs are then searched as plain arrays.
         seen_key, like_key = seen_user * videos + seen, like_user * videos + liked
         long_key = long_user * videos + viewed
         # Long views among the last 50 seen are marked there; older ones precede all that was seen.
@@ -251,6 +254,7 @@ def _among(keys: Longs, others: Longs) -> NDArray[np.bool_]:
 
 def _filed(log: pa.Table) -> Longs:
     """Micros of the hour under which the log files each row (`date` and `hourmin`)."""
+    # By numpy's calendar, from months to days: no datetime is made for each row.
     date = log["date"].to_numpy().astype(np.int64)
     year, month, day = date // 10_000, date // 100 % 100, date % 100
     months = (year - 1970) * 12 + month - 1
@@ -294,6 +298,7 @@ def _flatten(lists: pa.ChunkedArray) -> tuple[Longs, Longs]:
 
 def _time_of_last(keys: Longs, seen: Longs, times: Longs, otherwise: int) -> Longs:
     """Latest of `times` at which each key was seen (n,); `otherwise` where it never was."""
+    # By key and then by time, so that the last place of a key is its latest.
     order = np.lexsort((times, seen))
     place = np.searchsorted(seen[order], keys, side="right") - 1
     found = (place >= 0) & (seen[order][np.maximum(place, 0)] == keys)
@@ -353,8 +358,10 @@ def _conversions(rows: pa.Table) -> pa.Table:
 def _feedback(rows: pa.Table, category: pa.Array) -> pa.Table:
     """What users did with the impressions, in the order of the log."""
     flags = {name: rows[name].to_numpy().astype(bool) for name in FEEDBACK}
+    # 0 long_view, 1 click, 2 skip: the strongest sign is the row's one main action.
     main = np.where(rows["long_view"].to_numpy() == 1, 0, 2 - rows["is_click"].to_numpy())
     names = ["long_view", "click", "skip", *FEEDBACK.values()]
+    # Every row once for that, and once more for each further sign it has.
     place = np.concatenate([np.arange(rows.num_rows), *map(np.flatnonzero, flags.values())])
     counts = [int(flag.sum()) for flag in flags.values()]
     action = np.concatenate([main, np.repeat(np.arange(3, 3 + len(flags)), counts)])

@@ -126,6 +126,7 @@ def open_folder(place: str) -> Folder:
             raise SourceError(f"{place}: no such place: write file:///the/whole/path, or the path")
         root = f"/{unquote(path).rstrip('/')}"
         return Folder(root, root, fs.LocalFileSystem())
+    # Errors name the place, and would carry the key into a log.
     if "@" in rest.partition("/")[0]:
         raise SourceError(
             f"{scheme}://***: a URL with a key in it: leave it out of ROIFLOW_DATA_FOLDER and set "

@@ -86,6 +86,8 @@ def _driver_uri(parts: SplitResult, dialect: str, query: list[tuple[str, str]]) 
 
 
 def _secrets(text: str, parts: SplitResult, options: dict[str, str]) -> tuple[str, ...]:
+    # As written, decoded and encoded anew: a driver may repeat any of them. Longest first, so that
+    # the whole URI goes before the password within it.
     passwords = {parts.password or "", options.get("password", "")}
     found = {
         form for one in passwords for form in (one, unquote(one), quote(unquote(one), "")) if form

@@ -62,6 +62,9 @@ def _postgresql(address: Address) -> Iterator[Read]:
     except faults as error:
         raise _fault(address, error) from None
     with closing(connection):
+        # Before any query, as PostgreSQL wants it. In UTC, because weeks and texts of times follow
+        # the session. Literals double their quotes and escape nothing else. `list` runs what a
+        # generator would put off.
         list(read("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
         list(read("SET TIME ZONE 'UTC'"))
         list(read("SET standard_conforming_strings = on"))
@@ -73,6 +76,7 @@ def _mysql(address: Address) -> Iterator[Read]:
     import connectorx
 
     def read(query: str) -> Iterator[pa.RecordBatch]:
+        # With every query, since each is a connection of its own.
         before = ["SET time_zone = '+00:00'", "SET SESSION TRANSACTION READ ONLY"]
         try:
             rows = connectorx.read_sql(

@@ -113,6 +113,7 @@ class MySQL:
 
     def kind(self, column: Column) -> str:
         """See Dialect.kind."""
+        # MySQL's BOOLEAN: the catalog has no other word for it.
         if column.type.startswith("tinyint(1)"):
             return "flag"
         return MYSQL_KINDS.get(column.type.partition("(")[0].partition(" ")[0], "other")

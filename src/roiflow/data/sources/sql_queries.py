@@ -47,6 +47,8 @@ class Part:
             return f"SELECT {columns} {rows} ORDER BY {order}"
         names = ", ".join(map(self._name, self.expressions))
         identity = IDS[self.table]
+        # The server picks the newest rows: a history may be far longer than a snapshot. By bytes,
+        # since a collation may take A and a for one id.
         by_id = self.dialect.bytewise(self.expressions[identity])
         age = f"ROW_NUMBER() OVER (PARTITION BY {by_id} ORDER BY {order})"
         newest = f"SELECT {columns}, {age} AS roiflow_age {rows}"
@@ -65,6 +67,7 @@ class Part:
 
         An index on known_time is asked once for each week; the table is not read.
         """
+        # Recursion from each week's first time to the next Monday: DISTINCT would read every row.
         known, following = self._name(self.known.name), self.dialect.next_week("held.known")
         first = f"SELECT min({known}) FROM {self.place}"
         later = f"SELECT ({first} WHERE {known} >= {following}) FROM held WHERE known IS NOT NULL"

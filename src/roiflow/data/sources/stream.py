@@ -90,6 +90,8 @@ def _joined(tables: Sequence[pa.Table]) -> pa.Table:
 def _outcomes(parts: Sequence[Part], first: Week, as_of: int) -> pa.Table:
     """Clicks and conversions known in a week or later, of the weeks that begin before `as_of`."""
     schema = pa.schema([EVENTS.field(name) for name in OUTCOME])
+    # These columns alone: an outcome may come weeks after its impression, and reading those weeks
+    # whole would cost as much as pulling them.
     tables = [
         lake.read_parquet(part.path, OUTCOME)
         for part in parts
