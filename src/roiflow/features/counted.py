@@ -14,6 +14,7 @@ from roiflow.features.vocabulary import Vocabulary
 def behaviour_kinds(vocabulary: Vocabulary, action: Ints) -> Kinds:
     """Dense indices of actions (n,) -> kinds (n,)."""
     lookup = vocabulary.lookup("action")
+    # A log need not hold every action; one that is not in the vocabulary has no index to look for.
     intents = [lookup[name] for name in INTENT_ACTIONS if name in lookup]
     return np.where(np.isin(action, intents), kernels.INTENT, kernels.BEHAVIOUR).astype(np.uint8)
 

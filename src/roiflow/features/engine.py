@@ -70,6 +70,8 @@ class Engine:
         out = np.zeros((*ad.shape, len(plan.specs)), np.float32)
         time, ad = frozen(event_time), frozen(ad)
         hour = frozen((event_time // MICROS_PER_HOUR).astype(np.int32))
+        # The passes move on with time and never look back, so each gets its own order of the
+        # requests: by user and time here, by hour below. Rows are filled where they are.
         by_user, _ = sort_rows(user, plan.sizes["user"], event_time)
         fill_user_side(plan, log, user, time, ad, out, order=by_user, until=until)
         kernels.item_pass(
@@ -100,6 +102,7 @@ class Engine:
         """Every ad of the catalogue for each request; `last_time` (B,) as `dense` takes it."""
         shape = (asked.number.size, catalogue.ad.size)
         ad, price, bid = (
+            # Copies: the compiled passes take contiguous arrays, and a broadcast view is none.
             np.ascontiguousarray(np.broadcast_to(values, shape))
             for values in (catalogue.ad, catalogue.price, catalogue.bid)
         )
@@ -159,8 +162,10 @@ def fill_user_side(
 
 def last_times(events: Events, start: Longs, end: Longs) -> Longs:
     """event_time of the last behaviour of each history slice; (B,), -1 where it is empty."""
+    # Without any event there is no row 0 to read for those who have none.
     if not events.event_time.size:
         return np.full(start.size, -1, np.int64)
+    # Both sides of a `where` are read, so an empty slice at the start reads row 0 and drops it.
     return np.where(end > start, events.event_time[np.maximum(end - 1, 0)], -1)
 
 

@@ -59,6 +59,8 @@ class ArrayFile:
 
     def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # The header is numpy's own and the length is set at once, so that what is written in pieces
+        # is read like any other array.
         with path.open("wb") as file:
             header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
             np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
@@ -69,6 +71,7 @@ class ArrayFile:
 
     def put(self, row: int, values: NDArray[Any]) -> None:
         """Rows from `row` on."""
+        # Opened anew for each piece: threads would share the place in one open file.
         with self._path.open("r+b") as file:
             file.seek(self._start + self._row_bytes * row)
             np.ascontiguousarray(values).tofile(file)
@@ -101,6 +104,7 @@ class ArraysFile:
 def read_array(path: Path) -> Any:
     """One array, memory-mapped and read-only; ContractError, naming the file, where it cannot."""
     try:
+        # As a plain array: each slice of numpy's own class of mapped ones costs more.
         return np.load(path, mmap_mode="r").view(np.ndarray)
     except (OSError, ValueError, EOFError) as error:
         raise ContractError(f"{path}: cannot read the features: {error}") from None

@@ -18,6 +18,8 @@ def _fnv1a(offsets: Ints, content: NDArray[np.uint8]) -> Hashes:
         value = np.uint64(14695981039346656037)
         for at in range(offsets[row], offsets[row + 1]):
             value = (value ^ np.uint64(content[at])) * np.uint64(1099511628211)
+        # Multiplication carries upwards only: without the mix the low bits, which choose the slot,
+        # would know nothing of the high ones.
         hashes[row] = value ^ (value >> np.uint64(29))
     return hashes
 
@@ -26,10 +28,13 @@ def hash_ids(column: pa.Array | pa.ChunkedArray) -> Longs:
     """Strings (n,) -> 64-bit hashes (n,); those of nulls mean nothing."""
     parts = [np.empty(0, np.uint64)]
     for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        # Arrow's own buffers, so that no string becomes an object. A slice shares them and begins
+        # at its offset; an empty array may have none.
         _, positions, content = chunk.buffers()
         offsets = np.frombuffer(positions or bytes(4), np.int32)
         here = offsets[chunk.offset : chunk.offset + len(chunk) + 1]
         parts.append(_fnv1a(here, np.frombuffer(content or b"", np.uint8)))
+    # Signed, as it is kept in columns of 64-bit integers; the bits are the same.
     return np.concatenate(parts).view(np.int64)
 
 
@@ -71,6 +76,7 @@ class HashIndex:
     def __init__(self, ids: pa.Array | pa.ChunkedArray) -> None:
         """Raises ValueError where two ids have one hash: an id is there twice."""
         self._hashes: Hashes = hash_ids(ids).view(np.uint64)
+        # Half of the slots stay empty, so a search is short and always ends.
         size = 1 << max(4, int(2 * len(ids)).bit_length())
         self._slots = np.full(size, -1, np.int32)
         twice = _fill(self._hashes, self._slots)
@@ -80,6 +86,7 @@ class HashIndex:
     def find(self, ids: pa.Array | pa.ChunkedArray) -> Ints:
         """Ids (n,) -> rows (n,), -1 where there is none or the id is null."""
         found = _find(self._hashes, self._slots, hash_ids(ids).view(np.uint64))
+        # A null was hashed as well, mostly as the empty string, which may be an id.
         if ids.null_count:
             found[ids.is_null().to_numpy(zero_copy_only=False)] = -1
         return found
@@ -138,6 +145,7 @@ class IdCounter:
 
     def add(self, ids: pa.ChunkedArray, known_time: Longs) -> None:
         """Ids (n,) of rows that became known at these times (n,); nulls are left out."""
+        # Room for every id to be new: the compiled pass cannot let its arrays grow.
         self._make_room(self._used + len(ids))
         valid = ids.is_valid().to_numpy()
         new = _count(
@@ -145,10 +153,12 @@ class IdCounter:
             self._counts, self._firsts, self._used,
         )  # fmt: skip
         self._used += new.size
+        # Strings are kept of new ids only; all others are told by their hash.
         self._ids += ids.take(pa.array(new)).chunks
 
     def _make_room(self, rows: int) -> None:
         if rows > self._hashes.size:
+            # At least doubled, so that copying stays linear in all rows.
             more = max(rows, 2 * self._hashes.size) - self._hashes.size
             self._hashes = np.concatenate([self._hashes, np.empty(more, np.uint64)])
             self._counts = np.concatenate([self._counts, np.empty(more, np.int64)])

@@ -26,6 +26,7 @@ def _merge_sort(order: Longs, spare: Longs, start: int, end: int, keys: NDArray[
             middle, right = min(left + width, end), min(left + 2 * width, end)
             i, j = left, middle
             for target in range(left, right):
+                # From the left unless the right one is truly less: equal rows keep their order.
                 if i < middle and (j >= right or not _less(keys, order[j], order[i])):
                     spare[target] = order[i]
                     i += 1

@@ -141,6 +141,7 @@ def _value(counts: Any, aggregate: int, rates: NDArray[np.float64], logs: Single
         return np.float32((counts[2] + strength * rates[2]) / (counts[1] + strength))
     if aggregate == VALUE:
         mean = (_money(counts) + strength * rates[3]) / (counts[2] + strength)
+        # Returns may outweigh what was bought in a window, and far below 0 there is no logarithm.
         return np.float32(math.log1p(max(mean, 0.0) / 1e6))
     count = counts[aggregate]
     # Most counts are small, and the logarithm is half of a feature's time.
@@ -284,6 +285,7 @@ def user_pass(
     # window w. Times only grow inside a user, so each pointer passes each row once.
     high, end, previous = 0, 0, -1
     for row in order:
+        # The windows' far ends follow `time`: `until` only hides what came after it.
         bound = min(time[row], until[row])
         # A new user, or a bound that lies before what was counted: start again from nothing.
         if user[row] != previous or (high > offsets[previous] and log_known[high - 1] >= bound):
@@ -399,6 +401,8 @@ def _fill_item(
             _item_keys(int(shown), placement, attributes, keys)
             for f in range(cells.column.size):
                 entity = cells.entity[cells.cell[f]]
+                # Entity 4 is the placement: it is the request's and not the ad's, so it is not kept
+                # with it.
                 if entity != 4:
                     counted = counts[cells.base[cells.cell[f]] + keys[entity]]
                     cache[shown, f] = _value(counted, cells.aggregate[f], rates, logs)
@@ -492,6 +496,7 @@ def item_upsert(
             codes[used] = code[row]
             counts[used] = 0
             used += 1
+        # Rows only enter here, so a sum of money may stop at the largest one; `_roll` may not.
         _add_item(counts, slots[at], kind[row])
         counts[slots[at], 3] = _sum(counts[slots[at], 3], revenue[row])
     return used
@@ -531,6 +536,7 @@ def item_gather(
     of_hour[h - first_hour] to of_hour[h - first_hour + 1]. `ad_values` (m, features) and
     `placement_values` (hours x placements, features) have the columns of `cells` in its order.
     """
+    # Told apart once: which table a feature is in does not depend on the row.
     of_ad = np.array([f for f in range(cells.column.size) if cells.entity[cells.cell[f]] != 4])
     of_place = np.array([f for f in range(cells.column.size) if cells.entity[cells.cell[f]] == 4])
     for row in range(hour.size):
@@ -615,6 +621,8 @@ def value_pass(
         t = time[row]
         elapsed = cap_hours
         if last_time[row] >= 0:
+            # A behaviour may be stamped later than the request before which it was known: clocks
+            # differ.
             elapsed = max(min((t - last_time[row]) / 3.6e9, cap_hours), 0.0)
         recency = _log1p(elapsed)
         day = t // _DAY

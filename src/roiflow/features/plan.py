@@ -99,6 +99,8 @@ class Plan:
         """`widths` are the numbers of keys of the entities."""
         counted = [spec for spec in self.specs if spec.entity in entities]
         windows = {hours: place for place, hours in enumerate(self.windows_hours)}
+        # By window first: a window's cells then lie side by side, and a row leaves it in one run. A
+        # cell is there once, however many aggregates read it.
         pairs = sorted(
             {(windows[spec.window_hours or 0], entities.index(spec.entity)) for spec in counted}
         )
@@ -130,6 +132,7 @@ class Plan:
     @cached_property
     def user_cells(self) -> Cells:
         """USER_ENTITIES in their windows; keys are dense indices."""
+        # The user needs one key only: a pass counts one user at a time.
         names = ("category", "campaign", "advertiser", "ad")
         return self._cells(USER_ENTITIES, [1, *(self.sizes[name] for name in names)])
 
@@ -185,6 +188,7 @@ class Plan:
         content = json.loads((table.schema.metadata or {}).get(b"plan", b"{}"))
         if content.pop("format", None) != FORMAT:
             raise ContractError(f"{path}: not a feature plan of format {FORMAT}")
+        # JSON knows lists only.
         for name in ("windows_hours", "profile_names"):
             content[name] = tuple(content[name])
         attributes = np.column_stack([np.asarray(table[name]) for name in AD_ATTRIBUTES])

@@ -48,6 +48,7 @@ class Window:
         if not path.exists():
             return SCHEMAS[table].empty_table().select(names or SCHEMAS[table].names)
         try:
+            # Without partitioning pyarrow would add a column out of the folder's name.
             return pq.read_table(path, columns=names, partitioning=None)
         except (OSError, pa.ArrowInvalid) as error:
             raise ContractError(f"{path}: cannot read: {error}") from None
@@ -60,6 +61,8 @@ class Window:
                 try:
                     with pq.ParquetFile(path) as file:
                         for batch in file.iter_batches(BATCH_ROWS, columns=names):
+                            # Selected again: Parquet gives columns in the file's order, and an
+                            # early week may lack a profile's.
                             there = [name for name in names if name in batch.schema.names]
                             yield pa.Table.from_batches([batch]).select(there)
                 except (OSError, pa.ArrowInvalid) as error:
@@ -157,6 +160,8 @@ def impressions(window: Window, vocabulary: Vocabulary) -> Iterator[tuple[Rows, 
             cost=numbers(table[c.COST]),
             propensity=numbers(pc.fill_null(table[c.PROPENSITY].cast(pa.float64()), np.nan)),
             clicked=numbers(table[c.CLICKED]),
+            # Nulls are filled in Arrow: numpy would make a column of integers with nulls into
+            # floats.
             click_known=numbers(pc.fill_null(table[c.CLICK_KNOWN_TIME].cast(pa.int64()), -1)),
         )
         yield rows, table.select([c.IMPRESSION, c.USER])
@@ -181,6 +186,8 @@ class Converted:
 
     def __init__(self, window: Window) -> None:
         table = window.all("conversions", [c.IMPRESSION, c.KNOWN_TIME, c.REVENUE])
+        # Conversions are few beside impressions, so these wait in memory while the others pass by.
+        # An impression may have several, such as a return.
         ids = pc.unique(table[c.IMPRESSION])
         self._index = HashIndex(ids)
         self._of = self._index.find(table[c.IMPRESSION])
@@ -243,6 +250,8 @@ def read_events(window: Window, vocabulary: Vocabulary, users: int) -> Events:
 
 def by_user(rows: Behaved, users: int) -> Events:
     """Behaviours of users 0 to `users` - 1, CSR by user, as each became known."""
+    # Past the two times the row's own values decide, so that equal times do not leave the order to
+    # the files.
     order, offsets = sort_rows(
         rows.user, users, rows.known_time, rows.event_time, rows.ad, rows.action, rows.category
     )

@@ -54,6 +54,7 @@ class Vocabulary:
         """Ids (n,) -> dense indices (n,); 0 where unknown or null. For whole columns."""
         if kind not in self._indices:
             self._indices[kind] = HashIndex(self.ids(kind))
+        # -1 becomes 0, the out-of-vocabulary row. A 32-bit 1, or the array would be 64 bits wide.
         return self._indices[kind].find(values.cast(pa.string())) + np.int32(1)
 
     def lookup(self, kind: str) -> dict[str, int]:
@@ -79,6 +80,7 @@ class Vocabulary:
             .group_by("id")
             .aggregate([("known_time", "min"), ("count", "sum")])
         )
+        # Without those that are published: theirs stay, however often they are seen now.
         new = pc.is_null(pc.index_in(total["id"], value_set=self.ids(kind)))
         often = pc.greater_equal(total["count_sum"], min_count)
         return (
@@ -108,6 +110,7 @@ class Vocabulary:
     def write(self, path: Path) -> None:
         """Atomically, as Parquet."""
         with write_file(path) as aside:
+            # No dictionary: within a kind every id is another one.
             pq.write_table(self.table(), aside, compression="zstd", use_dictionary=False)
 
     @classmethod
@@ -124,6 +127,7 @@ class Vocabulary:
             table = table.select(SCHEMA.names).cast(SCHEMA)
         except (ValueError, pa.ArrowInvalid) as error:
             raise ContractError(f"{path}: {error}") from None
+        # Checked and not trusted: a gap or a second index would shift every embedding after it.
         table = table.sort_by([("kind", "ascending"), ("index", "ascending")])
         kinds: list[str] = pc.unique(table["kind"]).to_pylist()
         return cls({kind: _dense(path, kind, table) for kind in kinds})
