@@ -19,6 +19,8 @@ def ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Iterator[Item]]:
     def make() -> None:
         try:
             for item in items:
+                # A call and not the item: an error travels the same way, and is raised in the
+                # caller's thread in its turn. The queue's length bounds what is made ahead.
                 waiting.put(lambda item=item: item)  # type: ignore[misc]
                 if stop.is_set():
                     return
@@ -33,6 +35,8 @@ def ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Iterator[Item]]:
         yield _taken(waiting)
     finally:
         stop.set()
+        # The caller may stop early with the thread waiting for room in a full queue. It gets room
+        # until it has seen `stop`, so that no thread outlives the block.
         while thread.is_alive():
             while not waiting.empty():
                 waiting.get()

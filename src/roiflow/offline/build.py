@@ -189,6 +189,7 @@ def _vocabulary(
             if source == table
         ]
         names = [c.KNOWN_TIME, *(column for _, column in of_table)]
+        # Each table is read once, for all kinds that have a column in it.
         with ahead(window.batches(table, names)) as batches:
             for rows in batches:
                 known_time = micros(rows[c.KNOWN_TIME])
@@ -199,6 +200,7 @@ def _vocabulary(
     for kind, counts in seen.items():
         new = published.new(kind, [counts.table()], min_count)
         vocabulary = vocabulary.appended(kind, new["id"])
+        # New ids are in the order in which they became known, so those before `test` are a prefix.
         early = int(np.count_nonzero(micros(new["known_time"]) < test))
         known[kind] = published.size(kind) + early
     return vocabulary, known
@@ -235,11 +237,15 @@ def _read(
             number = shown.put(batch)
             converted.met(ids[c.IMPRESSION], number, batch)
             still_open.put(batch, ids)
+            # Clicks with a time of their own count from then on; the others are known with their
+            # impression.
             apart = batch.clicked & (batch.click_known >= 0)
             clicks += np.bincount(ranges.part(batch.user[apart]), minlength=len(ranges))
             _count_items(items, batch, apart)
             hour = batch.event_time // MICROS_PER_HOUR
             asked.append(_distinct(hour * sizes["ad"] + batch.ad))
+            # Priors are of what was known before validation: they go into every feature, and later
+            # rows would leak through them.
             early = batch.known_time < validation
             totals += [
                 np.count_nonzero(early),
@@ -265,6 +271,7 @@ def _read(
 
 
 def _distinct(codes: Longs) -> Longs:
+    # Sorted and compared, in one array of its length.
     ordered = np.sort(codes)
     return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
 
@@ -274,6 +281,7 @@ def _count_items(items: ItemCounter, rows: Rows, apart: Flags) -> None:
     nothing = np.zeros(rows.user.size, np.int64)
     at_once = (rows.clicked & ~apart).astype(np.uint8)
     items.add(rows.known_time, rows.ad, rows.placement, at_once, nothing)
+    # Never before the impression: until it is known, nobody can tell whose click it was.
     later = np.maximum(rows.click_known, rows.known_time)[apart]
     click = np.full(later.size, kernels.CLICK, np.uint8)
     items.add(later, rows.ad[apart], rows.placement[apart], click, nothing[: later.size])
@@ -299,6 +307,7 @@ def _priors(
     seen, clicks = shown_and_clicked.tolist()
     bought = conversions.known_time < before
     converted = int(np.count_nonzero(bought & (conversions.revenue >= 0)))
+    # In floating point, as the money of all rows may leave 64 bits; returns count against it.
     revenue = float(conversions.revenue[bought].sum(dtype=np.float64))
     return (
         clicks / seen if seen else 0.0,
@@ -386,6 +395,7 @@ def _write_ranges(
     ranges, shown, behaved = read.ranges, read.shown.counts, read.behaved.counts
     # Each range's place in every array is known beforehand, so that ranges are written straight
     # into the arrays on disk, several at a time, and nothing is put together afterwards.
+    # Counted as `user_rows` will count them, or a range would write over the next one's rows.
     in_range, _ = range_and_place(read.conversions.row)
     conversions = read.conversions
     known = np.maximum(conversions.known_time, conversions.shown_known)
@@ -415,6 +425,8 @@ def _write_ranges(
     task.log.create(UserLog, {}, leave=["offsets"])
     requests, total = [], Moments.none(len(plan.specs))
     with ThreadPoolExecutor(threads) as pool, UserValues(folder / ONLINE) as online:
+        # `map` gives results in the order of ranges, so sums and files are the same with any number
+        # of threads.
         for count, moments, pairs in pool.map(partial(_write_range, task), range(len(ranges))):
             requests.append(count)
             total = total.joined(moments)
@@ -439,6 +451,7 @@ def _write_range(task: _Task, part: int) -> tuple[int, Moments, pa.Table]:
     first_event = int(read.behaved.counts[:part].sum())
     first_log = int(task.first_log[part])
     last = part == len(read.ranges) - 1
+    # A range ends where the next one begins: only the last writes the closing offset.
     for offsets, file, start in (
         (events.offsets, task.event_offsets, first_event),
         (log.offsets, task.log_offsets, first_log),
@@ -446,11 +459,13 @@ def _write_range(task: _Task, part: int) -> tuple[int, Moments, pa.Table]:
         file.put(first, (offsets if last else offsets[:-1]) + start)
     task.events.put(first_event, events, leave=["offsets"])
     task.log.put(first_log, log, leave=["offsets"])
+    # User 0 is out of vocabulary and has no id, so ids lie one place before their users.
     ids = task.vocabulary.ids("user")[max(first - 1, 0) : first + users - 1]
     profile = task.profile[first : first + users]
     pairs = user_values(plan, first, profile, ids, events, log, task.as_of)
     if not rows.user.size:
         return 0, Moments.none(len(plan.specs)), pairs
+    # Within the range users and events count from 0; they are moved to their place when written.
     found = _impressions(task, rows, conversions, events, log)
     moments = Moments.of(found.dense[found.split == TRAIN])
     requests = int(found.request[-1]) + 1
@@ -494,6 +509,7 @@ def _impressions(
     user, ad, time = rows.user[order], rows.ad[order], rows.event_time[order]
     request, placement = rows.request[order], rows.placement[order]
     start, end = history_slices(user, time, events.offsets, events.known_time, plan.history_length)
+    # Requests are hashes: rows of two users are never one request, whatever the hashes say.
     new = (request[1:] != request[:-1]) | (user[1:] != user[:-1])
     price, bid = price_and_bid(task.catalogues, plan.sizes["ad"], ad, time)
     dense = np.zeros((user.size, 1, len(plan.specs)), np.float32)
@@ -530,6 +546,7 @@ def _impressions(
 
 def _money_by_row(rows: int, row: Longs, revenue: Longs) -> Longs:
     """Micros (rows,) that amounts (m,) of rows (m,) add up to, at most kernels.LARGEST_SUM each."""
+    # In floating point, which is exact for whole micros below 2^53 and does not wrap above.
     total = np.bincount(row, weights=revenue, minlength=rows)
     return np.clip(total, -kernels.LARGEST_SUM, kernels.LARGEST_SUM).astype(np.int64)
 
@@ -537,6 +554,7 @@ def _money_by_row(rows: int, row: Longs, revenue: Longs) -> Longs:
 def _number_requests(folder: Path, rows: Longs, requests: Longs) -> None:
     """Requests of a range are numbered after those of the ranges before it."""
     path = folder / "impressions" / "request.npy"
+    # In place and last: how many requests a range has is only known once it is sorted.
     numbers = np.load(path, mmap_mode="r+")
     ends = np.cumsum(rows)
     for start, end, before in zip(ends - rows, ends, np.cumsum(requests) - requests, strict=True):

@@ -28,6 +28,8 @@ class ItemValues:
         hour, ad = asked // ads, asked % ads
         first, last = int(hour[0]), int(hour[-1])
         hours = np.arange(first, last + 1)
+        # Ad 0 stands in: a placement's own features do not look at the ad, and of these rows no
+        # others are read.
         nowhere = np.zeros(hours.size * placements, np.int64)
         return cls(
             plan,
@@ -56,6 +58,8 @@ class ItemValues:
 def _values(plan: Plan, log: ItemLog, hour: Longs, ad: Longs, placement: Longs) -> Singles:
     """Item-side features (n, item features) at hours (n,), which are in order."""
     cells = plan.item_cells
+    # Columns are numbered anew, so that the result is as wide as the item side and not as all
+    # features.
     cells = cells._replace(column=frozen(np.arange(cells.column.size)))
     out = np.zeros((hour.size, 1, cells.column.size), np.float32)
     kernels.item_pass(

@@ -22,6 +22,7 @@ class Moments:
     @classmethod
     def none(cls, width: int) -> "Moments":
         """Of no rows."""
+        # Any value is below the lowest and above the highest of no rows.
         edge = np.full(width, np.inf, np.float32)
         return cls(0, np.zeros(width), np.zeros(width), edge, -edge)
 
@@ -30,6 +31,8 @@ class Moments:
         """Of rows (n, F), a chunk at a time."""
         total = cls.none(dense.shape[1])
         for start in range(0, dense.shape[0], _CHUNK):
+            # In doubles, and around each chunk's own mean: a sum of float32 squares would lose what
+            # varies little around a large mean.
             part = dense[start : start + _CHUNK].astype(np.float64)
             mean = part.mean(axis=0)
             part -= mean
@@ -57,6 +60,7 @@ class Moments:
     def statistics(self) -> Statistics:
         """A constant feature has deviation and span 1."""
         std = np.sqrt(self.squares / self.rows)
+        # A constant's deviation is a rounding error and not 0: to divide by it would blow it up.
         std[std < 1e-6] = 1.0
         span = self.high - self.low
         span[span == 0.0] = 1.0

@@ -29,6 +29,7 @@ class UserRanges:
     def of(cls, users: int, rows: int) -> "UserRanges":
         """As many ranges of equal width as `rows` need."""
         ranges = min(max(1, -(-rows // PARTITION_ROWS)), users)
+        # Of equal width in users and not in rows: nobody has counted a user's rows yet.
         return cls(np.linspace(0, users, ranges + 1).astype(np.int64))
 
     def __len__(self) -> int:
@@ -62,6 +63,7 @@ class Aside:
         A row's number is its range times 2^40 plus its place in the range's file.
         """
         part = self._ranges.part(values.user)
+        # Stable, so that within a range rows stay in the order in which they came.
         order, offsets = sort_rows(part, len(self._ranges), part)
         columns = [
             getattr(values, name)[order].astype(kind, copy=False)
@@ -74,6 +76,7 @@ class Aside:
             with self._path(number).open("ab") as file:
                 for column in columns:
                     file.write(column[start:end].data.cast("B"))
+            # Range and place in one number: 2^40 rows are more than a file of any range will have.
             first = (number << 40) + int(self.counts[number])
             place[order[start:end]] = np.arange(first, first + end - start)
             self.counts[number] += end - start
@@ -82,6 +85,7 @@ class Aside:
 
     def take(self, part: int, kind: type[Arrays]) -> Arrays:
         """The rows of one range, users counted from its first, in the order they were put."""
+        # Straight into arrays of their final length; a block holds its columns one after the other.
         columns = {name: np.empty(self.counts[part], type_) for name, type_ in self._types.items()}
         at = 0
         if self._blocks[part]:

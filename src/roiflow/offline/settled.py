@@ -23,6 +23,8 @@ def _settled(table: pa.Table, key: str, test: int) -> pa.Table:
         return table
     known = micros(table[c.KNOWN_TIME])
     code = np.asarray(table[key].combine_chunks().dictionary_encode().indices)
+    # Those known before `test` come first, newest first, then the others, oldest first: the first
+    # row of each id is the one to take.
     late = known >= test
     rank = np.where(late, known, -known)
     order = np.lexsort((rank, late, code))
@@ -37,6 +39,7 @@ def attributes_of(ads: pa.Table, vocabulary: Vocabulary, size: int, test: int) -
     rows = vocabulary.index("ad", table[c.AD])
     for column, (kind, name) in enumerate(_ATTRIBUTE_COLUMNS.items()):
         attributes[rows, column] = vocabulary.index(kind, table[name])
+    # Ads out of vocabulary all wrote into row 0.
     attributes[0] = 0
     return attributes
 
@@ -50,6 +53,7 @@ def profile_of(
     rows = vocabulary.index("user", table[c.USER])
     for column, name in enumerate(names):
         profile[rows, column] = vocabulary.index(f"profile:{name}", table[name])
+    # Users out of vocabulary all wrote into row 0.
     profile[0] = 0
     return profile
 
@@ -81,6 +85,8 @@ def price_and_bid(
     """
     starts = np.array([Week.parse(catalogue.week).start for catalogue in catalogues])
     week = np.maximum(np.searchsorted(starts, event_time, side="right") - 1, 0)
+    # A row per week, each begun with the one before: an ad that is not in its week's catalogue has
+    # the last price that was known.
     price, bid = np.zeros((2, len(catalogues), ads), np.int64)
     for number, catalogue in enumerate(catalogues):
         if number:
