@@ -54,6 +54,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     REVENUE_SIGMA: (0.0, 1.6),
 }
 LOGARITHMIC = {REQUESTS, SHAPE, EVENTS, MINUTES}
+# A step on the search's scale is then as large at either end of the bounds: a rate of 0.001 is told
+# from 0.002 much as 0.1 from 0.2.
 PROBABILITIES = {AFTER_SKIP, CLICK, CONVERSION}
 STEP = 0.7
 """Side of the first simplex, on the scale that is searched."""
@@ -132,6 +134,8 @@ class _Fit:
         self._progress, self._done = progress, 0
         self._log = self._served(params)
         ratio = value_of(params, BEHAVIOURS) / value_of(params, REQUESTS)
+        # Behaviours for each request: events are both. A log that does not tell them apart leaves
+        # the proportion as it is.
         self._behaviours = real.user.size / real.requests - 1 if real.requests else ratio
 
     def fidelity(self) -> Fidelity:
@@ -143,6 +147,9 @@ class _Fit:
     def plan(self) -> list[Step]:
         """In an order in which no step spoils an earlier one."""
         steps = [
+            # Prices do not depend on visits, nor visits on what is shown; examination comes before
+            # the click rate, which makes up for the looks that it takes, and clicks come before
+            # conversions.
             Step(("price",), self._price_moments, self._priced),
             Step(("activity", "gap"), self._visit_moments, self._visited, parameters=4),
             Step(("popularity",), lambda: self._now(POPULARITY), self._visited),
@@ -163,14 +170,20 @@ class _Fit:
             self._tell(" and ".join(step.marginals))
             try:
                 log = step.simulate(self._with(at))
+            # The largest distance there is, so that the simplex turns back instead of the search
+            # ending.
             except (ParamsError, SourceError):  # no such world, or nothing to see in it
                 return 1.0
             return float(np.mean([self._distance(name, log) for name in step.marginals]))
 
+        # A key without bounds, such as the median of prices, is taken from the moment as it is: no
+        # marginal can tell it.
         keys = [key for key in start if key in BOUNDS]
         start |= {key: float(np.clip(start[key], *BOUNDS[key])) for key in keys}
         first = min(start, start | {key: value_of(self._params, key) for key in keys}, key=away)
         origin = np.array([_scaled(key, first[key]) for key in keys])
+        # By function values alone: a simulated distance has steps, and no gradient. One seed for
+        # all evaluations, so that they differ by the parameters and not by chance.
         found = minimize(
             lambda point: away(first | dict(zip(keys, map(_unscaled, keys, point), strict=True))),
             origin,
@@ -184,6 +197,7 @@ class _Fit:
             },
         )
         best = first | dict(zip(keys, map(_unscaled, keys, found.x), strict=True))
+        # Rounded before it is used: the world is then the one that the written parameters give.
         best = {key: float(f"{value:.4g}") for key, value in best.items()}
         self._params = self._with(best)
         self.values |= {key: value_of(self._params, key) for key in best}
@@ -217,6 +231,8 @@ class _Fit:
 
     def _priced(self, params: SimulatorParams) -> Log:
         """The log with the prices of many ads in the place of those that were shown."""
+        # No budgets: spread over so many ads they might not pay for one click, and such a world is
+        # refused.
         many = {"synthetic.ads": PRICED, "auction.budget_share": 0.0}
         world = World(with_values(params, many))
         return replace(self._log, price=world.ads(world.first_week).price / 1e6)
@@ -226,6 +242,7 @@ class _Fit:
         world, parts = World(params), []
         for week in weeks_of(world, self._real.days):
             requests, behaviours = world.requests(week), world.behaviours(week)
+            # Requests count as events but turn to no item.
             parts.append((requests.user_index, requests.event_time, behaviours.ad[:0]))
             parts.append((behaviours.user, behaviours.event_time, behaviours.ad))
         user, time, ad = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -260,6 +277,9 @@ class _Fit:
         pause = np.median(within) if within.size else MICROS_PER_MINUTE
         events = real.user.size / (real.user.size - within.size)
         count = np.exp(activity(real).value)
+        # A Poisson number of sessions of a geometric number of events with mean m has a variance of
+        # (2 m - 1) times its mean. What is more comes from users being unlike: a gamma's squared
+        # variation is 1 over its shape.
         uneven = count.var() / count.mean() ** 2 - (2 * events - 1) / count.mean()
         rate = count.mean() / min(real.days, DAYS_PER_WEEK)
         return {
@@ -272,9 +292,11 @@ class _Fit:
     def _examination(self) -> Values:
         """The exponent by regression through position 1; a cascade's second over the first."""
         curve = position(self._real)
+        # Few clicks aside, a second position is looked at where the first was skipped.
         if self._params.examination.model == "cascade":
             return {AFTER_SKIP: float(curve.y[0])}
         clicked = curve.y > 0
+        # Through the origin, as position 1 has rate 1 by definition.
         far, rate = np.log(curve.x[clicked]), np.log(curve.y[clicked])
         return {EXPONENT: float(-(far @ rate) / (far @ far)) if far.size else 1.0}
 
@@ -283,6 +305,7 @@ class _Fit:
         ours, theirs = of(self._served(self._params)).y, of(self._real).y
         if not ours.size:
             return self._now(key)
+        # Within the bounds, as a log without clicks has no log odds.
         level, wanted = (logit(float(np.clip(one.mean(), *BOUNDS[key]))) for one in (ours, theirs))
         return {key: _unscaled(key, logit(value_of(self._params, key)) + wanted - level)}
 

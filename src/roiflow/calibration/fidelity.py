@@ -45,6 +45,7 @@ class Fidelity:
 
 def kolmogorov_smirnov(one: Distribution, other: Distribution) -> float:
     """sup |F - G| of two weighted samples, in [0, 1]."""
+    # Both functions are steps, so the largest distance is at a step of one of them.
     at = np.concatenate([one.value, other.value])
     return float(np.abs(_share_below(one, at) - _share_below(other, at)).max())
 
@@ -63,6 +64,8 @@ def relative_difference(simulated: Curve, real: Curve) -> float:
         return 1.0
     expected = real.y[theirs]
     difference = np.abs(simulated.y[ours] - expected)
+    # Both sides of a `where` are computed: a tiny number stands in for 0, where any difference
+    # counts in full.
     relative = np.where(expected > 0, difference / np.maximum(expected, 1e-300), difference > 0)
     return min(1.0, float(relative.mean()))
 
@@ -106,6 +109,8 @@ def simulated_log(
         parts.append(run.tables)
         carried = run.pending
     whole = {name: pa.concat_tables(part[name] for part in parts) for name in parts[0]}
+    # What is known after the last week belongs to its impressions: without it the newest conversion
+    # rates would be too low.
     whole |= {name: pa.concat_tables([whole[name], carried[name]]) for name in DELAYED}
     return of_tables(params.world, whole, world.first_week, days, positions)
 

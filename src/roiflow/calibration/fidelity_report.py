@@ -73,14 +73,18 @@ def _svg(figure: Any) -> str:
     from matplotlib import rc_context
 
     text = StringIO()
+    # Ids in an SVG are random without a salt, and its date is now: equal reports are to be equal
+    # bytes. Text stays text, so that it can be searched and needs no font inside.
     with rc_context({"svg.hashsalt": "fidelity", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     svg = text.getvalue()
+    # Without the XML head, which may not stand inside HTML.
     return svg[svg.index("<svg") :]
 
 
 def _figure(sections: Sequence[Section]) -> Any:
     """A grid of plots per section, its name above it."""
+    # A Figure of its own and not pyplot, which keeps every figure and looks for a display.
     from matplotlib.figure import Figure
 
     rows = [-(-len(section.before.distance) // COLUMNS) for section in sections]
@@ -132,6 +136,7 @@ def _line(axes: Any, name: str, marginal: Marginal, colour: str, label: str) -> 
             axes.plot(x, y, "o-", ms=3, lw=1.3, color=colour, label=label)
         case Distribution(value, weight):
             share = np.cumsum(weight)
+            # A log has millions of values, and each drawn one is text in the file.
             keep = np.unique(np.linspace(0, value.size - 1, POINTS).astype(np.int64))
             at = value[keep] if name == "popularity" else np.exp(value[keep])
             axes.plot(at, share[keep], lw=1.3, color=colour, label=label)

@@ -76,6 +76,7 @@ def of_tables(
         impressions = impressions.filter(pa.array(position <= positions))
         position = position[position <= positions]
     slate = int(position.max(initial=1))
+    # A slate is one event, its first position stands for it.
     requests = impressions.filter(pa.array(position == 1))
     if not requests.num_rows:
         raise SourceError(f"{name}: no impressions in {days} days from {first} on")
@@ -84,8 +85,10 @@ def of_tables(
     users = pa.chunked_array(requests[c.USER].chunks + behaviours[c.USER].chunks, pa.string())
     clicked = impressions[c.CLICKED].to_numpy()
     week = (_times(impressions) - first.start) // (DAYS_PER_WEEK * MICROS_PER_DAY)
+    # Returns are no conversions, and what brings nothing has no logarithm.
     bought = tables["conversions"].filter(pc.greater(tables["conversions"][c.REVENUE], 0))
     cause = pc.index_in(bought[c.IMPRESSION], value_set=impressions[c.IMPRESSION].combine_chunks())
+    # A conversion of an impression that was cut away has no week here, and its revenue goes too.
     known = cause.is_valid()
     cause = cause.drop_null().to_numpy()
     revenue = bought.filter(known)[c.REVENUE].to_numpy() / 1e6
@@ -150,6 +153,7 @@ def codes(values: pa.ChunkedArray) -> tuple[Longs, pa.Array]:
 
 def count(place: Longs, length: int) -> Longs:
     """How often each place 0 to `length` - 1 occurs."""
+    # Cut as well as filled up: the days after the last whole week are no week.
     return np.bincount(place, minlength=length)[:length]
 
 

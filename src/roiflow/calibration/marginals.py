@@ -41,6 +41,7 @@ Marginal = Distribution | Curve
 def activity(log: Log) -> Distribution:
     """Log of a user's events in a week (in the whole log where it is shorter), where any."""
     period = min(log.days, DAYS_PER_WEEK) * MICROS_PER_DAY
+    # Whole weeks only: a part of one would look like users who do little.
     whole = log.time < log.days * MICROS_PER_DAY // period * period
     cell = log.user[whole] * (log.days + 1) + log.time[whole] // period
     return _logs(np.unique(cell, return_counts=True)[1].astype(np.float64))
@@ -59,6 +60,7 @@ def popularity(log: Log) -> Distribution:
 
     Events are what users turn to of their own accord; what is shown to them is the policy's doing.
     """
+    # At equal shares and not at each item, so that logs of different numbers of items compare.
     count = np.cumsum(np.append(0, np.sort(log.items)[::-1]))
     share = np.arange(1, LORENZ_POINTS + 1) / LORENZ_POINTS
     curve = np.interp(share * log.items.size, np.arange(count.size), count / count[-1])
@@ -92,6 +94,7 @@ def price(log: Log) -> Distribution:
 def revenue(log: Log) -> Distribution:
     """Log of a conversion's revenue over the median."""
     every = _logs(log.revenue, log.conversions.astype(np.float64))
+    # The weighted median, as a row may stand for many conversions.
     median = every.value[np.searchsorted(np.cumsum(every.weight), 0.5)]
     return Distribution(every.value - median, every.weight)
 

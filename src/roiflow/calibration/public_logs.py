@@ -49,6 +49,7 @@ def read_log(log: str, folder: Path | None) -> Log:
 
 def _kuairand(name: str, file: str, first_day: str) -> Callable[[Path], Log]:
     """Two weeks from a day on; the few rows of the hour before are left out."""
+    # Midnight in Beijing, where the users are, in UTC, as the log's times are.
     start = int(np.datetime64(first_day, "us").astype(np.int64)) - BEIJING
 
     def read(folder: Path) -> Log:
@@ -86,6 +87,7 @@ def _trivago(folder: Path) -> Log:
     columns = ["user_id", "timestamp", "action_type", "reference", "impressions", "prices"]
     rows = lake.read_parquet(folder / "trivago_val_100k.parquet", columns)
     time = rows["timestamp"].to_numpy() * MICROS_PER_SECOND
+    # From the first day's midnight, so that days are days and not 24 hours from the first event.
     time = time - time.min() // MICROS_PER_DAY * MICROS_PER_DAY
     order = np.argsort(time, kind="stable")
     turned = rows.filter(pc.match_substring(rows["action_type"], "item"))
@@ -93,6 +95,7 @@ def _trivago(folder: Path) -> Log:
     shown = pc.split_pattern(lists["impressions"], "|").combine_chunks()
     items, of = pc.list_flatten(shown), pc.list_parent_indices(shown)
     lengths = pc.list_value_length(shown).to_numpy()
+    # Lists are flattened; an item's position is its distance from the first of its list.
     place = np.arange(len(items)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     clicked = pc.equal(items, lists["reference"].combine_chunks().take(of)).to_numpy(
         zero_copy_only=False
@@ -102,6 +105,8 @@ def _trivago(folder: Path) -> Log:
         raise SourceError(f"{folder}: {len(items)} impressions, but {len(prices)} prices")
     item, ids = codes(pa.chunked_array([items]))
     first = np.full(len(ids), -1)
+    # Backwards, so that of an item's rows the first is written last and stays: a price for each
+    # item, not for each time that it was shown.
     first[item[::-1]] = np.arange(item.size)[::-1]
     slate = int(lengths.max())
     return Log(
@@ -147,8 +152,10 @@ def _online_ads(folder: Path) -> Log:
     days = int(day.max() + 1)
     weeks = days // DAYS_PER_WEEK
     values = [rows[name].to_numpy() for name in counts]
+    # Whole weeks only: the days at the end would be one of few clicks.
     per_week = [np.bincount(day // DAYS_PER_WEEK, weights)[:weeks] for weights in values]
     sales = rows["post_click_sales_amount"].to_numpy()
+    # A row is a day's total: its mean revenue, weighted with its conversions, is all that it tells.
     sold = (values[2] > 0) & (sales > 0)
     return Log(
         name="online_ads",
