@@ -79,9 +79,11 @@ def fit(
 
     found = minimize(
         loss,
+        # From the map that changes nothing.
         np.concatenate([[0.0], np.ones(parts.shape[1])]),
         jac=True,
         method="L-BFGS-B",
+        # The least slope keeps the map rising: no two scores become one.
         bounds=[(None, None), *[(params.min_slope, None)] * parts.shape[1]],
         options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-8},
     ).x

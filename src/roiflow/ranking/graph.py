@@ -131,6 +131,7 @@ class Graph:
 
     def output(self, name: str, value: Value, *shape: Dim) -> None:
         """`value`, float32, by the name it is asked for."""
+        # A value is named by its number, an output by what it is asked for: Identity joins the two.
         self._proto.node.append(NodeProto(op_type="Identity", input=[value.name], output=[name]))
         self._proto.output.append(_info(name, np.float32, shape))
 
@@ -170,6 +171,7 @@ class Graph:
         if isinstance(operand, Value):
             return operand.name
         array = operand if isinstance(operand, np.ndarray) else _array(operand)
+        # With type and shape, since equal bytes may be 0 and 0.0.
         key = (array.tobytes(), array.dtype.str, array.shape)
         if key not in self._constants:
             self._constants[key] = f"constant_{len(self._constants)}"
@@ -180,6 +182,7 @@ class Graph:
 
 
 def _array(number: float | list[int]) -> NDArray[Any]:
+    # Fractions are the network's, whole numbers are axes and sizes, which ONNX wants in 64 bits.
     return np.array(number, np.float32 if isinstance(number, float) else np.int64)
 
 

@@ -18,6 +18,8 @@ def auc(score: ArrayLike, label: ArrayLike) -> float:
     negatives = positive.size - positives
     if positives == 0 or negatives == 0:
         return float("nan")
+    # By groups of equal scores: a positive beats the negatives of all lower groups and half of its
+    # own. The sums are of whole and half numbers and so exact.
     _, group, size = np.unique(scores, return_inverse=True, return_counts=True)
     hits = np.bincount(group, weights=positive, minlength=size.size)
     below = np.concatenate([[0.0], np.cumsum(size - hits)[:-1]])

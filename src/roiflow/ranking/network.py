@@ -84,6 +84,8 @@ class DenseEncoding(nn.Module):
         self.std.copy_(torch.from_numpy(np.array(std, np.float32)))
         edges = np.quantile(dense, np.linspace(0, 1, bins + 1), axis=0).T.astype(np.float32)
         for feature, edge in enumerate(edges):
+            # Quantiles of what is mostly one value fall together: a bin of no width would divide by
+            # 0.
             distinct = np.unique(edge)
             low, width = distinct[:-1], np.diff(distinct)
             self.low[: low.size, feature] = torch.from_numpy(low)
@@ -118,6 +120,7 @@ class Dropout(nn.Module):
         if not self.training or self.cut == 0:
             return x
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        # Draws are signed: 2^15 lower, the cut leaves out the same share of them.
         kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= self.cut - 2**15
         return x * (kept * (2**16 / (2**16 - self.cut)))
 
@@ -169,12 +172,14 @@ class Heads(nn.Module):
     def __init__(self, hidden: int, dense: int = 0) -> None:
         super().__init__()
         self.out = nn.Linear(hidden, 4)
+        # Nearly 0: the first predictions are the biases, which start at the base rates.
         nn.init.normal_(self.out.weight, std=0.01)
         self.register_buffer("revenue_slope", torch.zeros(dense))
         self.revenue_slope: Tensor
 
     def start(self, moments: "Moments") -> None:
         """Set the biases to base rates (logits) and the moments of log revenue."""
+        # The inverse of the softplus that `forward` applies.
         raw = math.log(math.expm1(max(moments.std, 0.1)))
         biases = [moments.click, moments.conversion, moments.mean, raw]
         with torch.no_grad():
@@ -200,6 +205,7 @@ class PositionBias(nn.Module):
     def forward(self, position: Tensor) -> Tensor:
         """1-based positions (...) -> logits (...)."""
         at = torch.clamp(position, 1, MAX_POSITION)
+        # Less its own entry, position 1 is 0 by construction, whatever training does to the table.
         return (self.table(at) - self.table.weight[1]).squeeze(-1)
 
 
@@ -210,6 +216,8 @@ def log_click_and_conversion(click: Tensor, conversion: Tensor) -> Tensor:
 
 def logit_of(log_probability: Tensor) -> Tensor:
     """log(p / (1 - p)) from log p; p is held below 1 - LEAST_REST."""
+    # Below about 1e-7 a float32's distance to 1 is rounding alone, and its logarithm may be
+    # infinite.
     rest = torch.clamp(1 - torch.exp(log_probability), min=LEAST_REST)
     return log_probability - torch.log(rest)
 

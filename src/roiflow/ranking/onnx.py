@@ -57,6 +57,7 @@ class Network:
 
     def linear(self, name: str, x: Value) -> Value:
         """x W^T + b, or without b where the layer has none."""
+        # Transposed while it is written: a weight is a constant, so no run does it.
         product = x @ self.arrays[f"{name}.weight"].T
         bias = self.arrays.get(f"{name}.bias")
         return product if bias is None else product + bias
@@ -68,6 +69,7 @@ class Network:
 
     def decay(self, name: str, log_hours: Value) -> Value:
         """Decay: log(1 + hours) (B, N, L) -> bias (B, heads, N, L)."""
+        # The rate hangs on the weights alone: softplus is worked out while the graph is written.
         rate = F.softplus(torch.from_numpy(self.arrays[f"{name}.raw"])).numpy()
         return log_hours.unsqueeze(1) * -rate[:, None, None]
 
@@ -113,6 +115,8 @@ def band(net: Network, length: Value, events: Value) -> Value:
     at = np.arange(net.width)
     back = at[:, None] - at[None, :]
     corner = net.graph.concat(events, events)
+    # How many columns there are is known only in a run: the masks are made at full width and their
+    # corner is cut. Any corner is right, since all that counts is how far apart two columns are.
     near, own = (
         net.graph.node("Slice", mask, [0, 0], corner, [0, 1])
         for mask in ((back >= 0) & (back < net.shape.history_length), back == 0)
@@ -229,6 +233,7 @@ def attend(
     )
     same_ad, same_category = same(ids[0], history.ad), same(ids[1], history.category)
     log_elapsed = (history.elapsed + 1.0).log().unsqueeze(1)
+    # However many events the encoder was given, candidates look at the last H.
     last = history.length.clip(None, [net.shape.history_length])
     window = filled(net, last, history.elapsed.sizes(1, 2)).unsqueeze(1).unsqueeze(1)
 
@@ -246,6 +251,8 @@ def attend(
 
     weight = net.decay("count_decay", log_elapsed) + weight.clip(None, MAX_IMPORTANCE)
     weight = (weight.exp() * window.number()).permute(0, 1, 3, 2)
+    # Flags of 0 and 1 times weights are sums: two products of matrices, and nothing of the size
+    # candidates x heads x events is held for them.
     total = net.graph.node("ReduceSum", weight, [2], keepdims=1)
     total = net.graph.node("Expand", total, net.graph.concat([1, 1], candidate.sizes(1, 2), [1]))
     parts = (total, same_category @ weight, same_ad @ weight)

@@ -59,6 +59,7 @@ class AdamW:
     def step(self, share: float) -> None:
         """Move by the gradients, which are then 0, at `share` of the highest learning rates."""
         self._steps += 1
+        # One norm over all weights, and 1e-6, as torch's clip_grad_norm_ has it.
         norm = float(torch.linalg.vector_norm(self.gradient))
         self.gradient.mul_(min(1.0, self._params.max_gradient / (norm + 1e-6)))
         first, second = BETAS
@@ -76,5 +77,6 @@ class AdamW:
             rate = share * peak
             values.mul_(1 - rate * self._params.weight_decay)
             values.addcdiv_(mean, spread, value=-rate / (1 - first**self._steps))
+        # The average is young: while there are few steps, the latest of them weigh more.
         keep = min(self._params.averaging, self._steps / (self._steps + 9))
         self.average.lerp_(self.values, 1 - keep)

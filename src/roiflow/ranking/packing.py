@@ -94,6 +94,7 @@ def schedule(segments: Segments, batch_tokens: int, rng: np.random.Generator | N
         zip(length[number].tolist(), count[number].tolist(), strict=True)
     ):
         longest, most = max(longest, events), max(most, impressions)
+        # At least one: a segment above the limit is a batch by itself.
         if at > begin and (at + 1 - begin) * (longest + most) > batch_tokens:
             batches.append(number[begin:at])
             begin, longest, most = at, events, impressions
@@ -110,6 +111,7 @@ def pack(features: Features, segments: Segments, chosen: Longs, sizes: Sizes) ->
     # Right-aligned, as in the serving form, so that the newest event is in the last column of all.
     column = end[:, None] - width + np.arange(width)
     filled = column >= start[:, None]
+    # Row 0 exists, and what is read there is put to 0 again.
     column = np.where(filled, column, 0)
 
     slot = np.arange(int(count.max()))

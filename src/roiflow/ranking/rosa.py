@@ -45,6 +45,7 @@ class Decay(nn.Module):
 
     def __init__(self, heads: int) -> None:
         super().__init__()
+        # Heads start apart, at rates from 0.13 to 0.69: some for what is near, some for all.
         self.raw = nn.Parameter(torch.linspace(-2.0, 0.0, heads))
 
     def forward(self, log_hours: Tensor) -> Tensor:
@@ -62,6 +63,7 @@ class EncoderLayer(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.project = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
+        # 0: no action counts more than another before the log has said so.
         self.importance = nn.Embedding(shape.sizes["action"], shape.heads)
         nn.init.zeros_(self.importance.weight)
         self.decay = Decay(shape.heads)
@@ -97,6 +99,8 @@ class Rosa(nn.Module):
         super().__init__()
         dim, heads, sizes = shape.dim, shape.heads, shape.sizes
         self.dim, self.heads, self.window = dim, heads, shape.history_length
+        # An id's row is its deviation from one shared vector, so that an ad or user never seen is
+        # an average one.
         self.ad = deviations(sizes["ad"], dim)
         self.ad_base = nn.Parameter(torch.randn(dim) * dim**-0.5)
         self.category = small_embedding(sizes["category"], dim)
@@ -144,6 +148,8 @@ class Rosa(nn.Module):
         action, hours = history.action, history.hours
         x = self.ad(history.ad) + self.ad_base + self.category(history.category)
         x = x + self.action(action)
+        # Events stand in the order in which they became known: one that happened later may come
+        # before, and then has no negative gap.
         log_gap = torch.log(1 + torch.clamp(hours[:, None, :] - hours[:, :, None], min=0.0))
         mask = band(history.length, action.shape[1], self.window)
         for layer in self.layers:
@@ -153,6 +159,7 @@ class Rosa(nn.Module):
 
     def user_vector(self, user: Tensor, profile: Tensor) -> Tensor:
         """(R,), (R, P) -> (R, d)."""
+        # The id alone is dropped: profile and context must do without it, as for a new user.
         vector = self.user_base + self.dropout(self.user(user))
         for at, table in enumerate(self.profile):
             vector = vector + table(profile[:, at])
@@ -211,6 +218,8 @@ class Rosa(nn.Module):
         for at, table in enumerate(self.context):
             person = person + table(candidates.context[..., at])
         pair = torch.cat([attended, attended * candidate, person * candidate, counts], dim=-1)
+        # One layer over the four parts side by side, written as a sum: what depends on the request
+        # alone is worked out once and not for every candidate.
         trunk = (
             self.from_user(person)
             + self.from_candidate(candidate)

@@ -55,6 +55,7 @@ SCORER_INPUTS = (
 ENCODER_OUTPUT = "memory"
 SCORER_OUTPUT = "predictions"
 
+# An hour over 1024, which is whole; float32 has every whole number up to MAX_TICKS.
 MICROS_PER_TICK = 3_515_625
 TICKS_PER_HOUR = 1024
 MAX_TICKS = 2**24 - 1
@@ -169,6 +170,8 @@ def distinct(history: Histories) -> tuple[Histories, Longs]:
         np.ascontiguousarray(values).reshape(rows, -1).view(np.uint8)
         for values in vars(history).values()
     ]
+    # A history as one value of so many bytes: what is equal is found by one sort, and whatever lies
+    # before its events is 0 in all.
     whole = np.concatenate(parts, axis=1)
     _, first, back = np.unique(
         whole.view(f"V{whole.shape[1]}")[:, 0], return_index=True, return_inverse=True
@@ -185,6 +188,7 @@ def histories(events: Events, user: Ints, history_end: Longs, width: int) -> His
     row = np.where(inside, row, 0)
 
     def take(column: NDArray[Any]) -> NDArray[Any]:
+        # A log without events has no row 0 to read.
         if column.size == 0:
             return np.zeros(row.shape, column.dtype)
         return np.where(inside, column[row], 0).astype(column.dtype)
@@ -263,6 +267,8 @@ def in_parts(
 
     Histories of about equal `length` (B,) stand together, so that few columns of a part are empty.
     """
+    # Within a length by user and how far is seen: requests of one page view meet in a part, where
+    # their history is encoded once.
     order = np.lexsort((requests.history_end, requests.user, length))
     parts = [predict(order[at : at + step]) for at in range(0, order.size, step)]
     back = np.argsort(order)

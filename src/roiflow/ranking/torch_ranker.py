@@ -100,6 +100,7 @@ class Candidates:
 
 def tensors(batch: Batch) -> tuple[Behaviours, Candidates]:
     """A packed batch as tensors that share its memory."""
+    # By position, in the order of Batch's fields; `row`, the last, is left out below.
     ad, category, action, hours, length, user, profile, context, elapsed, window, *candidate = (
         torch.from_numpy(getattr(batch, field.name)) for field in fields(batch)
     )
@@ -131,8 +132,10 @@ class Calibrator(nn.Module):
         seen = logits.click + position
         product = logit_of(log_click_and_conversion(seen, logits.conversion))
         click = torch.sigmoid(calibrated(seen, self.click))
+        # The two maps are fitted apart: nothing else holds a conversion below its click.
         conversion = torch.minimum(torch.sigmoid(calibrated(product, self.conversion)), click)
         log_revenue = logits.revenue_mean + 0.5 * logits.revenue_std**2
+        # Bounded, because a network far from its data could make the mean of a log-normal infinite.
         revenue = torch.exp(torch.clamp(log_revenue, max=MAX_LOG_REVENUE)) * self.revenue_scale
         return torch.stack([click, conversion, revenue], dim=-1)
 
@@ -174,6 +177,7 @@ class TorchRanker:
     ) -> tuple[Logits, Tensor]:
         """Logged impressions (n,) -> logits (n,) at position 1, position bias (n,)."""
         segments = packing.cut(features, rows, self.reach(self.shape), self.impressions_per_segment)
+        # By row of the log, since batches come by length.
         out = torch.zeros(5, features.impressions.user.size)
         with one_thread(), torch.inference_mode():
             self.net.eval()
@@ -291,6 +295,7 @@ def request_tensors(
     feed |= serving_form.scorer_inputs(
         requests,
         replace(people, history=history),
+        # Where there is no candidate the first row is read; its predictions are put to 0 later.
         features.attributes[requests.ad.clip(0)],
         sizes,
     )

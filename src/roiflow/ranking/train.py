@@ -64,6 +64,7 @@ class Targets:
     @classmethod
     def of(cls, features: Features, batch: Batch) -> "Targets":
         """Labels of a batch's rows."""
+        # Padding reads row 0, and its weight is 0.
         log, row = features.impressions, np.maximum(batch.row, 0)
         clicked = log.clicked[row]
         return cls(
@@ -138,6 +139,7 @@ def fit(
 
     Deterministic: the same features, params and torch build give the same weights (one thread).
     """
+    # Forked: the caller's own random numbers go on as if nothing had been drawn.
     with one_thread(), torch.random.fork_rng():
         torch.manual_seed(params.seed)
         ranker = start(kind, features, params)
@@ -182,6 +184,7 @@ def optimise(
     # The same network again, whose weights are the averages: it is what is validated.
     average = copy.deepcopy(ranker)
     optimiser = optimiser_of(ranker, average, params)
+    # As many as without a shuffle, which is near enough: past its end the rate stays 0.
     steps = params.epochs * len(packing.schedule(segments, params.batch_tokens, None))
     history: list[Epoch] = []
     best = optimiser.average
@@ -208,9 +211,11 @@ def optimise(
         history.append(Epoch(epoch, total / count, held_out_loss, click_auc))
         best_epoch = min(history, key=lambda line: line.validation_loss).epoch
         if best_epoch == epoch:
+            # A copy, as the average moves on.
             best = optimiser.average.clone()
         elif epoch - best_epoch >= params.patience:
             break
+    # Into the vector of which the ranker's parameters are views.
     optimiser.values.copy_(best)
     ranker.net.eval()
     return history
@@ -239,6 +244,7 @@ def groups(ranker: TorchRanker) -> tuple[list[nn.Parameter], list[nn.Parameter]]
 def schedule(done: float, warm_up: float) -> float:
     """Linear over the first `warm_up` of the steps, then a cosine to 0; `done` in [0, 1]."""
     if done < warm_up:
+        # 0.01: the very first step moves, too.
         return (done + 0.01) / (warm_up + 0.01)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warm_up) / (1 - warm_up))))
 
@@ -256,6 +262,7 @@ def validate(
     converted = torch.from_numpy((log.clicked[rows] & log.converted[rows]).astype(np.float32))
     seen = logits.click + position
     weights = params.loss_weights
+    # As the second value of `loss`, so that the two curves can be held against each other.
     each = weights.click * click_loss(seen, clicked)
     each = each + weights.conversion * conversion_loss(seen, logits.conversion, converted)
     return float(each.mean()), auc(logits.click.numpy(), log.clicked[rows])
@@ -274,5 +281,6 @@ def calibrator(ranker: TorchRanker, features: Features, params: CalibrationParam
     expected = Calibrator()(logits)[..., 2].numpy()[converted].sum()
     paid = float(log.revenue[rows][converted].sum(dtype=np.float64)) / 1e6
     everything = log.revenue[features.rows(TRAIN)].sum(dtype=np.float64)
+    # Where nothing was paid here the network's own amounts stand, or 0 if nothing ever was.
     scale = paid / float(expected) if paid > 0 else float(everything > 0)
     return Calibrator(click, conversion, scale)

@@ -28,6 +28,7 @@ class Din(nn.Module):
 
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
+        # Ad and category side by side have the dimension of the other rankers' ads.
         dim, sizes = shape.dim // 2, shape.sizes
         self.ad, self.category = embedding(sizes["ad"], dim), embedding(sizes["category"], dim)
         self.user = embedding(sizes["user"], dim)

@@ -29,6 +29,7 @@ class Popularity:
 
     def _of(self, ad: Ints) -> Predictions:
         candidate = ad >= 0
+        # An ad that came after the counts is out of vocabulary, index 0.
         at = np.where(candidate & (ad < len(self.click)), ad, 0)
         return Predictions(
             np.where(candidate, np.array(self.click)[at], 0).astype(np.float32),
@@ -85,6 +86,7 @@ def fit(features: Features) -> Popularity:
     clicked = log.clicked[rows]
     converted = clicked & log.converted[rows]
     click = smoothed(count(clicked), count(np.ones(rows.size, np.bool_)))
+    # Smoothed apart, each by its own number of tries: clicks are far fewer than impressions.
     conversion = click * smoothed(count(converted), count(clicked))
     paid = float(log.revenue[rows][converted].sum(dtype=np.float64))
     revenue = paid / max(int(converted.sum()), 1)

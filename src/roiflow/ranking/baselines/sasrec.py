@@ -35,6 +35,7 @@ class Layer(nn.Module):
             split_heads(part, self.heads) for part in self.project(self.norm(x)).chunk(3, dim=-1)
         )
         at = torch.arange(x.shape[1])
+        # What is outside the band is masked below and still looked up.
         back = torch.clamp(at[:, None] - at[None, :], 0, self.window - 1)
         bias = self.distance(back).permute(2, 0, 1).masked_fill(~mask, -1e9)
         x = x + self.dropout(join_heads(attention(query, key, value, bias)))
@@ -51,6 +52,7 @@ class SasRec(nn.Module):
         nn.init.normal_(self.ad.weight, std=0.02)
         self.bias = nn.Embedding(shape.sizes["ad"], 2)
         nn.init.zeros_(self.bias.weight)
+        # As many as ROSA's encoder has, whose last layer is the cross-attention.
         self.layers = nn.ModuleList(Layer(shape) for _ in range(max(shape.layers - 1, 1)))
         self.norm = nn.LayerNorm(shape.dim)
         self.empty = nn.Parameter(torch.zeros(shape.dim))
@@ -64,6 +66,7 @@ class SasRec(nn.Module):
         mask = band(history.length, x.shape[1], self.window)
         for layer in self.layers:
             x = layer(x, mask)
+        # One state more than events, which who has seen nothing gets.
         states = torch.cat([self.norm(x), self.empty.expand(x.shape[0], 1, -1)], dim=1)
         last = newest(candidates.window)
         state = torch.gather(states, 1, last.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
@@ -72,6 +75,7 @@ class SasRec(nn.Module):
             (part * item).sum(-1) * item.shape[-1] ** -0.5
             for part in self.scale(state).chunk(2, dim=-1)
         )
+        # Of a trunk that is 0: the biases alone, which are the base rates.
         base = self.heads_out(torch.zeros_like(click).unsqueeze(-1))
         bias = self.bias(candidates.ad)
         return Logits(
