@@ -107,7 +107,7 @@ def _draw(  # noqa: C901
             while hour < 23 and share >= hours[hour]:
                 hour += 1
             state += GOLDEN
-            # Not on the whole hour, which is a multiple of the grid.
+            # Not on the whole hour, which may be a multiple of the grid.
             inside = 1 + np.int64(uniform(mixed(state)) * (MICROS_PER_HOUR - 1))
             time = day_start + hour * MICROS_PER_HOUR + inside
             length = np.int64(1)
