@@ -60,6 +60,7 @@ def check(
     params = load_params(repository / "params.yaml")
     name, source = _open(where, params, settings)
     if not _look(name, source, week, params, console):
+        # As a failed run, so that a script that checks first stops here.
         raise typer.Exit(1)
 
 
@@ -69,6 +70,7 @@ def _write_template(folder: Path) -> None:
     from roiflow.params import load_params
 
     repository, _, console = here()
+    # As long as the window that a run of it would ask for.
     length = load_params(repository / "params.yaml").ingest.files.weeks
     for path in write_template(folder, Week.parse(TEMPLATE_ENDS).window(length)):
         console.print(str(path), soft_wrap=True, highlight=False)
@@ -94,10 +96,12 @@ def _open(where: str | None, params: "Params", settings: "Settings") -> "tuple[s
             "ROIFLOW_SQL; roiflow check --template NEW_FOLDER writes an example"
         )
     update: dict[str, object] = {}
+    # By what stands before ://, since s3://bucket is a folder and postgresql://host a database.
     database = where is not None and where.partition("://")[0] in DIALECTS
     if where is not None:
         update = {"sql": SecretStr(where)} if database else {"data_folder": where}
     name = "sql" if database or (where is None and settings.data_folder is None) else "files"
+    # The same door as a run's, so that what is found here is what `ingest` would find.
     config = params.ingest.model_copy(update={"source": name})
     source: Source = open_source(config, settings.model_copy(update=update))
     return name, cast("OwnData", source)
@@ -114,10 +118,14 @@ def _look(
 
     length = params.ingest.model_copy(update={"source": name}).weeks
     with console.status("what is there"):
+        # By table first: a week that one table lacks is in no list of whole weeks, and would only
+        # be missing without a word.
         held, whole = {name: source.held(name) for name in SCHEMAS}, source.weeks()
     console.print(_held(held))
     week = Week.parse(asked) if asked else whole[-1] if whole else None
     there = window_there(week, whole, length) if week else []
+    # Without the week itself there is nothing to test on; where only earlier ones lack, the rest is
+    # looked at all the same.
     if not there:
         console.print(_no_week(week), style="red", soft_wrap=True, highlight=False)
         return False
@@ -213,6 +221,7 @@ def _aside(facts: "Facts") -> "Table":
     for one in facts.aside:
         key = ", ".join(f"{name} {value}" for name, value in one.first.key.items())
         fault = "; ".join(f"{name}: {value}" for name, value in one.first.fault.items())
+        # Values come from somebody's rows: a bracket in one is no markup.
         lines = (f"{one.place}", key, fault, f"right: {one.first.right}")
         table.add_row(f"{one.rows:,}", f"[bold]{one.reason}[/]\n" + _plain("\n".join(lines)))
     return table

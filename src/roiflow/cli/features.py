@@ -73,10 +73,13 @@ def replay_command(
     _, settings, console = here()
     checkout = finished(checkout_of(settings.home, source, week))
     with console.status(f"replay of {source} {week}"):
+        # As the run did it, with the report in its place, where whatever repeats the week's report
+        # reads it.
         perform(checkout, settings.home, effect("check_parity"), lambda _: None)
     report = ParityReport.of(checkout)
     for one in report.compared:
         console.print(package_table(one))
+        # Empty where all is equal, and where slates differ but none of them was kept whole.
         if one.features:
             console.print(features_table(one))
     console.print(report.line, highlight=False)
@@ -153,6 +156,7 @@ def features_table(one: "Compared") -> "Table":
     for name in ("feature", "slates", "rows", "largest", "request", "ad", "served", "recomputed"):
         table.add_column(name, justify="left" if name in {"feature", "request", "ad"} else "right")
     for feature in one.features:
+        # The largest difference is the first: from it a feature's fault is told soonest.
         worst = feature.examples[0]
         table.add_row(
             feature.feature,

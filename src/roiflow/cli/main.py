@@ -124,9 +124,12 @@ def pull(
     from roiflow.weekly.values import PARAMS, with_run
 
     repository, settings, console = here()
+    # Through the text of params.yaml, as a run has it: source and week are checked by the same
+    # rules.
     text = with_run((repository / "params.yaml").read_text(), source, week)
     one = IsoWeek.parse(week)
     with console.status(f"{source} {week}"):
+        # As known when the week ends: a pull of a single week has no window whose end would count.
         tables = open_source(parse_params(text, PARAMS).ingest, settings).pull(one, one.end)
         for name, table in tables.items():
             lake.write(folder, name, one, table)
@@ -148,6 +151,8 @@ def report(source: Source = "simulator", week: Week = None) -> None:
     named = week or str(last_finished(settings.home, source))
     checkout = finished(checkout_of(settings.home, source, named))
     with console.status(f"report of {source} {named}"):
+        # By the job with its declared arguments and the run's own code: a report is the same
+        # whoever asks for it.
         perform(checkout, settings.home, effect("report"), lambda _: None)
     console.print(checkout / REPORT)
 
@@ -211,6 +216,8 @@ def leaderboard(source: Source = "simulator", week: Week = None) -> None:
     repository, settings, console = here()
     named = str(first_week(repository, settings, source, week))
     with progress("prepare") as show:
+        # In the run's own checkout, so that features which the week's run has made are not made
+        # again.
         checkout = prepare(repository, settings.home, source, named)
         for number, stage in enumerate((*READERS, "validate", "build_features")):
             show(0.08 * number, stage)
@@ -227,6 +234,7 @@ def _leaderboard_table(lines: list["Line"], title: str) -> "Table":
     table = Table(title=title)
     for name in ("model", "click AUC", "lead over it", "conversion AUC", "lead over it", "CPU s"):
         table.add_column(name)
+    # A week with one class of clicks has no AUC: those lines come last, in the order of training.
     for line in sorted(lines, key=lambda line: -(line.click.auc if line.click else 0.0)):
         cells = [cell for score in (line.click, line.conversion) for cell in _cells(score)]
         table.add_row(line.model, *cells, f"{line.train_seconds:.1f}")

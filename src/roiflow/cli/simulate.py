@@ -26,6 +26,7 @@ class _WeeksByDefault(TyperGroup):
     """`simulate ...` is `simulate weeks ...`, and `simulate ... --loop` is `simulate loop ...`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # Before Typer reads the arguments: it would take the week for an unknown command.
         if args and args[0] not in {*self.commands, *ctx.help_option_names}:
             command = "loop" if "--loop" in args else "weeks"
             args = [command, *(one for one in args if one != "--loop")]
@@ -78,6 +79,8 @@ def weeks_command(
         from roiflow.weekly.checkout import checkout_of
         from roiflow.weekly.serve import serve_week
 
+        # `serve_week` leaves a week without a champion to the logging policy; whoever asks for a
+        # served one wants to hear that there is no run.
         finished(checkout_of(settings.home, "simulator", str(first.plus(-1))))
         with console.status(f"serve {week}") as status:
             serve_week(settings.home, first, status.update)
@@ -132,11 +135,14 @@ def loop_command(
     import os
 
     # A loop keeps a registry of its own: its champions serve simulated weeks only.
+    # Out of this process's environment, because its stages and jobs, and the loops beside it,
+    # inherit that.
     os.environ.pop("ROIFLOW_MLFLOW_URI", None)
     from roiflow.loop.report import comparable, ledger, table, write_report
     from roiflow.loop.weeks import open_loop, run_loop, run_loops
 
     repository, settings, console = here()
+    # Without a seed it is the one of params.yaml, whichever that is.
     seeds: list[int] | list[None] = seed or [None]
     loops = [open_loop(repository, settings, one) for one in seeds]
     with progress("loop") as show:
@@ -175,6 +181,8 @@ def fidelity_command(
     from roiflow.params import load_params
 
     repository, settings, console = here()
+    # The one of the repository is `before`, the one that calibrate wrote is `after`, on the same
+    # logs.
     files = [repository / "params.yaml", *([after] if after else [])]
     worlds = [load_params(path).ingest.simulator for path in files]
     names = log or list(LOGS)
@@ -228,6 +236,7 @@ def truth_command(
         for number, policy in enumerate(policies):
             show(number / len(policies), policy.policy_version)
             # The greedy ones decide alike in every draw, unless budgets run out by chance.
+            # A standard error takes two.
             drawn = draws if policy.policy_version in ("random", "logging") else 2
             mean, error = expected_value_of(world, one, policy, drawn)
             cells = (_with_error(mean[name], error[name]) for name in names)
@@ -263,6 +272,8 @@ def fit_command(
         population = PanelPopulation(params)
         first = population.first_week
         held = (population.last_week.start - first.start) // MICROS_PER_WEEK
+        # Over the whole year: purchases of neighbouring weeks are alike, and a holiday is in few of
+        # them.
         spread = np.linspace(0, held, weeks).round().astype(int).tolist()
         for number, week in enumerate(first.plus(step) for step in spread):
             show(number / weeks, str(week))
@@ -305,6 +316,7 @@ def calibrate_command(
     with progress("calibrate") as show:
         done = calibrate(world, real, users, show)
     fitted = {f"ingest.simulator.{key}": value for key, value in done.values.items()}
+    # Into the text, so that the file keeps its comments and can take the place of params.yaml.
     text = with_values(params.read_text(), {"ingest.simulator.world": "synthetic", **fitted})
     with write_file(out) as aside:
         aside.write_text(text)

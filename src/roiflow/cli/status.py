@@ -37,6 +37,8 @@ def lines(state: "State", login: tuple[str, str] | None, logs: Path) -> "Iterato
     yield from _block("look first", hints or ["nothing: all runs, and the last week passed"])
     for door in state.doors:
         where = door.address if door.runs else "does not run"
+        # Shown where it is needed: the password is made by Airflow at its first start and is in a
+        # file that nobody would look for.
         asks = (
             f"  user {login[0]}, password {login[1]}" if login and door.title == "Airflow" else ""
         )

@@ -72,6 +72,8 @@ def consume(
         followed.look()
         idle.took(consumer.step())
 
+    # Without a store: which packages are deployed is looked up in the first step and then over and
+    # over, and events are taken into the journal even where none is.
     consumer.start([])
     with _until_stopped() as stopped:
         keep_stepping(step, lambda: stopped() or idle.over(), say)
@@ -101,6 +103,7 @@ def forward(
     params = load_params(repository / "params.yaml").stream
     if settings.kafka is None:
         raise ServiceError("no broker: set ROIFLOW_KAFKA, such as 127.0.0.1:9092")
+    # How far the log was sent is kept there, and no consumer of this home may have made the folder.
     settings.stream.mkdir(parents=True, exist_ok=True)
     forwarder = Forwarder(
         ServedLogArrivals(settings.served),
@@ -123,6 +126,7 @@ def status() -> None:
     from roiflow.stream.journal import last_state, numbers
 
     _, settings, console = here()
+    # From the files that a consumer leaves: asking takes no lock, whether one runs or not.
     journal = settings.stream / JOURNAL
     segments = len(numbers(journal))
     parts = len(event_lake.parts(settings.lake))
@@ -200,7 +204,10 @@ def _replicas(settings: "Settings", known: "dict[str, Replica]") -> "dict[str, R
 
     home = settings.home.absolute()
     arms = current(home)
+    # Nothing deployed needs no Redis: a consumer may start before everything else.
     url = _redis(settings, home) if arms else ""
+    # With the address in the name: the same Bento at another Redis is another store, which begins
+    # with the snapshot.
     names = {f"{arm.tag} at {url}": arm.tag for arm in arms}
     return {
         name: known.get(name) or _replica(name, home, find_bento(tag, home), url)
@@ -245,9 +252,12 @@ class _Followed:
         """Let the consumer follow what is deployed now, if it is time to ask."""
         if time.monotonic() < self._look_at:
             return
+        # Set before it looks: a fault would otherwise be met again at every step.
         self._look_at = time.monotonic() + LOOK_SECONDS
         try:
             found = _replicas(self._settings, self._replicas)
+        # A deployment that is half done, or a Redis that is not up, must not stop events from being
+        # taken: it is said, and looked at again.
         except RoiflowError as error:
             self._tell("what is deployed", str(error))
             return
@@ -284,6 +294,8 @@ def _until_stopped() -> Iterator[Callable[[], bool]]:
     """Yields whether SIGTERM or SIGINT came; inside they end nothing by themselves."""
     came: list[int] = []
     numbers = (signal.SIGTERM, signal.SIGINT)
+    # A step that was begun is ended, journal and stores included. To raise inside it would leave
+    # half a batch to be found out at the next start.
     before = [signal.signal(number, lambda one, _: came.append(one)) for number in numbers]
     try:
         yield lambda: bool(came)

@@ -15,12 +15,14 @@ def here() -> tuple[Path, "Settings", "Console"]:
     A home that is not absolute is meant from the main checkout on, wherever inside it or inside a
     run's checkout the command is called. Raises RunError outside the repository.
     """
+    # Inside, as in every command: help does not wait for what commands need.
     from rich.console import Console
 
     from roiflow.settings import Settings
     from roiflow.weekly.checkout import main_checkout, repository_of
 
     repository, settings = repository_of(Path.cwd()), Settings()
+    # An absolute home stays as it is: what is on the left of it is dropped.
     home = main_checkout(repository) / settings.home
     return repository, settings.model_copy(update={"home": home}), Console()
 
