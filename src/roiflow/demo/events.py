@@ -54,6 +54,7 @@ def report_events(
     import httpx
 
     home = settings.home.absolute()
+    # Started where it does not run: `demo` may be the first to need it.
     processes.start([local.stream(home, repository, "consume", places(settings))], home)
     events = [event for number, slate in enumerate(slates) for event in outcomes(number, slate)]
     started = time.monotonic()
@@ -66,6 +67,8 @@ def report_events(
     while time.monotonic() - started < WAIT_SECONDS:
         now = read_so_far(settings)
         counts = {name: count - before.get(name, 0) for name, count in now.items()}
+        # Whatever became of them, duplicates and refusals too: that all were read is what is waited
+        # for. Slates count, since the service reports its own.
         read = sum(counts.values())
         if read >= content["accepted"] + len(slates):
             spent = time.monotonic() - started
@@ -92,6 +95,7 @@ def outcomes(number: int, slate: Answered) -> Iterator[Body]:
     if number % CLICK_EVERY == 0:
         name = {"impression_id": impression}
         yield {"kind": "click", **name, **at(time_of + SECOND)}
+        # Inside the clicks, of which it is a multiple: nobody buys without one.
         if number % BUY_EVERY == 0:
             yield {
                 "kind": "conversion",

@@ -42,8 +42,11 @@ def demo(
     UnknownWeek before anything is started where source or week are wrong, RunError with the failed
     task's own words, ServiceError where a server does not answer.
     """
+    # Asked before anything starts, so that a wrong name costs a second and not the start of every
+    # server.
     first = first_week(repository, settings, source, week)
     platform.require_same_places(settings)
+    # Other worlds do not answer to a policy: their next week is not there to be run.
     weeks = [str(first.plus(number)) for number in range(1 + further * (source == SIMULATOR))]
     with progress("demo") as show:
         platform.up(settings, repository, lambda done, what: show(STARTED * done, f"start {what}"))
@@ -70,6 +73,7 @@ def run_weeks(
     """One run of the DAG after the other; a line is printed as each ends."""
     conf = {"source": source}
     if settings.data_folder is not None:
+        # With each run: a scheduler that runs already has the environment of whoever started it.
         conf["data_folder"] = absolute(settings.data_folder)
     done: list[WeekDone] = []
     with platform.open_airflow(settings) as airflow:
@@ -93,6 +97,7 @@ def ask(
     repository: Path, settings: Settings, done: WeekDone, show: Progress
 ) -> tuple[RequestsDone, EventsDone]:
     """Slates of the served model, and what users did with them, as the stream's consumer saw it."""
+    # Before the slates, which are events as well.
     before = read_so_far(settings)
     answered = send_requests(done, REQUESTS)
     show(1.0, "what users did with the slates, to the stream")

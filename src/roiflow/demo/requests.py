@@ -51,11 +51,15 @@ def send_requests(done: WeekDone, count: int) -> RequestsDone:
     import httpx
 
     address = done.left(Deployed).address
+    # Made before the clock runs, and with new ids each time: a second demo's slates would be
+    # duplicates to the stream.
     bodies = [
         body | {"request_id": f"{body['request_id']}-{time.time_ns():x}"}
         for body in request_bodies(done, count)
     ]
     latencies, degraded, version, slates = [], 0, "", []
+    # One connection that stays, or each latency would have a handshake in it. A proxy of the
+    # environment has no business between this machine and itself.
     with httpx.Client(base_url=address, timeout=10.0, trust_env=False) as client:
         for body in bodies:
             started = time.perf_counter()
@@ -84,6 +88,7 @@ def request_bodies(done: WeekDone, count: int) -> Iterator[Body]:
     week = Week.parse(done.week)
     path = done.checkout / VALIDATED / "impressions" / f"week={week}" / "part-0.parquet"
     rows = pq.read_table(path, partitioning=None, columns=[c.USER, c.PLACEMENT, c.DEVICE])
+    # Spread over the week, so that not all of them are of one morning's users.
     step = max(1, rows.num_rows // count)
     for number, row in enumerate(
         rows.take(list(range(0, rows.num_rows, step))[:count]).to_pylist()

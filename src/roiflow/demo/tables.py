@@ -26,6 +26,7 @@ def seconds_table(done: list[WeekDone]) -> Table:
     table.add_column("task")
     for one in done:
         table.add_column(one.week, justify="right")
+    # Every run is of one DAG, so the first one's tasks are all there are.
     for task in done[0].seconds:
         table.add_row(task, *(f"{one.seconds.get(task, 0.0):.1f}" for one in done))
     table.add_section()
@@ -61,6 +62,7 @@ def results(done: WeekDone) -> dict[str, str]:
     """
     report, drift = done.left(Report), done.left(Drift)
     ranker, roi = report.models[report.ranker], report.roi
+    # What decides, or its stand-in; a value is missing where nothing was paid.
     estimator = next(
         (name for name in ("dr", "dm") if name in roi and roi[name].roi.value is not None), ""
     )

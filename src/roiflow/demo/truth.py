@@ -13,6 +13,7 @@ Truth = dict[str, float]
 
 def truth_by_week(params: Params, lake: Path, done: list[WeekDone]) -> dict[str, dict[str, Truth]]:
     """Week -> policy -> what the world says is true; `served` where a model served the week."""
+    # Here, because the demo of another source has no use for the world.
     from roiflow.simulator.policies import Oracle, logging_policy, random_policy
     from roiflow.simulator.run import SlateChooser
     from roiflow.simulator.served import shown
@@ -29,6 +30,7 @@ def truth_by_week(params: Params, lake: Path, done: list[WeekDone]) -> dict[str,
     for week in (Week.parse(one.week) for one in done):
         found = {name: expected_value_of(world, week, one)[0] for name, one in others.items()}
         rows = shown(lake / "simulator", week)
+        # The first week is the logging policy's, and has no slates of a package.
         truths[str(week)] = found | ({} if rows is None else {"served": truth(world, rows)})
     return truths
 

@@ -45,6 +45,8 @@ def run_week(
     run_id = airflow.trigger(DAG, conf)
 
     def told(run: RunState) -> None:
+        # Airflow's API answers on when its scheduler is gone, and the run would stay as it is for
+        # ever.
         if platform.SCHEDULER not in platform.status(settings):
             log = settings.logs / f"{platform.SCHEDULER}.log"
             raise ServiceError(f"{platform.SCHEDULER}: ended while {week} ran; see {log}")
@@ -63,6 +65,7 @@ def doing(run: RunState) -> str:
     """What a run does now."""
     if run.state == "queued":
         return "waits for the run before it"
+    # Airflow hands tasks on every few seconds: no task runs for a moment, and nothing is wrong.
     return ", ".join(run.named("running")) or "between two tasks"
 
 
