@@ -76,6 +76,7 @@ class Leaks(Record):
     predictions: tuple[str, ...]
     roi: tuple[str, ...]
 
+    # As one list: who asks whether there is a suspicion need not know that there are two kinds.
     def __len__(self) -> int:
         return len(self.predictions) + len(self.roi)
 

@@ -63,6 +63,7 @@ class Artefact(Record):
         """As JSON with the keys in the order of the fields; whole or not at all."""
         with write_file(path) as aside:
             aside.write_text(
+                # The file ends with a line feed, as every other that git or DVC compares.
                 json.dumps(asdict(self), indent=self.indent, allow_nan=self.nan) + "\n"
             )
 
@@ -76,6 +77,8 @@ def parse(kind: type[R], text: str | bytes, named: str) -> R:
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ")
+            # Every fault at once, and none of pydantic's links, which explain its types and not
+            # this file.
             for fault in error.errors(include_url=False)
         )
         raise ArtefactError(f"{named}: {faults}: run the step that writes it again") from None

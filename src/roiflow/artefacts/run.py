@@ -74,6 +74,8 @@ class Placed(Record):
     @property
     def server(self) -> str:
         """Name of its process."""
+        # With the limits: the same Bento with another door is another process, which starts beside
+        # the first one and takes over.
         return f"ranker-{self.tag.partition(':')[2]}-{self.limits}"
 
 
