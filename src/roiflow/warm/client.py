@@ -20,6 +20,7 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def main() -> None:
     """Be `python` with these arguments."""
+    # Options before -m, a script or -c ask for an interpreter in other ways, and get one.
     if sys.argv[1:2] == ["-m"] and len(sys.argv) > 2 and sys.argv[2].startswith(MODULES):
         status = call(Path(sys.argv[0]).absolute().parents[1], sys.argv[2], sys.argv[3:])
         if status is not None:
@@ -39,11 +40,14 @@ def call(folder: Path, module: str, arguments: list[str]) -> int | None:
     with connection, connection.makefile("rb") as answers:
         request = request_of(module, arguments)
         try:
+            # The fork writes to this process's own output: no byte of it goes through here.
             socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2])
             connection.sendall(request)
             runs = answers.readline().removeprefix(b"runs ")
         except OSError:
             return None
+        # It was refused, or its process is gone, before anything ran: the real interpreter may do
+        # it.
         if not runs.strip().isdigit():
             return None
         for number in FORWARDED:
@@ -80,6 +84,7 @@ def request_of(module: str, arguments: list[str]) -> bytes:
 def _forward(pid: int) -> Callable[[int, object], None]:
     def forward(number: int, _frame: object) -> None:
         with suppress(ProcessLookupError):
+            # The group, because a stage has children.
             os.killpg(pid, number)
 
     return forward
@@ -90,8 +95,10 @@ def end(status: int) -> None:
     if status >= 0:
         os._exit(status)
     if -status in FORWARDED:
+        # Whoever waits is to see a signal as one, not as an exit code.
         signal.signal(-status, signal.SIG_DFL)
     os.kill(os.getpid(), -status)
+    # As a shell says it: reached only where the signal is ignored or blocked.
     os._exit(128 - status)
 
 

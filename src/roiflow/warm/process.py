@@ -28,12 +28,15 @@ def interpreter(home: Path) -> Path:
 
 def listens(home: Path) -> bool:
     """Whether a home's warm process is ready."""
+    # The socket appears once all packages are loaded: before that nobody waits for them.
     return (folder_of(home) / "socket").exists()
 
 
 def command(home: Path) -> tuple[str, ...]:
     """What starts the warm process of a home; its `python` is there then."""
     folder = folder_of(home)
+    # No variable and no site-packages: the client needs neither, and `-IS` starts many times
+    # faster.
     own = f"#!{sys.executable} -IS\n{Path(client.__file__).read_text()}"
     with write_file(folder / "bin" / "python") as aside:
         aside.write_text(own)
@@ -61,9 +64,13 @@ def warm(home: Path) -> Iterator[None]:
         process = subprocess.Popen(
             command(home),
             env=os.environ | environment(),
+            # Never written to: it is closed with this process, killed or not, and that ends the
+            # warm one.
             stdin=subprocess.PIPE,
             stdout=said,
             stderr=said,
+            # Ctrl-C in a terminal goes to a whole group: here it is to reach the programs that were
+            # asked for, not the one that holds them all.
             start_new_session=True,
         )
     try:

@@ -92,6 +92,7 @@ def load() -> None:
     gc.disable()  # what is loaded stays: there is nothing to collect
     sys.modules.update(dict.fromkeys(LEFT_OUT))  # type: ignore[arg-type]  # None: not importable
     for name in PACKAGES:
+        # An extra that is not installed here is one that no program here can use.
         with suppress(ImportError):
             importlib.import_module(name)
     for name in LEFT_OUT:
@@ -127,6 +128,8 @@ class Forks:
         if stat.S_ISFIFO(os.fstat(0).st_mode):
             self.poll.register(0, 0)  # nothing but that its other end was closed
         while not self.stopped:
+            # A signal that sets `stopped` does not end the wait, which goes on where it was: once a
+            # second it is looked at.
             for number, _ in self.poll.poll(1000):
                 if number == 0:
                     self.stopped = True
@@ -158,6 +161,7 @@ class Forks:
         # A fork must not outlive this process, and must not keep open what tells of its end.
         os.setsid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # The parent may have ended before the line above, which tells only of ends after it.
         if os.getppid() != parent:
             os._exit(1)
         listener.close()
@@ -193,6 +197,7 @@ def listen(folder: Path) -> socket.socket:
     os.chdir(folder)  # a socket's name has 107 bytes at most, a folder's may have more
     Path("socket").unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
+    # The mode has to be right as the name appears: whoever connects runs code as this user.
     before = os.umask(0o177)
     listener.bind("socket")
     os.umask(before)
@@ -230,6 +235,7 @@ def receive(client: socket.socket) -> tuple[Program, list[int]]:
     """The request, and the three descriptors of its program; ends where it does not come whole."""
     head, descriptors, _, _ = socket.recv_fds(client, 8, 3)
     size, content = int.from_bytes(head, "big"), b""
+    # A stream gives what has come, and an environment may come in parts.
     while len(content) < size and (part := client.recv(size - len(content))):
         content += part
     if len(head) != 8 or len(descriptors) != 3 or len(content) != size:
@@ -246,6 +252,8 @@ def become(program: Program, added: dict[bytes, bytes]) -> None:
     own = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:] = [str(Path.cwd()), *filter(None, own), *sys.path]
     sys.argv[:] = [program.module, *program.arguments]
+    # The import system remembers folders by their time; a run's code may be younger than the fork's
+    # memory of them.
     importlib.invalidate_caches()
     sys.modules["numpy"].random.seed()  # or every fork would draw the same
 
@@ -266,6 +274,8 @@ def exit_code(module: str) -> int:
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
+    # The process ends without the interpreter's own clean-up, which is what writes these out
+    # otherwise.
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
