@@ -89,6 +89,8 @@ class _Side:
     def add(self, features: Features, rows: Longs) -> None:
         """Count impressions `rows` (n,)."""
         log = features.impressions
+        # In the type of the dense features, whose bits are the bins: money, in whole micros, loses
+        # no more than a bin's width by it.
         block = np.empty((rows.size, len(self._names)), np.float32)
         block[:, : len(self._dense)] = log.dense[rows][:, list(self._dense.values())]
         for column, name in enumerate(self._money, len(self._dense)):
@@ -143,6 +145,7 @@ def _chosen(group: str, names: Names, there: Sequence[str]) -> dict[str, int]:
 def judge(found: Mapping[str, Shares], params: DriftParams, inputs: str) -> Drift:
     """A column drifts where its score reaches the threshold or too much of it is unseen."""
     columns = [_judge(name, one, params) for name, one in found.items()]
+    # Columns count alike: one that drifted far is at the top of the list, not more of the share.
     share = sum(column.drifted for column in columns) / len(columns)
     return Drift(
         method=params.method,
@@ -174,6 +177,8 @@ def show(
     )
     each = [ValueDrift(column=name, method=method, threshold=params.threshold) for name in names]
     sides = [_frame(found, side, params.shown_rows) for side in ("current", "reference")]
+    # Categories to Evidently, since the bins are ours: of numbers it would make bins of its own and
+    # draw what was not compared.
     definition = DataDefinition(categorical_columns=names)
     current, reference = (Dataset.from_pandas(side, definition) for side in sides)
     report = Report([total, *each], include_tests=True)
@@ -200,6 +205,8 @@ def _frame(
     """So many rows whose columns have the shares of all rows, in the bins that were compared."""
     import pandas as pd
 
+    # No draw: row k stands for the k-th part of the distribution, so equal shares give equal
+    # pictures.
     place = (np.arange(rows) + 0.5) / rows
     return pd.DataFrame(
         {
@@ -234,6 +241,8 @@ def publish(snapshot: "Snapshot", workspace: Path, project: str, name: str, drif
     old = published.get(key)
     if old and old["digest"] == digest:
         return
+    # Added before the old one goes: a week is twice in the plot for a moment, not missing if this
+    # ends here.
     made = store.add_run(target.id, snapshot, include_data=False, name=name)
     with write_file(record) as aside:
         aside.write_text(

@@ -52,6 +52,8 @@ def _count(
 ) -> None:
     for row in range(block.shape[0]):
         for column in range(block.shape[1]):
+            # Row by row, as the block lies in memory; the table of counts is what is jumped about
+            # in.
             counts[column, bits[row, column] >> np.uint32(32 - _BITS)] += 1
             low[column] = min(low[column], block[row, column])
             high[column] = max(high[column], block[row, column])
@@ -101,6 +103,8 @@ class Codes:
 
     def add(self, codes: NDArray[Any]) -> None:
         """Count codes (n,)."""
+        # A later block may have larger codes: the new array is at least as long as the old one,
+        # never shorter.
         found = np.bincount(codes, minlength=self._counts.size)
         found[: self._counts.size] += self._counts
         self._counts = found
@@ -138,6 +142,7 @@ def share(reference: Histogram, current: Histogram, bins: int) -> Shares:
         first = edges[:-1]
         names = [f"{start:.4g} to {end:.4g}" for start, end in pairwise(edges)]
     p, q = (
+        # Weighted by rows: each value, not each row, is put in a bin.
         np.bincount(np.searchsorted(first[1:], side.value, "right"), side.count, first.size)
         / side.rows
         for side in (reference, current)
@@ -158,6 +163,7 @@ def jensenshannon(reference: Floats, current: Floats) -> float:
 
 
 def _divergence(p: Floats, q: Floats) -> float:
+    # 0 log 0 is 0. Where p is positive q, the middle, is too.
     some = p > 0
     return float(np.sum(p[some] * np.log(p[some] / q[some])))
 
