@@ -30,11 +30,14 @@ class Delays:
         took no longer although they could have been seen with d.
         """
         time, steps = np.unique(delay, return_counts=True)
+        # Delays of at most d, less those whose impression is younger than d: as no delay is longer
+        # than its age, the second are among the first.
         at_risk = np.searchsorted(np.sort(delay), time, "right") - np.searchsorted(
             np.sort(age), time, "left"
         )
         factor = 1.0 - steps / np.maximum(at_risk, steps)
         # The shortest delay's factor is 0: nothing is known sooner.
+        # From the back, since F is the product of the factors of all longer delays.
         share = np.append(np.cumprod(factor[:0:-1])[::-1], 1.0) if time.size else np.zeros(0)
         return cls(time, share)
 
@@ -43,6 +46,7 @@ class Delays:
         if not self.time.size:
             return np.ones(age.shape)
         place = np.searchsorted(self.time, age, "right")
+        # An age below the shortest delay has place 0, and nothing known.
         return np.append(0.0, self.share)[place]
 
 

@@ -49,6 +49,7 @@ class Looked:
 
     def read(self, table: str, week: Week) -> pa.Table:
         """See validate.Rows."""
+        # A pull brings all tables of a week, and they are asked for one by one.
         if week not in self._pulled:
             self._pulled[week] = self.source.pull(week, self.as_of)
         return self._pulled[week][table]
@@ -249,6 +250,8 @@ class _Sold:
         sales = [table.filter(pc.greater_equal(table[c.REVENUE], 0)) for table in tables]
         key = np.concatenate([text_keys(table[c.IMPRESSION]) for table in sales])
         known = np.concatenate([micros(table[c.KNOWN_TIME]) for table in sales])
+        # The place of the nearest key from above, then whether it is the same one: beyond the last
+        # it is the last, which is then another.
         order = np.argsort(log.key)
         place = np.minimum(np.searchsorted(log.key[order], key), max(log.key.size - 1, 0))
         shown = order[place] if log.key.size else place
@@ -262,6 +265,7 @@ def _days(log: _Log, sold: _Sold, week: Week, as_of: int) -> list[Day]:
     age = np.maximum(as_of - log.time, 0)
     base = log.clicked if log.clicked.any() else np.ones(log.time.size, bool)
     to_come = np.zeros(log.time.size)
+    # No age below its delay, as `Delays.of` wants it.
     delays = Delays.of(sold.delay, np.maximum(age[sold.shown], sold.delay))
     to_come[base] = still_to_come(delays, sold.delay.size, age[base])
     days = []
@@ -288,12 +292,14 @@ def _amounts(
 ) -> Amounts:
     shown, converted = clean["impressions", weeks[-1]], clean["conversions", weeks[-1]]
     own = np.zeros(log.key.size, bool)
+    # The log goes by week, and the one that is asked about is the last.
     own[log.key.size - shown.num_rows :] = True
     slates, logged, first = _slates(shown)
     return Amounts(
         impressions=int(own.sum()),
         clicks=int(log.clicked[own].sum()),
         conversions=int(own[sold.shown].sum()),
+        # As floating point, which a sum of any week's micros stays within.
         cost=float(shown[c.COST].to_numpy().sum(dtype=np.float64)),
         revenue=float(converted[c.REVENUE].to_numpy().sum(dtype=np.float64)),
         earlier_impressions=int((~own).sum()),
@@ -313,6 +319,8 @@ def _slates(shown: pa.Table) -> tuple[int, int, np.ndarray[tuple[int], np.dtype[
     request, at = np.unique(text_keys(shown[c.REQUEST]), return_inverse=True)
     size, last = np.bincount(at), np.zeros(request.size, np.int64)
     np.maximum.at(last, at, position)
+    # No two rows share a position, so a slate of as many rows as its lowest position lacks none
+    # above it.
     whole = size == last
     logged = whole & (np.bincount(at, weights=np.isnan(propensity)) == 0)
     top = (position == 1) & logged[at] if request.size else np.zeros(0, bool)

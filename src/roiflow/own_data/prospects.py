@@ -86,6 +86,7 @@ def _calibration(facts: Facts, params: Params) -> Prospect:
         return Prospect(what, "no", "no impression in the week")
     bins = params.evaluate.calibration_bins
     floor = ece_floor(found.clicks / found.impressions, found.impressions, bins)
+    # A model's own error comes on top of the noise: from half the limit on it may be too much.
     answer: Answer = "no" if floor >= most else "doubtful" if 2 * floor >= most else "yes"
     why = f"noise alone makes up to {floor:.3f} of {found.impressions:,} impressions"
     more = "" if answer == "yes" else ": more impressions a week, or a limit of your own"
@@ -118,6 +119,8 @@ def _off_policy(facts: Facts, params: Params) -> Prospect:
         return Prospect(
             what, "no", "no propensities: no off-policy estimate, only the model's word"
         )
+    # Effective sample sizes. The logged policy weighs every slate 1; one that always shows one ad
+    # weighs only the slates that had it on top, as many as its propensities let expect.
     most = min(found.slates_logged, limits.requests)
     least, needed = most * found.mean_propensity, limits.min_effective_sample_size
     why = (

@@ -56,6 +56,8 @@ def _table(name: str, rows: list[Row]) -> pa.Table:
 
 
 def _slate_time(week: Week, slate: int) -> int:
+    # 13 hours apart, slates fall on all days at changing hours, and the last with its sale within
+    # the week.
     return week.start + (9 + 13 * slate) * MICROS_PER_HOUR
 
 
@@ -77,6 +79,7 @@ def _impressions(week: Week) -> Iterator[Row]:
                 c.DEVICE: "phone" if slate % 3 else "desktop",
                 c.BID: 250_000,
                 c.COST: 250_000 if clicked else 0,
+                # One of those that are left, all alike.
                 c.PROPENSITY: 1 / (ADS + 1 - position),
                 c.POLICY_VERSION: "at-random",
                 c.ARM: "control",
@@ -86,6 +89,7 @@ def _impressions(week: Week) -> Iterator[Row]:
 
 
 def _shown(slate: int, position: int) -> int:
+    # By rule and not by chance: the same example each time, in which every ad is shown.
     return (slate + 2 * (position - 1)) % ADS
 
 
