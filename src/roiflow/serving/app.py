@@ -147,6 +147,7 @@ class Metrics:
         self.refused_events = Counter(
             "roiflow_refused_events", "Reported events refused", ["reason"], registry=of
         )
+        # Every reason from the start, at 0: a rate wants a first value to rise from.
         for reason in checks.REFUSALS:
             self.refused_events.labels(reason)
         buckets = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
@@ -275,6 +276,7 @@ class SlateApp:
             ads=shown,
             **({} if degraded else self._evidence(request.request_id, slates)),
         )
+        # In the log before anybody can see it: what is shown and not logged can never be evaluated.
         self._log.write([logged], self._limits.message_bytes)
         answer = SlateAnswer(request.request_id, self._version.policy_version, degraded, ads)
         encoded = self._encode(answer)
@@ -303,6 +305,7 @@ class SlateApp:
     def _events(self, body: bytes) -> bytes:
         messages = _decode(self._events_decoder, body).events
         now, taken, refused = self._now(), list[Event](), list[RefusedEvent]()
+        # Each by itself, out of raw JSON: one that is wrong does not cost the others.
         for index, message in enumerate(messages):
             try:
                 taken.append(checks.reported(message, now, self._limits))
@@ -352,6 +355,7 @@ class SlateApp:
 
 
 def _ads(request: str, slates: Slates) -> list[SlateAd]:
+    # Empty slots come last. The ids, cut at the first of them, end the zip.
     shown = int((slates.row[0] >= 0).sum())
     columns = zip(
         slates.ad_ids[0].tolist()[:shown],
@@ -384,6 +388,7 @@ def _arm(scope: Message) -> str:
 
 def _refuse_control(request: SlateRequest, body: bytes) -> None:
     """What would not pass the consumer is not served; without escapes there is none."""
+    # JSON has the others of ASCII only as escapes: an ordinary body is done after three searches.
     if b"\\" in body or not body.isascii() or b"\x7f" in body:
         for name in ("request_id", "user_id", "placement", "device"):
             value = getattr(request, name)
@@ -395,6 +400,7 @@ async def _body(scope: Message, receive: Receive, limit: int) -> bytes:
     for name, value in scope["headers"]:
         if name == b"content-length" and (not value.isdigit() or int(value) > limit):
             raise Refused(413, f"content-length {value.decode('latin-1')} is over {limit} bytes")
+    # Counted here as well: a chunked body has no content-length.
     body, more = b"", True
     while more:
         message = await receive()
@@ -408,10 +414,12 @@ async def _body(scope: Message, receive: Receive, limit: int) -> bytes:
 def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
         return decoder.decode(body)
+    # Before DecodeError, of which it is a kind.
     except msgspec.ValidationError as error:
         fault = str(error)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(400, f"body is not JSON: {error}") from None
+    # Decoded once more, without its type: msgspec names the place, not the value there.
     value = value_at(fault, _content(body))
     raise Refused(400, f"{fault}: value {value}" if value else fault)
 

@@ -23,6 +23,7 @@ _MIXES = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 def seeds(digest: str, request_ids: Sequence[str]) -> Seeds:
     """64 bits of each of B requests to the package of a digest (64 hexadecimal digits)."""
+    # The key is set up once, and every request goes on from a copy.
     start = blake2b(key=bytes.fromhex(digest), digest_size=8)
 
     def of(request: str) -> bytes:
@@ -30,6 +31,7 @@ def seeds(digest: str, request_ids: Sequence[str]) -> Seeds:
         own.update(request.encode())
         return own.digest()
 
+    # Little-endian by name: the same draw on any processor.
     return np.frombuffer(b"".join(map(of, request_ids)), "<u8").astype(np.uint64)
 
 

@@ -68,6 +68,7 @@ def latency_ms(models: Models, features: Features, requests: Requests) -> float:
 
     The user with the longest history, and the candidates repeated up to that number.
     """
+    # However few candidates the request has: a time is comparable for one size only.
     columns = np.resize(np.arange(requests.ad.shape[1]), LATENCY_CANDIDATES)
     length = requests.history_end - features.events.offsets[requests.user]
     longest = requests.take(np.array([np.argmax(length)]))

@@ -94,6 +94,7 @@ class Package:
         """Raises PackageError, naming the file, where one is missing, altered or unreadable."""
         path = folder / MANIFEST
         manifest = _read_manifest(path)
+        # File by file first: the digest says that something was altered, not what.
         for name, expected in sorted(manifest["files"].items()):
             _check_file(folder, name, expected)
         for name in REQUIRED:
@@ -166,6 +167,7 @@ class Package:
 
 def session(model: Path | bytes) -> Any:
     """An onnxruntime session on one thread: a second one doubles CPU time for no latency."""
+    # Here and not above: to write or check a package takes no runtime.
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -202,6 +204,7 @@ def ads_table(all_attributes: Ints, catalogue: Catalogue, ad_ids: Sequence[str])
 
 def statistics_json(statistics: Statistics) -> bytes:
     """`statistics.json`; the float32 values come back bit-equal."""
+    # A float32 is a double, too, and JSON's shortest text of a double reads back as the same.
     return json.dumps({name: values.tolist() for name, values in vars(statistics).items()}).encode()
 
 
@@ -212,6 +215,7 @@ def _array(column: pa.ChunkedArray) -> Any:
 
 def _digest(description: Description, files: Mapping[str, str]) -> str:
     content = {"format": FORMAT, "files": dict(files), **asdict(description)}
+    # Sorted and without spaces: equal values are one text.
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -235,6 +239,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _check_name(folder: Path, name: str) -> None:
+    # A manifest may be anybody's: no name in it may lead out of the folder.
     parts = PurePosixPath(name).parts
     if not parts or name == MANIFEST or name.startswith("/") or ".." in parts or "\\" in name:
         raise PackageError(f"{folder}: {name!r} is not the name of a file of a package")

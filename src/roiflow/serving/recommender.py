@@ -64,6 +64,8 @@ class Models:
 
     def _check(self, package: Package) -> None:
         about = self.about
+        # The parts come from several stages, and columns are read by place: in another order every
+        # model would still answer, and wrongly.
         pairs: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
             ("dense features", self.plan.dense_names, about.dense_names),
             ("profile attributes", self.plan.profile_names, about.profile_names),
@@ -91,6 +93,7 @@ class Models:
 
     def predict(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
         """Calibrated predictions (B, K); `attributes` (B, K, 5) of the candidates."""
+        # As at the door, where there is nothing to order and put back.
         if requests.user.size == 1:
             return self._predict(requests, people, attributes)
         return serving_form.in_parts(
@@ -133,6 +136,7 @@ class Recommender:
         self._digest = package.digest
         self.policy_version = package.digest[:12]
         self.slate_size = package.description.slate_size
+        # One name more, at row -1: an empty slot is an index like any other.
         self._names = np.array([*package.ads.ad_id, ""], dtype=object)
         self._vector = vector_shape(package)
         self.feature_sample = package.description.feature_sample
@@ -187,6 +191,7 @@ class Recommender:
         """Requests of one hour, few enough to be worked on at once."""
         if not batch.event_time.size:
             return self._empty(), False
+        # Any of the requests: a store goes by their hour alone.
         as_of = int(batch.event_time[-1])
         users = within(store.read(batch.user_ids, as_of), self.models.plan)
         items = store.ad_states(as_of)
@@ -235,6 +240,7 @@ class Recommender:
             self._index("device", batch.device),
             batch.event_time,
         )
+        # Views of one row: the catalogue is the same for every request.
         shape = (batch.event_time.size, ads.ad.size)
         ad: Ints = np.broadcast_to(ads.ad, shape)
         price: Longs = np.broadcast_to(ads.price, shape)
@@ -249,6 +255,7 @@ class Recommender:
             price=price,
             bid=bid,
         )
+        # There is no log for them to point into; histories come with the people.
         nothing = np.zeros(shape[0], np.int64)
         return Requests(
             request=np.arange(shape[0]),

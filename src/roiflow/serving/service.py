@@ -41,6 +41,8 @@ class Breaker:
         try:
             return self._values.get(keys)
         except ServiceError:
+            # From after the failure, since it may have taken the whole timeout. The clock is
+            # monotonic: another, set back, would keep the store shut.
             self._open_until = self._clock() + self._seconds
             raise
 

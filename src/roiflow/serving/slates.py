@@ -34,4 +34,4 @@ class Slates:
     value: Floats  # (B, S) micros, expected revenue minus lambda x expected cost
     bid: Longs  # (B, S) micros
     as_of: Longs  # (B,) microseconds: the newest known_time that the online features took in
-    vectors: Bytes  # (B, W) what the models were given, see features/parity.py
+    vectors: Bytes  # (B, W) what the models were given, see online/given.py
