@@ -118,6 +118,8 @@ def of_predictions(
         request=requests.request,
         user=requests.user,
         ad=requests.ad,
+        # In double precision from here on: money is summed and subtracted, and a float32 has seven
+        # digits.
         click=np.where(present, predictions.click, 0).astype(np.float64),
         conversion=np.where(present, predictions.conversion, 0).astype(np.float64),
         revenue=np.where(present, predictions.revenue, 0).astype(np.float64),
@@ -171,6 +173,7 @@ def top_requests(
     of_row = np.maximum(np.searchsorted(weeks, times, side="right") - 1, 0)
     for number in np.unique(of_row):
         catalogue = features.catalogues[number]
+        # 4 bytes a feature: over a whole catalogue nothing else of a request comes near them.
         row_bytes = catalogue.ad.size * max(1, len(features.dense_names)) * 4
         chunk = max(1, CHUNK_BYTES // max(1, row_bytes))
         mine = np.flatnonzero(of_row == number)

@@ -22,6 +22,8 @@ def slot_rewards(value: Floats, choices: Longs) -> Floats:
 
     value (B, K), choices (B, ..., S) columns of value or -1 -> (B, ..., S), 0 where -1.
     """
+    # One axis for each between request and slot, so that one slate or many of a request go the same
+    # way.
     rows = np.arange(value.shape[0]).reshape(-1, *[1] * (choices.ndim - 1))
     chosen = np.where(choices >= 0, value[rows, np.maximum(choices, 0)], 0.0)
     return chosen * discount(choices.shape[-1])

@@ -98,6 +98,8 @@ def _finetune(
     )
     requests, measured = _requests(first, training), _requests(first, held_out)
     rng = _stream(params.seed, _TRAINING)
+    # Drawn before a checkpoint is looked for, and so whether or not there is one; the stream's
+    # state is then put back as it was kept.
     scale = _reward_scale(requests, params, rng)
     residual = ppo.Residual(first.network)
     optimizer = ppo.Adam(residual, params.learning_rate)
@@ -151,6 +153,7 @@ def _split(candidates: CandidateSets, params: PolicyParams) -> tuple[CandidateSe
     """Training and held-out requests, at least one of each."""
     order = _stream(params.seed, _SPLIT).permutation(candidates.ad.shape[0])
     held_out = max(1, order.size // params.held_out_every)
+    # Chance says which requests are held out, and not in which order they stand.
     return candidates.take(np.sort(order[held_out:])), candidates.take(np.sort(order[:held_out]))
 
 
@@ -196,9 +199,12 @@ def _measure(
     iteration: int, policy: SlatePolicy, requests: ppo.Requests, params: PolicyParams
 ) -> Point:
     logit = _logits(policy, requests)
+    # The same noise after every iteration: points of the curve differ by the policy and not by
+    # luck.
     choices, log_propensity = ppo.sample_slates(
         logit, params.measured_samples, params.slate_size, _stream(params.seed, _MEASURING)
     )
+    # The log ratio at the policy's own slates, whose mean is the divergence.
     of_start = plackett_luce.log_conditional_propensities(
         np.repeat(requests.start, params.measured_samples, axis=0),
         choices.reshape(-1, params.slate_size),
@@ -220,6 +226,7 @@ def _metrics(
     """Of the held-out requests; rewards in currency units per slate."""
     logit = policy.logits(held_out)
     probability = np.exp(logit - np.max(logit, axis=1, keepdims=True, initial=ppo.NEVER))
+    # A request without candidates sums to 0; it is not among those looked at.
     probability /= np.maximum(probability.sum(axis=1, keepdims=True), 1e-300)
     best, _ = plackett_luce.greedy(
         np.where(held_out.present, requests.value, -np.inf), policy.slate_size
@@ -249,6 +256,7 @@ def _keep(
         "optimizer": optimizer.state(),
         "numpy": json.dumps(rng.bit_generator.state),
         "torch": torch.get_rng_state(),
+        # Plain numbers: a checkpoint is read with weights_only, which takes no class of ours.
         "curve": [[getattr(point, field.name) for field in fields(Point)] for point in curve],
     }
     with write_file(file) as path:
@@ -263,6 +271,7 @@ def _resume(
         state = torch.load(file, weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         raise RoiflowError(f"{file}: not a checkpoint; delete it to start again") from None
+    # Both copy into what is there: the weights must stay views of the optimiser's vector.
     residual.load_state_dict(state["network"])
     optimizer.restore(**state["optimizer"])
     rng.bit_generator.state = json.loads(state["numpy"])

@@ -154,6 +154,7 @@ def start(
         residual_bound=residual_bound,
         value_scale=value_scale,
         mean=raw.mean(axis=0) if value.size else np.zeros(FEATURES),
+        # What never varies is 0 less its mean, whatever it is divided by.
         std=np.where(std > _TINY, std, 1.0),
         network=network,
     )

@@ -49,6 +49,8 @@ def log_conditional_propensities(logits: Floats, choices: Longs) -> Floats:
     rest = np.array(logits, np.float64)
     rest[np.broadcast_to(rows, choices.shape)[real], choices[real]] = -np.inf
     remaining = np.empty((choices.shape[0], choices.shape[1] + 1))
+    # Less the largest, so that exp cannot overflow; where nothing is left less 0, as -inf less -inf
+    # is NaN.
     top = np.max(rest, axis=1, initial=-np.inf)
     shift = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
@@ -56,6 +58,7 @@ def log_conditional_propensities(logits: Floats, choices: Longs) -> Floats:
     for slot in range(choices.shape[1] - 1, -1, -1):
         remaining[:, slot] = np.logaddexp(chosen[:, slot], remaining[:, slot + 1])
     left = remaining[:, :-1]
+    # Where no candidate is left an empty slot is certain, and any other choice still impossible.
     exhausted = np.isneginf(left)
     log_propensity = chosen - np.where(exhausted, 0.0, left)
     return np.where(exhausted & (choices < 0), 0.0, log_propensity)

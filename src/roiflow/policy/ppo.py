@@ -191,6 +191,7 @@ def clipped_objective(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tens
 
 def divergence(log_probability: Tensor, log_start: Tensor) -> Tensor:
     """KL(policy || start) of each slot; (..., K) -> (...)."""
+    # What cannot be chosen has probability 0 and finite logarithms, and so adds 0 and not NaN.
     return (log_probability.exp() * (log_probability - log_start)).sum(-1)
 
 
