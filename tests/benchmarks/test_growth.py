@@ -121,6 +121,9 @@ def plot(stages: dict[str, list[Spent]], path: Path) -> None:
     for name, spent in stages.items():
         left.loglog(USERS, [one.cpu for one in spent], "o-", label=name)
         right.loglog(USERS, [one.gb for one in spent], "o-", label=name)
+    for axes in (left, right):
+        axes.set_xticks(USERS, [f"{users:,}" for users in USERS])
+        axes.set_xticks([], minor=True)
     left.set(xlabel="users", ylabel="CPU seconds", title="time")
     right.set(xlabel="users", ylabel="GB", title="peak memory")
     right.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))

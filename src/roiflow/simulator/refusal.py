@@ -144,10 +144,11 @@ def _left(start: float, joining: float, stay: float, weeks: int) -> float:
 def _is_date(day: str) -> bool:
     try:
         # In a leap year, as 02-29 is a day that comes.
-        date.fromisoformat(f"2024-{day}")
+        found = date.fromisoformat(f"2024-{day}")
     except ValueError:
         return False
-    return len(day) == len("MM-DD")
+    # Back again, since the ISO forms of weeks are as long: W01-1.
+    return f"{found:%m-%d}" == day
 
 
 def _of_auction(params: SimulatorParams) -> Iterator[tuple[str, str]]:

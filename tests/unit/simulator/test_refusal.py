@@ -90,6 +90,7 @@ IMPOSSIBLE: list[tuple[Change, str, str]] = [
     ({"synthetic.holidays": ["02-30"]}, "synthetic.holidays", "'02-30'"),
     ({"synthetic.holidays": ["12-24", "13-01"]}, "synthetic.holidays", "'13-01'"),
     ({"synthetic.holidays": ["1-1"]}, "synthetic.holidays", "'1-1'"),
+    ({"synthetic.holidays": ["W01-1"]}, "synthetic.holidays", "'W01-1'"),
     ({"synthetic.holidays": ["Easter"]}, "synthetic.holidays", "'Easter'"),
     ({"revenue_sigma": 5.0}, "revenue_sigma", "64 bits"),
     ({"auction.pricing": "second", "auction.competition": 0.0}, "auction.competition", "is 0"),
