@@ -15,6 +15,7 @@ class _NoPandas:
         """See importlib.abc.MetaPathFinder."""
         del path, target
         if name == "pandas":
+            # None would only say that this finder has none, and the next one would find it.
             raise ModuleNotFoundError(name)
         return None
 
@@ -31,6 +32,7 @@ def leave_pandas_out() -> None:
     import pyarrow as pa
 
     finder = _NoPandas()
+    # For the length of one call: whoever imports pandas after it gets it.
     sys.meta_path.insert(0, finder)
     try:
         pa.scalar(0)

@@ -65,6 +65,8 @@ def build_bento(
     """
     package = Package.load(package_folder)
     source = Path(__file__).parent
+    # Without the version and the labels: the same content under another number is the Bento that is
+    # there, with the labels of its first build.
     name = _content_name(package.digest, source, service)
     folder = store(home) / "bentos" / NAME / name
     if not (folder / "bento.yaml").exists():
@@ -101,8 +103,11 @@ def _sources(source: Path, service: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _content_name(digest: str, source: Path, service: Path) -> str:
+    # The libraries' versions count too: other ones may predict otherwise in the last digit.
     content = hashlib.sha256(digest.encode() + requirements().encode())
     for name, file in _sources(source, service):
+        # Name and content apart by a zero byte and a digest of fixed length, so that no two sets of
+        # files read alike.
         content.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return content.hexdigest()[:16]
 
@@ -112,6 +117,7 @@ def _lay_out(context: Path, package: Path, source: Path, service: Path) -> None:
         (context / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, context / name)
     shutil.copytree(package, context / "package")
+    # What counts into the name is what is installed from.
     (context / "requirements.txt").write_text(requirements())
 
 
@@ -125,6 +131,8 @@ def _build(context: Path, version: str, home: Path, labels: dict[str, str]) -> N
         "PYTHONPATH": str(context),
     }
     store(home).mkdir(parents=True, exist_ok=True)
+    # A process of its own: bentoml reads its home from the environment as it is loaded, and imports
+    # the service.
     command = [sys.executable, "-m", "bentoml", "build", str(context), "--output", "tag"]
     command += [
         "--name",
@@ -138,6 +146,7 @@ def _build(context: Path, version: str, home: Path, labels: dict[str, str]) -> N
         command, env=environment, capture_output=True, text=True, check=False, cwd=context
     )
     if answer.returncode:
+        # The end: bentoml says what went wrong last, after all that it copied.
         said = (answer.stdout + answer.stderr).strip()[-2000:]
         raise ServiceError(f"bentoml build of {context / MANIFEST}: {said}")
 

@@ -38,8 +38,10 @@ def compiled(**options: Any) -> Callable[[F], F]:
         wanted = {"no_cfunc_wrapper": True, **options}
         made = njit(**wanted)(function)
         try:
+            # In the place of `cache=True`, which would take numba's own locators.
             made._cache = _Cache(function)
         except RuntimeError as error:
+            # Numba says in these words that no folder can be written; any other error is one.
             if "no locator available" not in str(error):
                 raise
         kept: F = made
@@ -55,6 +57,8 @@ class _ByContent(UserWideCacheLocator):
         super().__init__(function, file)  # type: ignore[no-untyped-call]
         config: Any = numba.config
         places: Any = AppDirs
+        # Read as the function is made, so that a program may set it before it imports what is
+        # compiled.
         root = config.CACHE_DIR or places("roiflow", appauthor=False).user_cache_dir
         module = Path(file)
         self._cache_path = str(Path(root) / f"{module.stem}-{digest_of(module)}")
@@ -101,6 +105,8 @@ def _imports(content: bytes) -> Iterator[Path]:
     for found in _IMPORT.finditer(content):
         module, names, whole = (part.decode() if part else "" for part in found.groups())
         base = PACKAGE.joinpath(*(module or whole).split(".")[1:])
+        # An imported name is a module or something in one, which the text does not tell: what is
+        # there as a file is a module.
         for place in (base, *(base / name for name in re.findall(r"\w+", names))):
             for path in (place.with_suffix(".py"), place / "__init__.py"):
                 if path.is_file():

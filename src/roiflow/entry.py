@@ -52,7 +52,10 @@ def exit_on_expected() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        # 128 and the signal's number, as a shell has it. There is nothing to explain to whoever
+        # pressed the keys.
         sys.exit(130)
+    # Evaluated only when something was raised: by then the library that raised it is loaded.
     except expected() as error:
         sys.exit(line_of(error))
 
@@ -84,8 +87,11 @@ def _place(error: OSError) -> str:
 
 def _reason(error: OSError) -> str:
     number = error.errno
+    # pyarrow and others raise OSError from a text of their own, without a number.
     if number is None and no_room(Path.cwd()):
         number = errno.ENOSPC
+    # With a file's name the system's words are the whole story; without, the library's own text may
+    # say which file it was.
     said = error.strerror if error.filename is not None else None
     remedy = REMEDIES.get(number or 0) or (SERVER if isinstance(error, ConnectionError) else FILE)
     return f"{said or _flat(error)}: {remedy}"

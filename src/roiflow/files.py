@@ -66,11 +66,15 @@ def _held(path: Path, folder: bool) -> Iterator[Path]:
         with _named(path):
             yield aside
     finally:
+        # The name goes before the lock does: one that nobody holds is taken for what a killed
+        # writer left.
         _remove(aside)
         os.close(descriptor)
 
 
 def _make(path: Path, folder: bool) -> tuple[int, Path]:
+    # Between making and locking, another writer's sweep may have taken it for left behind: then
+    # there is another name.
     while True:
         aside = _aside(path)
         aside.mkdir() if folder else aside.touch(exist_ok=False)
@@ -89,6 +93,8 @@ def _hold(path: Path, alone: bool) -> int | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Opened and locked is not enough: it may have been removed between the two, and the lock be
+        # on a file without a name.
         if os.path.samestat(os.fstat(descriptor), path.stat()):
             return descriptor
     except (BlockingIOError, FileNotFoundError):
@@ -102,6 +108,7 @@ def _hold(path: Path, alone: bool) -> int | None:
 
 def sweep(path: Path) -> None:
     """Remove what writers of `path` left beside it when they were killed."""
+    # Only names of this target: other writers in the folder look after their own.
     for aside in path.parent.glob(f".{_literal(path.name)}.*.part"):
         if (descriptor := _hold(aside, alone=False)) is not None:
             _remove(aside)
@@ -109,6 +116,7 @@ def sweep(path: Path) -> None:
 
 
 def _literal(name: str) -> str:
+    # A target's name may hold what glob takes for a pattern.
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
@@ -133,6 +141,7 @@ def _named(path: Path) -> Iterator[None]:
 
 def no_room(folder: Path) -> bool:
     """Whether the disk of a folder is full: a library may report a short write and no reason."""
+    # Not 0: a file system keeps back a few blocks that no file gets.
     return shutil.disk_usage(folder).free < 65_536
 
 
@@ -141,6 +150,8 @@ def write_file(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; rename it to `path` if the block succeeds."""
     with _held(path, folder=False) as aside:
         yield aside
+        # Before the new name: after a power cut it must not stand for content that was never
+        # written.
         _sync(aside)
         aside.replace(path)
 
@@ -151,6 +162,8 @@ def write_directory(path: Path) -> Iterator[Path]:
     with _held(path, folder=True) as aside:
         yield aside
         if path.exists():
+            # No call puts a folder in the place of one that is not empty. Between the two renames
+            # there is none: a reader fails then, and still never sees half of one.
             old = _aside(path)
             path.replace(old)
             aside.replace(path)

@@ -24,6 +24,8 @@ SourceName = Literal[
 class Section(BaseModel):
     """A part of params.yaml: every key is required, no other key is allowed."""
 
+    # Strict, because YAML has types of its own: a quoted number or a yes where a number belongs is
+    # a slip, and to convert it would hide it.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -149,6 +151,7 @@ class SqlTables(Section):
 class SqlParams(WindowParams):
     """Tables of a database; in MySQL a schema is a database."""
 
+    # pydantic's models have a `schema` of their own.
     schema_: Name = Field(alias="schema")
     tables: SqlTables
 
@@ -169,6 +172,7 @@ class IngestParams(Section):
     @property
     def weeks(self) -> int:
         """Length of the chosen source's window, in weeks."""
+        # Each source's section has its name, so none has to be listed here again.
         section: SimulatorParams | WindowParams = getattr(self, self.source)
         return section.weeks
 
@@ -177,6 +181,8 @@ class ValidateParams(Section):
     """The data contract's limits; amounts are of the door as well."""
 
     max_quarantined_fraction: Fraction
+    # As much as the service's door ever lets in (stream.events.MAX_MICROS). A whole number up to
+    # here is exact in a double, too.
     max_amount_micros: Annotated[int, Field(ge=1, le=10**15)]
     max_event_age_days: Count
     max_slate_size: Count
@@ -275,10 +281,12 @@ class PolicyParams(Section):
     slate_size: Count
     cost_weight: NonNegative
     requests: Count
+    # 1 would hold out every request, and leave none to train on.
     held_out_every: Annotated[int, Field(ge=2)]
     measured_samples: Count
     iterations: Count
     batch_slates: Count
+    # A slate is measured against the others of its request: there has to be another.
     samples_per_request: Annotated[int, Field(ge=2)]
     ppo_epochs: Count
     clip: Positive
@@ -299,6 +307,8 @@ class EvaluateParams(Section):
     resamples: Count
     confidence: Fraction
     min_effective_sample_size: Positive
+    # Far below where weights are cut (evaluation.ope.LARGEST_WEIGHT): a cut one is never
+    # conclusive.
     max_weight: Annotated[float, Field(gt=0, le=1e6)]
     mean_weight_tolerance: Positive
     min_support: Fraction
@@ -403,6 +413,7 @@ class Params(Section):
     """The whole of params.yaml."""
 
     ingest: IngestParams
+    # pydantic's models have a `validate` of their own.
     validate_: ValidateParams = Field(alias="validate")
     build_features: FeaturesParams
     train_candidates: CandidatesParams
@@ -433,6 +444,8 @@ def parse_params(text: str, path: Path) -> Params:
     except yaml.YAMLError as error:
         raise ParamsError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:
+        # Every fault at once, each by its key as it is written in the file, and the value that is
+        # there.
         faults = (
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (value {fault['input']!r})"
             for fault in error.errors()

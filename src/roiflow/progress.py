@@ -43,6 +43,7 @@ class Lines:
 
     def __call__(self) -> None:
         """Print it, where there is something new."""
+        # Told often, printed once in a while: what comes between is of no use in a log.
         line, self._line = self._line, ""
         if line:
             print(line, file=self._out, flush=True)

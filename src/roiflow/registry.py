@@ -78,6 +78,7 @@ class Registry:
 
     @property
     def _client(self) -> "MlflowClient":
+        # MLflow takes long to load, which whoever only reads a digest need not wait for.
         import mlflow
 
         if self._opened is None:
@@ -85,6 +86,7 @@ class Registry:
             os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
             # MLflow's own 7 take four minutes without a word where the server is away.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+            # SQLite makes its file and not the folder of it.
             if self._uri.startswith("sqlite:///"):
                 Path(self._uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             self._opened = mlflow.MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
@@ -102,6 +104,7 @@ class Registry:
         try:
             yield
         except MlflowException as error:
+            # A store's address may hold a password, and this text goes into logs.
             said = str(error.message).replace(self._uri, place)
             raise RegistryError(f"{what}: {place}: {' '.join(said.split())}") from None
         except DatabaseError as error:
@@ -120,6 +123,8 @@ class Registry:
         RegistryError where the store refuses.
         """
         digest = read_digest(package)
+        # Tags and evidence of the first time stay: a second attempt is the same package, and what
+        # was decided on it stands.
         if known := self.find(name, digest):
             return known
         with self._refusals(f"registering {name} {digest[:12]}"):
@@ -204,6 +209,7 @@ class Registry:
 
     def find(self, name: str, digest: str) -> Registered | None:
         """The version that holds a digest."""
+        # By tag, because the registry's own key is a number that says nothing of the content.
         query = f"name = '{name}' and tags.{_DIGEST} = '{digest}'"
         with self._refusals(f"looking up {name} {digest[:12]}"):
             found = self._client.search_model_versions(query, max_results=1)
@@ -243,6 +249,8 @@ class Registry:
             label = f"downloading {registered.name} version {registered.version}"
             with self._refusals(label), write_directory(folder) as aside:
                 self._download(registered, aside)
+                # Inside the block: what is not as registered gets no name, and the next try
+                # downloads anew.
                 if read_digest(aside) != registered.digest:
                     raise RegistryError(
                         f"{registered.name} version {registered.version}: the stored package has "
@@ -256,6 +264,8 @@ class Registry:
         version = self._client.get_model_version(registered.name, str(registered.version))
         source = str(version.source)
         if (kept := self._kept(source)) is not None:
+            # A home that was moved has its packages with it, though MLflow would look for them
+            # where they were.
             shutil.copytree(kept, folder, dirs_exist_ok=True)
         else:
             download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self._uri)
@@ -295,6 +305,8 @@ class Registry:
             champion = self.by_alias(registered.name, CHAMPION)
             if champion is not None and champion.version == registered.version:
                 return False
+            # Two challengers may have beaten one champion. The second has not been compared with
+            # the first.
             found = None if champion is None else champion.digest
             if found != over:
                 raise RegistryError(
@@ -323,6 +335,8 @@ class Registry:
     def _promoting(self) -> Iterator[None]:
         """One promotion at a time, after the one before was finished."""
         self._home.mkdir(parents=True, exist_ok=True)
+        # Let go of as the file is closed, by the system where the process is killed: nothing is
+        # left to clear away.
         with (self._home / "promotions.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._settle()
@@ -334,6 +348,7 @@ class Registry:
             return
         line = parse(Promotion, self._begun.read_text(), str(self._begun))
         champion = self.by_alias(line.name, CHAMPION)
+        # The alias is what serves, so it says whether the move took place; the log only follows.
         if champion is not None and champion.version == line.version:
             self._keep(line)
         self._begun.unlink(missing_ok=True)
@@ -398,6 +413,7 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _registered(version: "ModelVersion") -> Registered:
     tags = dict(version.tags)
+    # A version that somebody registered by hand has no digest: it matches none.
     return Registered(version.name, int(version.version), tags.get(_DIGEST, ""), tags)
 
 

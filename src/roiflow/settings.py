@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     @property
     def lake(self) -> Path:
         """Published weeks: <lake>/<source>/<table>/week=YYYY-Www/part-0.parquet."""
+        # From the root on, here and below: stages and jobs run in a checkout, commands in the
+        # repository.
         return self.home.absolute() / "lake"
 
     @property
@@ -90,6 +92,7 @@ def without_logins(variables: Mapping[str, str]) -> dict[str, str]:
 
 def without_login(address: str) -> str:
     """A server's or database's address as it may be shown: no user, no password."""
+    # Up to the last @: a password may have one in it.
     return re.sub(r"(?<=://).*@", "", address)
 
 
