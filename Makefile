@@ -26,7 +26,7 @@ down:  ## end exactly what `demo` or `up` started
 	$(BIN)/roiflow down
 
 test: setup lint  ## every test, in small
-	$(BIN)/python -m pytest --ignore tests/benchmarks
+	$(BIN)/python -m pytest --ignore tests/benchmarks --numprocesses 2 --dist loadfile --durations 25
 
 lint: setup
 	$(BIN)/ruff check .

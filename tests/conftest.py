@@ -24,7 +24,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 HERE = Path(__file__).parent
 FOLDERS = {"unit": "unit", "integration": "integration", "e2e": "e2e", "benchmarks": "benchmark"}
-FIGURES = pytest.StashKey[list[tuple[str, str, str]]]()
+FIGURE = "figure"
+"""A property of a test's report, so that it comes back from whichever process ran the test."""
 
 Record = Callable[[str, str], None]
 
@@ -34,8 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", type=Path, help="write the recorded figures to this Markdown file")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[FIGURES] = []
+def pytest_configure() -> None:
     atexit.register(end_quietly)
 
 
@@ -66,8 +66,7 @@ def record(request: pytest.FixtureRequest) -> Record:
     """`record(what, figure)` keeps a measured figure for the table of this run."""
 
     def keep(what: str, figure: str) -> None:
-        test = request.node.nodeid.removeprefix("tests/")
-        request.config.stash[FIGURES].append((test, what, figure))
+        request.node.user_properties.append((FIGURE, (what, figure)))
 
     return keep
 
@@ -76,7 +75,7 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     write_skips(terminalreporter)
-    figures = config.stash[FIGURES]
+    figures = figures_of(terminalreporter)
     if figures:
         terminalreporter.section("figures")
     for _, what, figure in figures:
@@ -84,6 +83,18 @@ def pytest_terminal_summary(
     path: Path | None = config.getoption("--record")
     if path and figures:
         write_figures(path, figures)
+
+
+def figures_of(reporter: pytest.TerminalReporter) -> list[tuple[str, str, str]]:
+    """Test, what and figure of every one that a test recorded."""
+    reports = [one for kind in reporter.stats.values() for one in kind]
+    return [
+        (report.nodeid.removeprefix("tests/"), *value)
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, value in report.user_properties
+        if name == FIGURE
+    ]
 
 
 def write_skips(reporter: pytest.TerminalReporter) -> None:
