@@ -305,7 +305,7 @@ class EvaluateParams(Section):
     seed: Seed
     requests: Count
     resamples: Count
-    confidence: Fraction
+    confidence: Probability
     min_effective_sample_size: Positive
     # Far below where weights are cut (evaluation.ope.LARGEST_WEIGHT): a cut one is never
     # conclusive.
@@ -334,7 +334,7 @@ class GateParams(Section):
 
     seed: Seed
     resamples: Count
-    confidence: Fraction
+    confidence: Probability
     min_click_auc: Fraction
     max_ece: Fraction
     min_roi_lift: float

@@ -79,6 +79,7 @@ def test_every_key_is_needed(path: tuple[str, ...], file: Path) -> None:
         (("evaluate", "requests"), "many", "evaluate.requests: .*value 'many'"),
         (("evaluate", "requests"), 1.5, r"evaluate.requests: .*value 1\.5"),
         (("evaluate", "requests"), True, "evaluate.requests: .*value True"),
+        (("evaluate", "confidence"), 1.0, r"evaluate.confidence: .*value 1\.0"),
         (("gate", "confidence"), 1.2, r"gate.confidence: .*value 1\.2"),
         (("ingest", "week"), "2026-4", "ingest.week: .*value '2026-4'"),
         (("ingest", "source"), "warehouse", "ingest.source: .*value 'warehouse'"),

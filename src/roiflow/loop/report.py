@@ -254,7 +254,7 @@ def _says(loops: Sequence[LoopResult]) -> list[str]:
     best = float(way.max())
     # The first week that is near the best one, not where it settles: one number that noise in a
     # late week does not move.
-    near = int(np.argmax(way >= 0.95 * best)) + 1
+    near = int(np.argmax(way >= best - 0.05 * abs(best))) + 1
     promoted = [sum(one.gate.promoted for one in loop.weeks) for loop in loops]
     of = len(loops[0].weeks)
     lost = {

@@ -87,7 +87,9 @@ class Numbers:
 
 def _of_bins(counts: NDArray[np.int32], low: float, high: float) -> Histogram:
     # Bins beyond the largest value were never touched; without negative ones that is most of them.
-    if low >= 0:
+    # By the sign's bit, since -0.0 is not below 0 and its bin is among the negative ones.
+    touched = 1 << (_BITS - 1)
+    if not counts[touched:].any():
         counts = counts[: (np.float32(high).view(np.uint32) >> np.uint32(32 - _BITS)) + 1]
     bins = np.flatnonzero(counts)
     value = (bins.astype(np.uint32) << np.uint32(32 - _BITS)).view(np.float32).astype(np.float64)

@@ -50,6 +50,11 @@ def test_values_are_in_order_with_their_ends() -> None:
     assert (one.low, one.high) == (-2.5, 1e6)
 
 
+def test_a_negative_zero_is_counted() -> None:
+    (found,) = numbers(np.array([[-0.0], [0.0], [2.0]]))
+    assert (found.rows, found.low, found.high) == (3, 0.0, 2.0)
+
+
 def test_whole_numbers_have_a_bin_each() -> None:
     (one,) = numbers(np.arange(4097.0)[:, None])
     np.testing.assert_array_equal(one.value, np.arange(4097))
