@@ -1,13 +1,14 @@
 """params.yaml with types and bounds. No defaults: what is not in the file is an error."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from roiflow.errors import ParamsError
 
+Declared = TypeVar("Declared", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -430,17 +431,26 @@ class Params(Section):
 
 def load_params(path: Path) -> Params:
     """Raises ParamsError, naming file, key and value of each fault."""
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise ParamsError(f"{path}: {error.strerror}") from None
-    return parse_params(text, path)
+    return load_declared(Params, path)
 
 
 def parse_params(text: str, path: Path) -> Params:
     """The text of params.yaml; `path` is what errors call it."""
+    return _parsed(Params, text, path)
+
+
+def load_declared(kind: type[Declared], path: Path) -> Declared:
+    """A YAML file of a declared form. Raises ParamsError, naming file, key and value."""
     try:
-        return Params.model_validate(yaml.safe_load(text))
+        text = path.read_text()
+    except OSError as error:
+        raise ParamsError(f"{path}: {error.strerror}") from None
+    return _parsed(kind, text, path)
+
+
+def _parsed(kind: type[Declared], text: str, path: Path) -> Declared:
+    try:
+        return kind.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise ParamsError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from roiflow.artefacts.monitoring import ColumnDrift, Drift
 from roiflow.data.split import TEST, TRAIN
@@ -24,7 +23,7 @@ from roiflow.errors import ContractError, ParamsError
 from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, Features, Longs
 from roiflow.files import write_file
 from roiflow.monitoring.histograms import Codes, Histogram, Numbers, Shares, distance, share
-from roiflow.params import DriftParams
+from roiflow.params import DriftParams, load_declared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,18 +56,7 @@ class Watched(BaseModel):
 
 def load_watched(path: Path) -> Watched:
     """Raises ParamsError, naming file, key and value."""
-    try:
-        return Watched.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        raise ParamsError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: not valid YAML: {error}") from None
-    except ValidationError as error:
-        faults = (
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (value {fault['input']!r})"
-            for fault in error.errors()
-        )
-        raise ParamsError(f"{path}: " + "; ".join(faults)) from None
+    return load_declared(Watched, path)
 
 
 class _Side:
