@@ -70,13 +70,6 @@ def comparable(loops: Sequence[LoopResult]) -> list[LoopResult]:
     return cut
 
 
-def mean_of(loops: Sequence[LoopResult], measure: Measure, policy: str) -> Floats:
-    """Mean over the seeds of a measure by week; NaN where the policy has none."""
-    # A plain mean, so that NaN in one seed is NaN here: a mean of the others would be of other
-    # worlds than the week before.
-    return np.mean([measure(one.weeks, policy) for one in loops], axis=0)
-
-
 def roi(weeks: Sequence[WeekOutcome], policy: str) -> Floats:
     """ROI by week (W,)."""
     return column(weeks, policy, "roi")

@@ -140,7 +140,6 @@ class Difference:
         return math.inf if math.isnan(size) else size
 
 
-OF_REQUEST = ("user", *CONTEXT)
 HISTORY = ("history_ad", "history_category", "history_action", "history_time")
 
 

@@ -24,8 +24,7 @@ FUTURE = "future"
 DUPLICATE = "duplicate"
 
 REFUSALS = (MALFORMED, SCHEMA, OVERSIZED, LATE, FUTURE)
-REASONS = (*REFUSALS, DUPLICATE)
-"""A duplicate is counted, but nobody needs to look at it."""
+"""A duplicate is none of these: it is counted, but nobody needs to look at it."""
 
 _SHOWN = 200
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
