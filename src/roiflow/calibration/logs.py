@@ -85,13 +85,15 @@ def of_tables(
     users = pa.chunked_array(requests[c.USER].chunks + behaviours[c.USER].chunks, pa.string())
     clicked = impressions[c.CLICKED].to_numpy()
     week = (_times(impressions) - first.start) // (DAYS_PER_WEEK * MICROS_PER_DAY)
-    # Returns are no conversions, and what brings nothing has no logarithm.
-    bought = tables["conversions"].filter(pc.greater(tables["conversions"][c.REVENUE], 0))
+    # Returns are no conversions.
+    bought = tables["conversions"].filter(pc.greater_equal(tables["conversions"][c.REVENUE], 0))
     cause = pc.index_in(bought[c.IMPRESSION], value_set=impressions[c.IMPRESSION].combine_chunks())
     # A conversion of an impression that was cut away has no week here, and its revenue goes too.
     known = cause.is_valid()
     cause = cause.drop_null().to_numpy()
     revenue = bought.filter(known)[c.REVENUE].to_numpy() / 1e6
+    # What brings nothing is a conversion, but has no logarithm.
+    revenue = revenue[revenue > 0]
     price = _prices(tables["ads"], codes(impressions[c.AD])[1])
     weeks = max(1, days // DAYS_PER_WEEK)
     by_position = np.stack([count(position - 1, slate), count(position[clicked] - 1, slate)])
@@ -129,8 +131,11 @@ def _lacks(log: Log) -> dict[str, str]:
         found["position"] = "no clicks at position 1"
     if not log.price.size:
         found["price"] = "no prices"
+    sold = log.by_week[2].any()
+    if not sold:
+        found["conversion"] = "no conversions"
     if not log.revenue.size:
-        found |= dict.fromkeys(("conversion", "revenue"), "no conversions")
+        found["revenue"] = "no conversion brings anything" if sold else "no conversions"
     elif np.ptp(log.revenue) == 0:
         found["revenue"] = "every conversion brings the same"
     return found

@@ -20,6 +20,7 @@ Longs = NDArray[np.int64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _A, _B, _C, _D = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+_BELOW_ONE = 1.0 - 2.0**-53
 _TABLE_BITS = 16
 
 
@@ -68,8 +69,9 @@ def mixed(z: np.uint64) -> np.uint64:
 @compiled(nogil=True, inline="always")
 def uniform(bits: np.uint64) -> float:
     """64 random bits as a number in (0, 1)."""
-    # The 53 bits that a double holds, and half a step more: never 0, as its logarithm is taken.
-    return (np.float64(bits >> _D) + 0.5) * 1.1102230246251565e-16
+    # The 53 bits that a double holds, and half a step more: never 0, as its logarithm is taken. The
+    # largest of them rounds up to 1, which no share may be: it is cut to the double below.
+    return min((np.float64(bits >> _D) + 0.5) * 1.1102230246251565e-16, _BELOW_ONE)
 
 
 @compiled(nogil=True, inline="always")
@@ -86,7 +88,7 @@ def uniforms(family: np.uint64, numbers: Longs) -> Floats:
     z = (z ^ (z >> _A)) * _FIRST
     z = (z ^ (z >> _B)) * _SECOND
     z ^= z >> _C
-    return ((z >> _D).astype(np.float64) + 0.5) * 2.0**-53
+    return np.minimum(((z >> _D).astype(np.float64) + 0.5) * 2.0**-53, _BELOW_ONE)
 
 
 def normals(family: np.uint64, numbers: Longs) -> Floats:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.data.weeks import Week
+from roiflow.errors import ContractError
 from roiflow.simulator.noise import Floats, Longs, Stream, key, uniforms
 from roiflow.simulator.scenarios.effects import Effects
 
@@ -151,6 +152,22 @@ class Population(Protocol):
         `rows` (B, K) are rows of the week's `ads`. All requests are of one week.
         """
         ...
+
+
+def rows_of(known: Names, wanted: Names, problem: str) -> Ints:
+    """Rows of `known` (m,) that hold `wanted` (n,).
+
+    Raises ContractError, which says `problem` with the first name that is unknown.
+    """
+    order = np.argsort(known, kind="stable")
+    # An unknown name may sort after all known ones: it is compared with the last and found wrong,
+    # instead of falling out of the array.
+    place = np.minimum(np.searchsorted(known, wanted, sorter=order), known.size - 1)
+    rows = order[place]
+    unknown = known[rows] != wanted
+    if unknown.any():
+        raise ContractError(problem.format(str(wanted[unknown][0])))
+    return rows.astype(np.int32)
 
 
 def names(prefix: str, count: int, first: int = 1, width: int | None = None) -> Names:

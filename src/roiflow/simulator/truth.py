@@ -47,8 +47,8 @@ def summary(impressions: int, sums: Floats) -> Truth:
 def truth(world: World, impressions: pa.Table) -> Truth:
     """Expected outcome of whole slates of one week, given users, times, contexts and ads.
 
-    Raises ContractError naming an ad or user that is not of this world, or a slate that is not
-    whole.
+    Raises ContractError naming an ad, user, placement or device that is not of this world, or a
+    slate that is not whole.
     """
     rows = impressions.sort_by(
         [(c.EVENT_TIME, "ascending"), (c.REQUEST, "ascending"), (c.POSITION, "ascending")]
@@ -67,8 +67,14 @@ def truth(world: World, impressions: pa.Table) -> Truth:
         number=np.arange(times.size),
         event_time=times,
         user_index=world.user_rows(_text(heads, c.USER)),
-        placement_index=_rows(people.PLACEMENTS, _text(heads, c.PLACEMENT)),
-        device_index=_rows(people.DEVICES, _text(heads, c.DEVICE)),
+        placement_index=people.rows_of(
+            np.array(people.PLACEMENTS),
+            _text(heads, c.PLACEMENT),
+            "placement {!r} is not of this world",
+        ),
+        device_index=people.rows_of(
+            np.array(people.DEVICES), _text(heads, c.DEVICE), "device {!r} is not of this world"
+        ),
     )
     slates = world.ad_rows(week, _text(rows, c.AD)).reshape(-1, slots)
     return summary(rows.num_rows, slate_truth(world, requests, slates).sum(axis=0))
@@ -104,8 +110,3 @@ def expected_value_of(
 
 def _text(table: pa.Table, name: str) -> Names:
     return np.array(table[name].to_pylist(), dtype=np.str_)
-
-
-def _rows(known: tuple[str, ...], values: Names) -> Ints:
-    order = np.argsort(known)
-    return order[np.searchsorted(np.array(known)[order], values)].astype(np.int32)

@@ -19,6 +19,8 @@ Words = NDArray[np.uint64]
 
 BUCKET = 4 * MICROS_PER_SECOND
 BUCKETS = MICROS_PER_DAY // BUCKET
+LARGEST_MEAN = 500.0
+"""Of one inversion: from 745 on exp(-mean) is 0, and every number came out at its bound."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,13 @@ def _draw(  # noqa: C901
         if mean <= 0.0:
             continue
         state = bits_of(family, first + user)
-        # Poisson by inversion, out of one draw. The bound is for rounding, which may leave `left`
-        # above 0 when the terms have gone to nothing.
-        left = uniform(state) - np.exp(-mean)
-        term = np.exp(-mean)
-        number = 0
-        while left > 0.0 and number < 1000:
-            number += 1
-            term *= mean / number
-            left -= term
+        number = _poisson(min(mean, LARGEST_MEAN), uniform(state))
+        # A sum of Poisson numbers is one of the sum of their means.
+        mean -= LARGEST_MEAN
+        while mean > 0.0:
+            state += GOLDEN
+            number += _poisson(min(mean, LARGEST_MEAN), uniform(mixed(state)))
+            mean -= LARGEST_MEAN
         for _ in range(number):
             state += GOLDEN
             session = mixed(state)
@@ -133,6 +133,20 @@ def _draw(  # noqa: C901
                     state += GOLDEN
                     time += 1 + np.int64(-gap * np.log(uniform(mixed(state))))
     return count
+
+
+@compiled(nogil=True)
+def _poisson(mean: float, share: float) -> int:
+    """A Poisson number by inversion, out of one uniform draw; `mean` is at most LARGEST_MEAN."""
+    term = np.exp(-mean)
+    left = share - term
+    number = 0
+    # The bound is for rounding, which may leave `left` above 0 when the terms have gone to nothing.
+    while left > 0.0 and number < 1000:
+        number += 1
+        term *= mean / number
+        left -= term
+    return number
 
 
 @compiled(nogil=True)

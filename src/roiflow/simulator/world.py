@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
-from roiflow.errors import ContractError, UnknownWeek
+from roiflow.errors import UnknownWeek
 from roiflow.params import SimulatorParams
 from roiflow.simulator import auction, response
 from roiflow.simulator.noise import Floats, Longs
@@ -23,6 +23,7 @@ from roiflow.simulator.population import (
     Population,
     WorldBehaviours,
     WorldRequests,
+    rows_of,
     sigmoid,
 )
 from roiflow.simulator.refusal import refuse_impossible
@@ -145,11 +146,11 @@ class World:
 
     def ad_rows(self, week: Week, ad_ids: Names) -> Ints:
         """Rows of a week's catalogue (n,). Raises ContractError, naming the ad."""
-        return _rows(self.ads(week).ids, ad_ids, "ad {!r} is not in the catalogue")
+        return rows_of(self.ads(week).ids, ad_ids, "ad {!r} is not in the catalogue")
 
     def user_rows(self, user_ids: Names) -> Ints:
         """Rows of user_ids (n,). Raises ContractError naming an unknown one."""
-        return _rows(self.user_ids, user_ids, "user {!r} is not in the world")
+        return rows_of(self.user_ids, user_ids, "user {!r} is not in the world")
 
 
 def populate(params: SimulatorParams) -> Population:
@@ -180,15 +181,3 @@ def _weeks(times: Longs) -> list[Week]:
     while found[-1] < last:
         found.append(found[-1].plus(1))
     return found
-
-
-def _rows(known: Names, wanted: Names, problem: str) -> Ints:
-    order = np.argsort(known, kind="stable")
-    # An unknown name may sort after all known ones: it is compared with the last and found wrong,
-    # instead of falling out of the array.
-    place = np.minimum(np.searchsorted(known, wanted, sorter=order), known.size - 1)
-    rows = order[place]
-    unknown = known[rows] != wanted
-    if unknown.any():
-        raise ContractError(problem.format(str(wanted[unknown][0])))
-    return rows.astype(np.int32)

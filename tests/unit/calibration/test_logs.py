@@ -89,6 +89,16 @@ def test_every_number_of_a_log(tables: Tables) -> None:
     assert log.revenue.tolist() == [5.0]
 
 
+def test_a_conversion_that_brings_nothing_is_one(tables: Tables) -> None:
+    """It counts in its week, and has no revenue whose logarithm could be compared."""
+    free = table("conversions", {"at": 171, "impression_id": "u1/1", "revenue_micros": 0})
+    log = of_tables("hand", tables | {"conversions": free}, WEEK, days=14)
+    assert log.by_week[2].tolist() == [1, 0]
+    assert log.revenue.tolist() == []
+    assert "conversion" not in log.lacks
+    assert log.lacks["revenue"] == "no conversion brings anything"
+
+
 def test_a_log_is_cut_to_days_and_positions(tables: Tables) -> None:
     log = of_tables("hand", tables, WEEK, days=1, positions=1)
     assert hours(log) == [0.5, 1, 2, 3]

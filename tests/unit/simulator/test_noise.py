@@ -1,6 +1,15 @@
 import numpy as np
 
-from roiflow.simulator.noise import Stream, generator, key, normals, uniforms
+from roiflow.simulator.noise import (
+    GOLDEN,
+    Stream,
+    generator,
+    key,
+    mixed,
+    normals,
+    uniform,
+    uniforms,
+)
 
 
 def test_uniforms_are_the_published_splitmix64() -> None:
@@ -30,3 +39,28 @@ def test_moments() -> None:
 def test_blocks_have_generators_of_their_own() -> None:
     draws = [generator(1, Stream.USERS, day).random() for day in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
+
+
+def test_no_bits_give_one() -> None:
+    """The largest 53 bits and half a step round up to it in doubles."""
+    top = np.uint64(2**64 - 1)
+    assert 0 < uniform(np.uint64(0)) < uniform(top) == 1 - 2.0**-53
+    # The family whose draw 0 has all bits set: SplitMix64's output function, run backwards.
+    family = np.uint64((unmixed(2**64 - 1) - int(GOLDEN)) % 2**64)
+    assert mixed(np.uint64(unmixed(2**64 - 1))) == top
+    assert uniforms(family, np.array([0]))[0] == 1 - 2.0**-53
+
+
+def unmixed(z: int) -> int:
+    """What SplitMix64's output function makes `z` of."""
+    z = unshifted(z, 31) * pow(0x94D049BB133111EB, -1, 2**64) % 2**64
+    z = unshifted(z, 27) * pow(0xBF58476D1CE4E5B9, -1, 2**64) % 2**64
+    return unshifted(z, 30)
+
+
+def unshifted(z: int, by: int) -> int:
+    """The number whose exclusive or with itself, shifted right, is `z`."""
+    found = z
+    for _ in range(64 // by):
+        found = z ^ found >> by
+    return found

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from roiflow.data.weeks import Week
+from roiflow.errors import ContractError
 from roiflow.simulator.noise import Floats
 from roiflow.simulator.policies import Oracle, logging_policy, random_policy
 from roiflow.simulator.population import Flags, Ints, WorldRequests
@@ -110,3 +111,14 @@ def test_monte_carlo_error_shrinks_with_draws(make: Make) -> None:
     straight, _ = expected_value_of(world, WEEK, Oracle(world))
     assert 0 < error["clicks"] < 0.01 * mean["clicks"]
     assert mean["value"] < straight["value"]
+
+
+@pytest.mark.parametrize("column", ["placement", "device"])
+def test_a_place_that_is_not_of_this_world_is_named(make: Make, column: str) -> None:
+    world = World(make())
+    rows = run_week(world, WEEK, random_policy(world), nothing()).tables["impressions"].slice(0, 3)
+    other = rows.set_column(
+        rows.column_names.index(column), rows.schema.field(column), [["zeppelin"] * 3]
+    )
+    with pytest.raises(ContractError, match=f"{column} 'zeppelin' is not of this world"):
+        truth(world, other)

@@ -44,6 +44,15 @@ def test_users_have_poisson_numbers_of_sessions(visits: Visits) -> None:
         assert np.mean(mine == 0) == pytest.approx(np.exp(-mean), abs=error)
 
 
+def test_many_sessions_are_poisson_too() -> None:
+    """exp(-mean) is 0 from 745 on: the number is then a sum of such of smaller means."""
+    users, mean = 400, 1800.0
+    many = draw_visits(FAMILY, 0, np.full(users, mean, np.float32), sessions(events=1.0), DAY)
+    count = np.bincount(many.user, minlength=users)
+    assert count.mean() == pytest.approx(mean, abs=4 * np.sqrt(mean / users))
+    assert count.var() == pytest.approx(mean, rel=4 * np.sqrt(2 / users))
+
+
 def test_lengths_are_geometric(visits: Visits) -> None:
     """Mean 3: a third are 1 visit, 2/9 are 2."""
     _, length = by_session(visits, 18)
