@@ -2,7 +2,8 @@
 
 RoiflowError
 ├── ContractError        a table breaks the data contract
-│   └── QuarantineLimit  too many rows of a week were quarantined
+│   ├── QuarantineLimit  too many rows of a week were quarantined
+│   └── CatalogueError   a change of the catalogue is none, or would leave nothing to show
 ├── SourceError          a source cannot give what was asked
 │   ├── UnknownWeek      the source holds no such week
 │   └── NothingNew       a finished run has tested the newest week already
@@ -29,6 +30,10 @@ class ContractError(RoiflowError):
 
 class QuarantineLimit(ContractError):
     """More rows were quarantined than params.yaml allows."""
+
+
+class CatalogueError(ContractError):
+    """A change of the catalogue is none, or would leave nothing to show."""
 
 
 class SourceError(RoiflowError):
