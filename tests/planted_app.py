@@ -21,7 +21,17 @@ ROW = np.array([[0, 1, 2]])
 HALF = np.full((1, 3), 0.5)
 IDS = np.array([["a", "b", "c"]], object)
 SLATES = Slates(
-    ROW, IDS, HALF, HALF, HALF, HALF, HALF, ROW * 100, ROW[0, :1], np.zeros((1, 1000), np.uint8)
+    ROW,
+    IDS,
+    HALF,
+    HALF,
+    HALF,
+    HALF,
+    HALF,
+    ROW * 100,
+    ROW[0, :1],
+    np.array([None]),
+    np.zeros((1, 1000), np.uint8),
 )
 
 

@@ -343,6 +343,17 @@ class GateParams(Section):
     first_model: Literal["allow", "override"]
 
 
+class RecalibrateParams(Section):
+    """Platt maps of a served package; `prior_events` events as predicted draw each to identity."""
+
+    hours: Count
+    days: Count
+    user_share: Annotated[float, Field(gt=0, le=1)]
+    min_clicks: Count
+    prior_events: Positive
+    min_slope: Annotated[float, Field(gt=0, le=1)]
+
+
 class CheckParityParams(Section):
     """Served features against recomputed ones; what may differ of the slates that are compared."""
 
@@ -422,6 +433,7 @@ class Params(Section):
     finetune_policy: PolicyParams
     evaluate: EvaluateParams
     export: ExportParams
+    recalibrate: RecalibrateParams
     check_parity: CheckParityParams
     gate: GateParams
     report_drift: DriftParams

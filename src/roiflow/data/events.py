@@ -14,6 +14,7 @@ from roiflow.data.schemas import TIME
 
 KIND, EVENT, ADS = "kind", "event_id", "ads"
 AS_OF, FEATURES, VECTOR = "as_of", "features", "vector"
+RECALIBRATION = "recalibration"
 SLATE, CLICK, CONVERSION, BEHAVIOUR = KINDS = ("slate", "click", "conversion", "behaviour")
 SHARES = ("impression_share", "click_share", "conversion_share")
 
@@ -24,6 +25,7 @@ SHOWN = pa.struct(
         (c.PROPENSITY, pa.float64()),
         ("p_click", pa.float64()),
         ("expected_value_micros", pa.float64()),
+        ("p_conversion", pa.float64()),
     ]
 )
 
@@ -46,6 +48,7 @@ EVENTS = pa.schema(
         (AS_OF, pa.int64()),
         (FEATURES, pa.string()),
         (VECTOR, pa.binary()),
+        (RECALIBRATION, pa.string()),
         (c.REVENUE, pa.int64()),
         (c.AD, pa.string()),
         (c.CATEGORY, pa.string()),

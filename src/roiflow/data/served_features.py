@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from roiflow import columns as c
 from roiflow.data import event_lake, lake
-from roiflow.data.events import ADS, AS_OF, FEATURES, SHOWN, SLATE, VECTOR, of_kind
+from roiflow.data.events import ADS, AS_OF, FEATURES, RECALIBRATION, SHOWN, SLATE, VECTOR, of_kind
 from roiflow.data.schemas import TIME
 from roiflow.data.weeks import Week
 
@@ -29,9 +29,11 @@ SERVED = pa.schema(
         (AS_OF, pa.int64()),
         (FEATURES, pa.string()),
         (VECTOR, pa.binary()),
+        (RECALIBRATION, pa.string()),
     ]
 )
-"""One row a slate; the last three are null where it was made without online features."""
+"""One row a slate; features are null where it was made without online features, and
+`recalibration` where its predictions are the package's own."""
 
 
 def path_of(root: Path, source: str, week: Week) -> Path:

@@ -257,8 +257,15 @@ class SlateApp:
         )
         ads = _ads(request.request_id, slates)
         shown = [
-            Shown(ad.ad_id, ad.bid_micros, ad.propensity, ad.p_click, ad.expected_value_micros)
-            for ad in ads
+            Shown(
+                ad.ad_id,
+                ad.bid_micros,
+                ad.propensity,
+                ad.p_click,
+                ad.expected_value_micros,
+                p_conversion,
+            )
+            for ad, p_conversion in zip(ads, slates.conversion[0].tolist(), strict=False)
         ]
         logged = Slate(
             request_id=request.request_id,
@@ -274,6 +281,7 @@ class SlateApp:
             click_share=self._shares.click,
             conversion_share=self._shares.conversion,
             ads=shown,
+            recalibration=slates.recalibration[0],
             **({} if degraded else self._evidence(request.request_id, slates)),
         )
         # In the log before anybody can see it: what is shown and not logged can never be evaluated.

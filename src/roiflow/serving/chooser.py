@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from roiflow import columns as c
-from roiflow.data.events import ADS, AS_OF, FEATURES, VECTOR
+from roiflow.data.events import ADS, AS_OF, FEATURES, RECALIBRATION, VECTOR
 from roiflow.data.schemas import TIME
 from roiflow.data.served_features import SERVED
 from roiflow.data.sources.protocol import Tables
@@ -84,6 +84,7 @@ class ServedChooser:
                 vector.tobytes() if kept else None
                 for kept, vector in zip(whole, slates.vectors, strict=True)
             ],
+            RECALIBRATION: slates.recalibration.tolist(),
         }
         return pa.table(rows, schema=SERVED)
 

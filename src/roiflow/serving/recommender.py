@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roiflow.candidates import selector as candidates
 from roiflow.data.weeks import MICROS_PER_HOUR
@@ -24,8 +25,9 @@ from roiflow.online.layout import UserStates
 from roiflow.online.store import AdStates, MemoryStore, OnlineStore
 from roiflow.policy import plackett_luce
 from roiflow.policy.candidate_sets import CandidateSets, of_predictions
-from roiflow.ranking import serving_form
+from roiflow.ranking import recalibration, serving_form
 from roiflow.ranking.protocol import Predictions
+from roiflow.ranking.recalibration import Recalibrations
 from roiflow.ranking.serving_form import Histories, People
 from roiflow.serving import draws
 from roiflow.serving.package import CANDIDATES, PLAN, VOCABULARY, Package
@@ -50,7 +52,9 @@ class _SideTables:
 class Models:
     """The four models of a package, as functions of requests with features."""
 
-    def __init__(self, package: Package) -> None:
+    def __init__(
+        self, package: Package, recalibrations: Recalibrations = recalibration.NONE
+    ) -> None:
         """Raises PackageError where parts of the package do not fit each other."""
         about = package.description
         self.about, self.plan = about, Plan.read(package.folder / PLAN)
@@ -60,6 +64,8 @@ class Models:
         self._selector = candidates.load(package.folder / CANDIDATES)
         self._encoder, self._scorer = package.user_encoder, package.scorer
         self._policy = package.policy
+        self.recalibrations = recalibrations
+        """Beside the package: put in anew while it serves."""
         self._check(package)
 
     def _check(self, package: Package) -> None:
@@ -92,7 +98,12 @@ class Models:
         return candidates.best(scores, self.about.top_k)
 
     def predict(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
-        """Calibrated predictions (B, K); `attributes` (B, K, 5) of the candidates."""
+        """Predictions (B, K), by what is in force; `attributes` (B, K, 5) of the candidates."""
+        predictions = self._predict_parts(requests, people, attributes)
+        return self.recalibrations.apply(predictions, requests.event_time)
+
+    def _predict_parts(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
+        """The package's own calibrated predictions (B, K)."""
         # As at the door, where there is nothing to order and put back.
         if requests.user.size == 1:
             return self._predict(requests, people, attributes)
@@ -300,17 +311,37 @@ class Recommender:
             value=take(sets.value(self.models.about.cost_weight)),
             bid=take(sets.bid),
             as_of=np.full(choices.shape[0], users.as_of),
+            recalibration=self._in_force(requests.event_time),
             vectors=_vectors(
                 users, requests, np.where(shown[:, :, None], requests.dense[rows, at], 0)
             ),
         )
+
+    def _in_force(self, event_time: Longs) -> NDArray[Any]:
+        """Digests (B,) of the recalibrations; None where there is none."""
+        found = np.empty(event_time.size, object)
+        found[:] = self.models.recalibrations.digests(event_time)
+        return found
 
     def _empty(self) -> Slates:
         none = np.zeros((0, self.slate_size))
         rows = none.astype(np.int64)
         nothing = rows[:, 0]
         vectors = np.zeros((0, self._vector.bytes), np.uint8)
-        return Slates(rows, self._names[rows], none, none, none, none, none, rows, nothing, vectors)
+        unchanged = np.empty(0, object)
+        return Slates(
+            rows,
+            self._names[rows],
+            none,
+            none,
+            none,
+            none,
+            none,
+            rows,
+            nothing,
+            unchanged,
+            vectors,
+        )
 
 
 def within(users: UserStates, plan: Plan) -> UserStates:

@@ -34,4 +34,5 @@ class Slates:
     value: Floats  # (B, S) micros, expected revenue minus lambda x expected cost
     bid: Longs  # (B, S) micros
     as_of: Longs  # (B,) microseconds: the newest known_time that the online features took in
+    recalibration: NDArray[Any]  # (B,) digest of what predictions went through; None without
     vectors: Bytes  # (B, W) what the models were given, see online/given.py

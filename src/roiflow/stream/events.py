@@ -34,6 +34,8 @@ class Shown(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     propensity: Annotated[float, Meta(gt=0, le=1)]
     p_click: Annotated[float, Meta(ge=0, le=1)]
     expected_value_micros: float
+    p_conversion: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """None from a service that is older than this field and still serves beside a newer one."""
 
 
 class Slate(
@@ -43,6 +45,7 @@ class Slate(
 
     `as_of` is the newest known_time that its online features took in, `features` the hash of what
     the models were given, `vector` that itself; none of them where the slate is degraded.
+    `recalibration` is the digest of what the predictions went through after the package.
     """
 
     request_id: Name
@@ -61,6 +64,7 @@ class Slate(
     as_of: Annotated[int, Meta(ge=-1, lt=LATEST)] | None = None
     features: Annotated[str, Meta(max_length=MAX_NAME)] | None = None
     vector: bytes | None = None
+    recalibration: Annotated[str, Meta(max_length=MAX_NAME)] | None = None
 
 
 class Click(

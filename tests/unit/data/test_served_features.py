@@ -53,6 +53,7 @@ def test_a_kept_week_is_read_as_it_was_written(tmp_path: Path) -> None:
         "request_id": ["r"], "user_id": ["u"], "event_time": pa.array([WEEK.start + 5]),
         "placement": ["p"], "device": ["d"], "policy_version": ["v"], "ads": [["a", ""]],
         "as_of": [WEEK.start], "features": ["f"], "vector": [b"v"],
+        "recalibration": ["d"],
     }  # fmt: skip
     written = pa.table(row).cast(served_features.SERVED)
     served_features.write(tmp_path, "simulator", WEEK, written)

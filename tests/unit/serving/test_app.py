@@ -46,7 +46,9 @@ class Planted:
         rows = np.tile(np.array([[0, 1, -1]]), size)
         bid = np.tile(np.array([[10, 20, 0]]), size)
         as_of, vectors = np.full(size[0], NOW - 5), np.full((size[0], 12), 7, np.uint8)
-        slates = Slates(rows, ids, one, one / 10, one / 100, one, one * 8, bid, as_of, vectors)
+        maps = np.full(size[0], "0f" * 32, object)
+        some = (one, one / 10, one / 100, one, one * 8)
+        slates = Slates(rows, ids, *some, bid, as_of, maps, vectors)
         return slates, self.degraded
 
 
