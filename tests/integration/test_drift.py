@@ -13,7 +13,14 @@ import pytest
 from roiflow.artefacts.monitoring import ColumnDrift, Drift
 from roiflow.data.split import TEST, TRAIN
 from roiflow.errors import ContractError
-from roiflow.features.table import Events, Features, Impressions, Statistics
+from roiflow.features.table import (
+    Events,
+    Features,
+    Impressions,
+    LaterLabels,
+    Outcomes,
+    Statistics,
+)
 from roiflow.monitoring.drift import (
     Watched,
     count,
@@ -83,6 +90,12 @@ def features(rows: int = 2000) -> Features:
             propensity=np.full(n, np.nan),
             split=split,
         ),
+        outcomes=Outcomes(*(np.empty(0, np.int64) for _ in range(3))),
+        later_labels=LaterLabels(
+            np.empty(0, np.int64), np.empty(0, bool), np.empty(0, bool), np.empty(0, np.int64)
+        ),
+        validation_start=rows,
+        known_until=(rows, rows, n),
         profile=np.zeros((1, 0), np.int32),
         attributes=np.arange(20, dtype=np.int32).reshape(4, 5) % 3,
         catalogues=(),

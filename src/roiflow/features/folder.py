@@ -18,11 +18,13 @@ from roiflow.features.table import (
     Features,
     Impressions,
     Ints,
+    LaterLabels,
+    Outcomes,
     Statistics,
     dtype_of,
 )
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "features.json"
 CATALOGUES = "catalogues"
 
@@ -43,6 +45,9 @@ class Manifest(Artefact):
     history_length: int
     weeks: tuple[str, ...]
     """Of the catalogues, oldest first."""
+    validation_start: int
+    known_until: tuple[int, int, int]
+    """By split, microseconds."""
 
 
 def write_arrays(folder: Path, values: Any) -> None:
@@ -116,8 +121,18 @@ def read_arrays(folder: Path, kind: type[Arrays], **rest: Any) -> Arrays:
     return kind(**{name: read_array(folder / f"{name}.npy") for name in names}, **rest)
 
 
-def write_settled(folder: Path, plan: Plan, profile: Ints, catalogues: Sequence[Catalogue]) -> None:
-    """What does not depend on the impressions, and the manifest."""
+def write_settled(
+    folder: Path,
+    plan: Plan,
+    profile: Ints,
+    catalogues: Sequence[Catalogue],
+    starts: tuple[int, int],
+    end: int,
+) -> None:
+    """What does not depend on the impressions, and the manifest.
+
+    `starts` are the first microseconds of VALIDATION and TEST, `end` is that after the window.
+    """
     np.save(folder / "profile.npy", profile)
     np.save(folder / "attributes.npy", plan.attributes)
     for catalogue in catalogues:
@@ -129,6 +144,8 @@ def write_settled(folder: Path, plan: Plan, profile: Ints, catalogues: Sequence[
         profile_names=tuple(plan.profile_names),
         history_length=plan.history_length,
         weeks=tuple(catalogue.week for catalogue in catalogues),
+        validation_start=starts[0],
+        known_until=(starts[1], starts[1], end),
     ).write(folder / MANIFEST)
 
 
@@ -162,6 +179,10 @@ def read(folder: Path) -> Features:
         history_length=about.history_length,
         events=read_arrays(folder / "events", Events),
         impressions=read_arrays(folder / "impressions", Impressions),
+        outcomes=read_arrays(folder / "outcomes", Outcomes),
+        later_labels=read_arrays(folder / "later_labels", LaterLabels),
+        validation_start=about.validation_start,
+        known_until=about.known_until,
         profile=read_array(folder / "profile.npy"),
         attributes=read_array(folder / "attributes.npy"),
         catalogues=read_catalogues(folder),

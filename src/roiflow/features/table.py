@@ -4,11 +4,13 @@ Index 0 of every vocabulary is the out-of-vocabulary row. Impressions hold slice
 user-sorted events instead of lists, and are sorted by user, then event_time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from roiflow.data.split import TEST, TRAIN, split
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -73,11 +75,30 @@ class Impressions:
     slate_size: Ints  # (n,)
     bid: Longs  # (n,) micros
     cost: Longs  # (n,) micros
-    revenue: Longs  # (n,) micros, 0 without a conversion
+    revenue: Longs  # (n,) micros, 0 without a conversion; it and the next two as known_until tells
     clicked: Flags  # (n,)
     converted: Flags  # (n,)
     propensity: Floats  # (n,) given the ads above in the slate; NaN where not logged
     split: Bytes  # (n,) TRAIN, VALIDATION or TEST, by global time
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Every conversion and return known by the window's end, as it arrived; m rows."""
+
+    row: Longs  # (m,) of Impressions, ascending
+    known_time: Longs  # (m,) ascending within a row
+    revenue: Longs  # (m,) micros; negative: a return
+
+
+@dataclass(frozen=True)
+class LaterLabels:
+    """Rows before the test week whose labels the test week changed, as they ended; m rows."""
+
+    row: Longs  # (m,) of Impressions, ascending
+    clicked: Flags  # (m,)
+    converted: Flags  # (m,)
+    revenue: Longs  # (m,) micros
 
 
 @dataclass(frozen=True)
@@ -141,6 +162,13 @@ class Features:
     history_length: int
     events: Events
     impressions: Impressions
+    outcomes: Outcomes
+    later_labels: LaterLabels
+    validation_start: int
+    """First microsecond of the validation days."""
+    known_until: tuple[int, int, int]
+    """By split: the labels of its rows are made of what was known before this time. A model that is
+    tested on the test week could not have learned from it, so rows before it stand at its start."""
     profile: Ints  # (users, profile attributes)
     attributes: Ints  # (ads, len(AD_ATTRIBUTES))
     catalogues: tuple[Catalogue, ...]  # one per week of the window, oldest first
@@ -149,3 +177,31 @@ class Features:
     def rows(self, split: int) -> Longs:
         """Rows of the impressions of one split."""
         return np.flatnonzero(self.impressions.split == split)
+
+    def as_of_end(self) -> "Features":
+        """The same rows with every label as known at the window's end: what a refit trains on.
+
+        Splits move on: all but the last validation days are TRAIN, those VALIDATION, none is TEST.
+        Features and their normalisation stay as they are.
+        """
+        log, later, end = self.impressions, self.later_labels, self.known_until[TEST]
+        start = end - (self.known_until[TRAIN] - self.validation_start)
+        clicked, converted = log.clicked.copy(), log.converted.copy()
+        revenue = log.revenue.copy()
+        clicked[later.row], converted[later.row] = later.clicked, later.converted
+        revenue[later.row] = later.revenue
+        labelled = replace(
+            log,
+            clicked=clicked,
+            converted=converted,
+            revenue=revenue,
+            split=split(log.event_time, start, end),
+        )
+        none = LaterLabels(**{name: values[:0] for name, values in vars(later).items()})
+        return replace(
+            self,
+            impressions=labelled,
+            later_labels=none,
+            validation_start=start,
+            known_until=(end, end, end),
+        )

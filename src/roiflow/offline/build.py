@@ -47,6 +47,8 @@ from roiflow.features.rows import (
     by_user,
     impressions,
     micros,
+    none,
+    stacked,
 )
 from roiflow.features.spec import ATTRIBUTION_DAYS, WINDOWS
 from roiflow.features.table import (
@@ -57,7 +59,9 @@ from roiflow.features.table import (
     Flags,
     Impressions,
     Ints,
+    LaterLabels,
     Longs,
+    Outcomes,
 )
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.offline.ahead import ahead
@@ -164,6 +168,8 @@ def build(
             plan,
             profile_of(users, profile_names, vocabulary, sizes["user"], starts[1]),
             tuple(catalogues_of(window, vocabulary)),
+            starts,
+            as_of,
         )
         plan.write(folder / PLAN)
         write_item_log(folder, read.items)
@@ -424,24 +430,41 @@ def _write_ranges(
     task.events.create(Events, {}, leave=["offsets"])
     task.log.create(UserLog, {}, leave=["offsets"])
     requests, total = [], Moments.none(len(plan.specs))
+    outcomes: list[Outcomes] = []
+    later: list[LaterLabels] = []
     with ThreadPoolExecutor(threads) as pool, UserValues(folder / ONLINE) as online:
         # `map` gives results in the order of ranges, so sums and files are the same with any number
         # of threads.
-        for count, moments, pairs in pool.map(partial(_write_range, task), range(len(ranges))):
-            requests.append(count)
-            total = total.joined(moments)
-            online.put(pairs)
+        for found in pool.map(partial(_write_range, task), range(len(ranges))):
+            requests.append(found.requests)
+            total = total.joined(found.moments)
+            outcomes.append(found.outcomes)
+            later.append(found.later)
+            online.put(found.pairs)
+    # Few beside the impressions, so they wait in memory and are written at once.
+    files.write_arrays(folder / "outcomes", stacked(Outcomes, outcomes))
+    files.write_arrays(folder / "later_labels", stacked(LaterLabels, later))
     _number_requests(folder, shown, np.array(requests))
     if not total.rows:
         raise ContractError("no impression before the validation days: the window is too short")
     files.write_arrays(folder / "statistics", total.statistics())
 
 
-def _write_range(task: _Task, part: int) -> tuple[int, Moments, pa.Table]:
-    """Write what the users of one range have.
+@dataclass(frozen=True)
+class _Written:
+    """What one range adds to what is kept of all of them."""
 
-    Returns the number of requests, training moments and the users' values in the online store.
-    """
+    requests: int
+    moments: Moments
+    """Of the training rows."""
+    pairs: pa.Table
+    """The users' values in the online store."""
+    outcomes: Outcomes
+    later: LaterLabels
+
+
+def _write_range(task: _Task, part: int) -> _Written:
+    """Write what the users of one range have."""
     read, plan = task.read, task.plan
     first, users = read.ranges.users(part)
     rows = read.shown.take(part, Rows)
@@ -464,9 +487,12 @@ def _write_range(task: _Task, part: int) -> tuple[int, Moments, pa.Table]:
     profile = task.profile[first : first + users]
     pairs = user_values(plan, first, profile, ids, events, log, task.as_of)
     if not rows.user.size:
-        return 0, Moments.none(len(plan.specs)), pairs
+        nothing = none(Outcomes), none(LaterLabels)
+        return _Written(0, Moments.none(len(plan.specs)), pairs, *nothing)
     # Within the range users and events count from 0; they are moved to their place when written.
-    found = _impressions(task, rows, conversions, events, log)
+    order, _ = sort_rows(rows.user, users, rows.event_time, rows.request, rows.position)
+    labels = _labels(rows, conversions, task.starts[1])
+    found = _impressions(task, rows, order, labels, events, log)
     moments = Moments.of(found.dense[found.split == TRAIN])
     requests = int(found.request[-1]) + 1
     placed = replace(
@@ -475,8 +501,14 @@ def _write_range(task: _Task, part: int) -> tuple[int, Moments, pa.Table]:
         history_start=found.history_start + first_event,
         history_end=found.history_end + first_event,
     )
-    task.impressions.put(int(read.shown.counts[:part].sum()), placed)
-    return requests, moments, pairs
+    first_row = int(read.shown.counts[:part].sum())
+    task.impressions.put(first_row, placed)
+    place = np.empty(order.size, np.int64)
+    place[order] = first_row + np.arange(order.size)
+    ended = _labels(rows, conversions, task.as_of)
+    return _Written(
+        requests, moments, pairs, _outcomes(conversions, place), _later(labels, ended, place)
+    )
 
 
 def _conversions_of(conversions: Conversions, part: int) -> Conversions:
@@ -489,23 +521,57 @@ def _conversions_of(conversions: Conversions, part: int) -> Conversions:
     )
 
 
-def _impressions(
-    task: _Task, rows: Rows, conversions: Conversions, events: Events, log: UserLog
-) -> Impressions:
-    """Sorted by user, event_time, request, position.
+@dataclass(frozen=True)
+class _Labels:
+    """Of rows (n,), by what was known at a time."""
+
+    clicked: Flags
+    converted: Flags
+    revenue: Longs  # micros
+
+
+def _labels(rows: Rows, conversions: Conversions, test: int) -> _Labels:
+    """As known at `test`; of the rows from then on, as they ended.
 
     What became known in the test period labels its own rows only: a model tested there could not
     have learned from it.
     """
-    plan, (validation, test) = task.plan, task.starts
-    users = events.offsets.size - 1
-    order, _ = sort_rows(rows.user, users, rows.event_time, rows.request, rows.position)
-    # Labels as a model trained at the test period's start would have them, not as they ended.
     usable = (conversions.known_time < test) | (rows.event_time[conversions.row] >= test)
-    revenue = _money_by_row(rows.user.size, conversions.row[usable], conversions.revenue[usable])
+    row = conversions.row[usable]
     converted = np.zeros(rows.user.size, np.bool_)
-    converted[conversions.row[usable]] = True
-    clicked = rows.clicked & ((rows.click_known < test) | (rows.event_time >= test))
+    converted[row] = True
+    return _Labels(
+        rows.clicked & ((rows.click_known < test) | (rows.event_time >= test)),
+        converted,
+        _money_by_row(rows.user.size, row, conversions.revenue[usable]),
+    )
+
+
+def _outcomes(conversions: Conversions, place: Longs) -> Outcomes:
+    """By the places (n,) of the rows among all impressions."""
+    row = place[conversions.row]
+    # Past row and time the amount decides, so that equal times do not leave the order to the files.
+    order = np.lexsort((conversions.revenue, conversions.known_time, row))
+    return Outcomes(row[order], conversions.known_time[order], conversions.revenue[order])
+
+
+def _later(labels: _Labels, ended: _Labels, place: Longs) -> LaterLabels:
+    changed = np.flatnonzero(
+        (labels.clicked != ended.clicked)
+        | (labels.converted != ended.converted)
+        | (labels.revenue != ended.revenue)
+    )
+    changed = changed[np.argsort(place[changed])]
+    return LaterLabels(
+        place[changed], ended.clicked[changed], ended.converted[changed], ended.revenue[changed]
+    )
+
+
+def _impressions(
+    task: _Task, rows: Rows, order: Longs, labels: _Labels, events: Events, log: UserLog
+) -> Impressions:
+    """Sorted by user, event_time, request, position, which is `order`."""
+    plan, (validation, test) = task.plan, task.starts
     user, ad, time = rows.user[order], rows.ad[order], rows.event_time[order]
     request, placement = rows.request[order], rows.placement[order]
     start, end = history_slices(user, time, events.offsets, events.known_time, plan.history_length)
@@ -536,9 +602,9 @@ def _impressions(
         slate_size=rows.slate_size[order],
         bid=rows.bid[order],
         cost=rows.cost[order],
-        revenue=revenue[order],
-        clicked=clicked[order],
-        converted=converted[order],
+        revenue=labels.revenue[order],
+        clicked=labels.clicked[order],
+        converted=labels.converted[order],
         propensity=rows.propensity[order],
         split=split(time, validation, test),
     )

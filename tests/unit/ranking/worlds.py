@@ -14,7 +14,9 @@ from roiflow.features.table import (
     Features,
     Floats,
     Impressions,
+    LaterLabels,
     Longs,
+    Outcomes,
     Requests,
     Singles,
     Statistics,
@@ -181,6 +183,12 @@ def build(
         history_length=history_length,
         events=events,
         impressions=impressions,
+        outcomes=known_at_once(impressions),
+        later_labels=LaterLabels(
+            np.empty(0, np.int64), np.empty(0, bool), np.empty(0, bool), np.empty(0, np.int64)
+        ),
+        validation_start=int(0.6 * horizon) + 1,
+        known_until=(int(0.8 * horizon) + 1, int(0.8 * horizon) + 1, horizon),
         profile=rng.integers(0, 5, (people, 1)).astype(np.int32),
         attributes=attributes,
         catalogues=(
@@ -194,6 +202,12 @@ def build(
         statistics=Statistics(train.mean(0), train.std(0), train.min(0), np.ptp(train, axis=0)),
     )
     return World(features, logit, click, conversion, np.exp(log_mean + 0.08))
+
+
+def known_at_once(log: Impressions) -> Outcomes:
+    """Conversions without delay."""
+    row = np.flatnonzero(log.converted)
+    return Outcomes(row, log.event_time[row], log.revenue[row])
 
 
 def requests_of(features: Features, rows: Longs, candidates: int = 5, seed: int = 1) -> Requests:
