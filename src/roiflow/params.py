@@ -347,7 +347,7 @@ class RecalibrateParams(Section):
     """Platt maps of a served package; `prior_events` events as predicted draw each to identity."""
 
     hours: Count
-    days: Count
+    window_hours: Count
     user_share: Annotated[float, Field(gt=0, le=1)]
     min_clicks: Count
     prior_events: Positive

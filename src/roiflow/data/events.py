@@ -15,6 +15,7 @@ from roiflow.data.schemas import TIME
 KIND, EVENT, ADS = "kind", "event_id", "ads"
 AS_OF, FEATURES, VECTOR = "as_of", "features", "vector"
 RECALIBRATION = "recalibration"
+P_CLICK, P_CONVERSION = "p_click", "p_conversion"
 SLATE, CLICK, CONVERSION, BEHAVIOUR = KINDS = ("slate", "click", "conversion", "behaviour")
 SHARES = ("impression_share", "click_share", "conversion_share")
 
@@ -23,9 +24,9 @@ SHOWN = pa.struct(
         (c.AD, pa.string()),
         (c.BID, pa.int64()),
         (c.PROPENSITY, pa.float64()),
-        ("p_click", pa.float64()),
+        (P_CLICK, pa.float64()),
         ("expected_value_micros", pa.float64()),
-        ("p_conversion", pa.float64()),
+        (P_CONVERSION, pa.float64()),
     ]
 )
 

@@ -11,7 +11,18 @@ import pyarrow.compute as pc
 
 from roiflow import columns as c
 from roiflow.data import event_lake, lake
-from roiflow.data.events import ADS, AS_OF, FEATURES, RECALIBRATION, SHOWN, SLATE, VECTOR, of_kind
+from roiflow.data.events import (
+    ADS,
+    AS_OF,
+    FEATURES,
+    P_CLICK,
+    P_CONVERSION,
+    RECALIBRATION,
+    SHOWN,
+    SLATE,
+    VECTOR,
+    of_kind,
+)
 from roiflow.data.schemas import TIME
 from roiflow.data.weeks import Week
 
@@ -26,14 +37,16 @@ SERVED = pa.schema(
         pa.field(c.DEVICE, pa.string(), False),
         pa.field(c.POLICY_VERSION, pa.string(), False),
         pa.field(ADS, pa.list_(pa.string()), False),
+        (P_CLICK, pa.list_(pa.float64())),
+        (P_CONVERSION, pa.list_(pa.float64())),
         (AS_OF, pa.int64()),
         (FEATURES, pa.string()),
         (VECTOR, pa.binary()),
         (RECALIBRATION, pa.string()),
     ]
 )
-"""One row a slate; features are null where it was made without online features, and
-`recalibration` where its predictions are the package's own."""
+"""One row a slate; features are null where it was made without online features,
+`recalibration` where its predictions are the package's own. Lists have a place for every slot."""
 
 
 def path_of(root: Path, source: str, week: Week) -> Path:
@@ -71,6 +84,13 @@ def read(root: Path, source: str, week: Week) -> pa.Table | None:
 def _of_events(events: pa.Table) -> pa.Table:
     slates = of_kind(events, SLATE).combine_chunks()
     shown = pa.concat_arrays(slates[ADS].chunks or [pa.array([], pa.list_(SHOWN))])
-    names = pa.ListArray.from_arrays(shown.offsets, shown.flatten().field(c.AD))
-    at = slates.schema.get_field_index(ADS)
-    return slates.set_column(at, ADS, names).select(SERVED.names).cast(SERVED)
+    ads = shown.flatten()
+    # A field of the ads becomes a list of its own.
+    columns = {
+        column: pa.ListArray.from_arrays(shown.offsets, ads.field(name))
+        for column, name in ((ADS, c.AD), (P_CLICK, P_CLICK), (P_CONVERSION, P_CONVERSION))
+    }
+    rows = slates.drop_columns([ADS])
+    for name, column in columns.items():
+        rows = rows.append_column(name, column)
+    return rows.select(SERVED.names).cast(SERVED)

@@ -32,7 +32,7 @@ def approve(settings: Settings, source: str, version: int, signature: Override) 
     registry = Registry(settings.registry_uri, settings.home)
     known = registry.get(model_name(source), version)
     folder = checkout_of(settings.home, source, known.tags["week"])
-    decision = judge(registry, known, folder, signature)
+    decision = judge(registry, known, folder, signature, settings.lake)
     who, why = signature.who, signature.why
     registry.promote(known, decision.champion, decision.verdict, who, why, time.time())
     # Tags follow the alias: refused, the version keeps the decision that it was registered with.
@@ -42,7 +42,9 @@ def approve(settings: Settings, source: str, version: int, signature: Override) 
     outcome(known, decision).write(folder / Promoted.place)
 
 
-def judge(registry: Registry, known: Registered, folder: Path, signature: Override) -> Decision:
+def judge(
+    registry: Registry, known: Registered, folder: Path, signature: Override, lake: Path
+) -> Decision:
     """The decision on `known` under a signature; the one that made it champion where it is that."""
     case = Case.of(folder)
     # The run may have been repeated with other code since, and its checkout hold another package
@@ -56,7 +58,7 @@ def judge(registry: Registry, known: Registered, folder: Path, signature: Overri
     if champion is not None and champion.version == known.version:
         return _taken(known, Decision.read(case.decision), signature)
     package = registry.package(champion) if champion else None
-    return gate(case, package, load_params(case.params), signature, parity_then(known))
+    return gate(case, package, load_params(case.params), signature, parity_then(known), lake)
 
 
 def _taken(known: Registered, decision: Decision, signature: Override) -> Decision:

@@ -41,7 +41,8 @@ def main(
     # A parity report may have been written again since, with other findings; a version keeps the
     # verdict that it was judged with.
     served = parity_then(known) if known else read_parity(parity, config.ingest.week)
-    gate(case, folder, config, signed(known) if known else None, served)
+    signature = signed(known) if known else None
+    gate(case, folder, config, signature, served, settings.lake)
 
 
 def champion_then(registry: Registry, known: Registered) -> Registered | None:

@@ -17,6 +17,7 @@ from roiflow.features import folder as feature_store
 from roiflow.features.engine import open_engine
 from roiflow.params import Params
 from roiflow.serving.package import Package
+from roiflow.serving.recalibrate import kept
 from roiflow.serving.recommender import Models
 from roiflow.weekly.effects import effect
 
@@ -45,13 +46,15 @@ def gate(
     params: Params,
     override: Override | None,
     parity: ParityVerdict | None,
+    lake: Path,
 ) -> Decision:
     """Decide, and write the decision.
 
     `params` are those in the case's file, `parity` is what `read_parity` gives, or gave when the
-    package was judged first. The same inputs give the same decision and the same digest. Raises
-    GateError where no decision can be taken, ArtefactError without an evaluation, PackageError
-    where a package is not whole.
+    package was judged first. In `lake` lie the champion's recalibrations: what it would have done
+    is replayed with those that were in force. The same inputs give the same decision and the same
+    digest. Raises GateError where no decision can be taken, ArtefactError without an evaluation,
+    PackageError where a package is not whole.
     """
     report = Report.read(case.evaluation / Report.place.name)
     challenger = Package.load(case.package)
@@ -61,7 +64,7 @@ def gate(
     if champion is not None:
         # Without propensities no comparison can say anything, and a replay takes a while.
         logged = report.propensities_logged
-        comparison = _compare(case, challenger, champion, report, params) if logged else {}
+        comparison = _compare(case, challenger, champion, report, params, lake) if logged else {}
     decision = decide(
         report,
         params.gate,
@@ -85,7 +88,12 @@ def read_parity(path: Path, week: str) -> ParityVerdict | None:
 
 
 def _compare(
-    case: Case, challenger: Package, champion: Package, report: Report, params: Params
+    case: Case,
+    challenger: Package,
+    champion: Package,
+    report: Report,
+    params: Params,
+    lake: Path,
 ) -> dict[str, RoiEstimate]:
     features, config = feature_store.read(case.features), params.evaluate
     slates, _ = test_slates(features, challenger.description.slate_size, config)
@@ -93,11 +101,12 @@ def _compare(
     # champion's ranker they would give the two policies two different pages. Index 0 is unused.
     week = LoggedWeek.of(features, np.array([1.0, *report.position_factors]))
     engine, threads = open_engine(case.features), len(os.sched_getaffinity(0))
+    in_force = kept(lake, params.ingest.source, champion.digest)
     return compare(
         TargetOnLog.read(case.evaluation / TargetOnLog.place.name),
         # The challenger's own reading is kept by the stage `evaluate`; only the champion's is made
         # here.
-        on_log(Models(champion), features, engine, slates, week, config, threads),
+        on_log(Models(champion, in_force), features, engine, slates, week, config, threads),
         slates,
         params.gate,
         config,

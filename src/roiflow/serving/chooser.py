@@ -4,14 +4,15 @@ import numpy as np
 import pyarrow as pa
 
 from roiflow import columns as c
-from roiflow.data.events import ADS, AS_OF, FEATURES, RECALIBRATION, VECTOR
+from roiflow.data.events import ADS, AS_OF, FEATURES, P_CLICK, P_CONVERSION, RECALIBRATION, VECTOR
 from roiflow.data.schemas import TIME
 from roiflow.data.served_features import SERVED
 from roiflow.data.sources.protocol import Tables
-from roiflow.data.weeks import Week
+from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError
 from roiflow.online import given as parity
 from roiflow.online.store import OnlineStore
+from roiflow.serving.recalibrate import Recalibrator
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.simulator.noise import Floats
@@ -25,12 +26,20 @@ class ServedChooser:
 
     learns = True
 
-    def __init__(self, recommender: Recommender, store: OnlineStore, world: World) -> None:
+    def __init__(
+        self,
+        recommender: Recommender,
+        store: OnlineStore,
+        world: World,
+        recalibrator: Recalibrator | None = None,
+    ) -> None:
+        """Without a recalibrator the package's predictions stay as they are."""
         self.policy_version = recommender.policy_version
         self.arm = "stable"
         self._recommender, self._store, self._world = recommender, store, world
         self._ads = np.array(recommender.models.ads.ad_id)
         self._served: list[pa.Table] = []
+        self._recalibrator = recalibrator
 
     def choose(
         self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
@@ -44,7 +53,10 @@ class ServedChooser:
         if not requests.number.size:
             slots = self._world.slate_size
             return np.zeros((0, slots), np.int32), np.zeros((0, slots))
-        week = Week.of(int(requests.event_time[0]))
+        first = int(requests.event_time[0])
+        week = Week.of(first)
+        if self._recalibrator:
+            self._recalibrator.renew(first // MICROS_PER_HOUR * MICROS_PER_HOUR)
         world_row = self._world.ad_rows(week, self._ads)
         contexts = RequestContexts(
             request_ids(week, requests.number, 1).to_pylist(),
@@ -64,7 +76,10 @@ class ServedChooser:
                 f"request {requests.number[row]}: only {eligible[world_row].sum()} ads of the "
                 f"package can be shown, fewer than {slates.row.shape[1]} slots"
             )
-        self._served.append(self._evidence(contexts, slates))
+        evidence = self._evidence(contexts, slates)
+        self._served.append(evidence)
+        if self._recalibrator:
+            self._recalibrator.serve(evidence)
         return world_row[slates.row], slates.propensity
 
     def _evidence(self, contexts: RequestContexts, slates: Slates) -> pa.Table:
@@ -78,6 +93,8 @@ class ServedChooser:
             c.DEVICE: contexts.device,
             c.POLICY_VERSION: [self.policy_version] * len(names),
             ADS: slates.ad_ids.tolist(),
+            P_CLICK: slates.click.tolist(),
+            P_CONVERSION: slates.conversion.tolist(),
             AS_OF: slates.as_of,
             FEATURES: parity.hashes(slates.vectors),
             VECTOR: [
@@ -96,3 +113,5 @@ class ServedChooser:
     def observe(self, tables: Tables) -> None:
         """What has just become known goes into the store."""
         self._store.update(tables)
+        if self._recalibrator:
+            self._recalibrator.observe(tables)

@@ -144,7 +144,7 @@ class Recommender:
     def __init__(self, package: Package) -> None:
         """Raises PackageError where parts of the package do not fit each other."""
         self.models = Models(package)
-        self._digest = package.digest
+        self.digest = package.digest
         self.policy_version = package.digest[:12]
         self.slate_size = package.description.slate_size
         # One name more, at row -1: an empty slot is an index like any other.
@@ -210,7 +210,7 @@ class Recommender:
         logits = self.models.logits(sets)
         # The noise hangs on the request's id and not on a generator: a retry finds its slate again,
         # and the log is enough to draw it once more.
-        noise = draws.gumbel(draws.seeds(self._digest, batch.request_ids), columns)
+        noise = draws.gumbel(draws.seeds(self.digest, batch.request_ids), columns)
         choices, propensity = plackett_luce.choose(logits, self.slate_size, noise)
         slates = self._slates(columns, sets, choices, propensity, users, requests)
         return slates, users.degraded or items.degraded

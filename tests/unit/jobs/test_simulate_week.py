@@ -25,7 +25,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_truth_lies_beside_the_served_week(
     params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(simulate_week, "simulate", lambda *arguments: 0)
+    monkeypatch.setattr(simulate_week, "simulate", lambda *arguments, **others: 0)
     simulate_week.main(tmp_path / "package", tmp_path / "online", params)
     found = read_planted(tmp_path / "home" / "lake" / "simulator" / "truth.json")
     assert (found["first_week"], found["week"]) == ("2026-W01", "2026-W05")
