@@ -123,6 +123,7 @@ class World:
                     "bid_micros": bid,
                     "daily_budget_micros": None,
                     "created_at": FIRST.start,
+                    "ends_at": None,
                 }
                 for ad, (campaign, advertiser, category, price, bid) in ADS.items()
             ],

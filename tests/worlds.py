@@ -15,7 +15,7 @@ SYNTHETIC: dict[str, Any] = {"world": "synthetic", "shock_week": "2026-W06"}
 SHIPPED = load_params(ROOT / "params.yaml").ingest.simulator.model_copy(update=SYNTHETIC)
 
 STEADY: dict[str, object] = {
-    "budget_share": 0.0,
+    "budgets": False,
     "return_rate": 0.0,
     "newcomers": 0.0,
     "churn": 0.0,

@@ -32,6 +32,7 @@ PRICE = "price_micros"
 REVENUE = "revenue_micros"
 DAILY_BUDGET = "daily_budget_micros"
 CREATED_AT = "created_at"
+ENDS_AT = "ends_at"
 
 REASON = "reason"
 WEEK = "week"

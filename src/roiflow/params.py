@@ -48,8 +48,8 @@ class AuctionParams(Section):
 
     The median bid is `bid_share` of the revenue that an average user brings per click (or, charged
     by impression, per impression). First price pays the bid, second price the highest bid of an
-    outside market whose median is `competition` times the category's median bid. A day's budget is
-    `budget_share` times an ad's equal share of a day's spend; 0 is no budget.
+    outside market whose median is `competition` times the category's median bid. With `budgets`, a
+    day's budget is `budget_share` times an ad's equal share of a day's spend.
     """
 
     pricing: Literal["first", "second"]
@@ -58,7 +58,8 @@ class AuctionParams(Section):
     bid_sigma: NonNegative
     competition: NonNegative
     competition_sigma: NonNegative
-    budget_share: NonNegative
+    budgets: bool
+    budget_share: Positive
     pacing: bool
 
 
@@ -69,6 +70,7 @@ class SyntheticParams(Section):
     ads: Count
     new_ads_per_week: Annotated[int, Field(ge=0)]
     ad_weeks: Positive
+    arrival_days: Annotated[int, Field(ge=0, le=7)]
     creative_weeks: Count
     fatigue: NonNegative
     categories: Count

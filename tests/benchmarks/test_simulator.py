@@ -141,7 +141,7 @@ def test_generation_against_a_row_loop(tmp_path: Path, record: Callable[[str, st
 
 def test_a_served_week_takes_seconds(record: Callable[[str, str], None]) -> None:
     """With budgets each hour is a chunk."""
-    world = World(world_params(budget_share=20.0))
+    world = World(world_params(budgets=True, budget_share=20.0))
     run_week(world, WEEK, logging_policy(world), nothing())  # compiles
     world = World(world.params)
     start = time.process_time()

@@ -110,7 +110,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = text.replace(f"users: {content['synthetic']['users']}", "users: 60")
     text = text.replace(f"world: {content['world']}", "world: synthetic", 1)
     text = text.replace(f"shock_week: {content['shock_week']}", "shock_week: 2026-W06", 1)
-    text = text.replace(f"budget_share: {content['auction']['budget_share']}", "budget_share: 0.0")
     (tmp_path / "params.yaml").write_text(text)
     (tmp_path / "dvc.yaml").touch()
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)

@@ -233,7 +233,7 @@ class _Fit:
         """The log with the prices of many ads in the place of those that were shown."""
         # No budgets: spread over so many ads they might not pay for one click, and such a world is
         # refused.
-        many = {"synthetic.ads": PRICED, "auction.budget_share": 0.0}
+        many = {"synthetic.ads": PRICED, "auction.budgets": False}
         world = World(with_values(params, many))
         return replace(self._log, price=world.ads(world.first_week).price / 1e6)
 

@@ -121,7 +121,7 @@ class Catalogue:
         here = np.flatnonzero(self.end > at)
         rows = pa.array(here)
         moment = pa.array(np.full(here.size, at)).cast(TIME)
-        budget = self.budget[here]
+        budget, end = self.budget[here], self.end[here]
         values = {
             c.EVENT_TIME: moment,
             c.KNOWN_TIME: moment,
@@ -131,6 +131,7 @@ class Catalogue:
             c.BID: self.bid[here],
             c.DAILY_BUDGET: pa.array(budget, mask=budget == UNLIMITED),
             c.CREATED_AT: pa.array(self.start[here]).cast(TIME),
+            ENDS_AT: pa.array(end, mask=end == NEVER).cast(TIME),
         }
         return pa.table([values[name] for name in ADS.names], schema=ADS)
 
@@ -146,7 +147,6 @@ def upserts(ads: pa.Table) -> pa.Table:
     of = {
         CHANGE: pa.repeat(UPSERT, size),
         UPDATE: pc.binary_join_element_wise("ads", ads[c.AD], ":"),
-        ENDS_AT: pa.nulls(size, TIME),
     }
     values = {name: of[name] if name in of else ads[name] for name in UPDATES.names}
     # A source's snapshot may say 0 for none.

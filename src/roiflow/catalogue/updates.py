@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from roiflow import columns as c
 from roiflow.data.schemas import TIME
 
-CHANGE, UPDATE, ENDS_AT = "change", "update_id", "ends_at"
+CHANGE, UPDATE = "change", "update_id"
+ENDS_AT = c.ENDS_AT
 UPSERT, END, PRICE, BID, BUDGET = CHANGES = ("upsert", "end", "price", "bid", "budget")
 
 TEXTS = (c.CAMPAIGN, c.ADVERTISER, c.CATEGORY, c.BRAND, c.AD_TYPE)

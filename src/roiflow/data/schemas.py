@@ -76,6 +76,7 @@ ADS = pa.schema(
         pa.field(c.BID, pa.int64(), False),
         pa.field(c.DAILY_BUDGET, pa.int64(), True),
         pa.field(c.CREATED_AT, TIME, False),
+        pa.field(c.ENDS_AT, TIME, True),
     ]
 )
 
@@ -103,7 +104,8 @@ KEYS: dict[str, tuple[str, ...]] = {
 """What tells a table's rows apart."""
 
 ABOUT: dict[str, str] = {
-    "ads": "What can be shown: a whole snapshot of the catalogue; it holds until there is a newer.",
+    "ads": "What can be shown in the week, with those that come or end in it: a whole snapshot of "
+    "the catalogue; it holds until there is a newer.",
     "users": "Who may ask: a whole snapshot, too; any further column is a profile attribute.",
     "impressions": "What was shown: a row for each ad of each slate.",
     "behaviours": "What users did beside the slates: views, favourites, carts, purchases.",
@@ -139,7 +141,8 @@ MEANINGS: dict[str, str] = {
     c.REVENUE: "micros; negative for a return",
     c.PRICE: "of the ad's product, micros",
     c.DAILY_BUDGET: "micros; none: unlimited",
-    c.CREATED_AT: "when the ad was made, UTC",
+    c.CREATED_AT: "when the ad was made, UTC: it is not shown before",
+    c.ENDS_AT: "when it ends, UTC: it is not shown from then on; none: not in this week",
 }
 """What a column holds, in words."""
 

@@ -144,6 +144,7 @@ def _ad(week: Week, number: int) -> Row:
         c.BID: 250_000,
         c.DAILY_BUDGET: None,
         c.CREATED_AT: week.start,
+        c.ENDS_AT: None,
     }
 
 

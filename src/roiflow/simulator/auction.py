@@ -5,12 +5,14 @@ its median and known to be below the ad's own (Vickrey, 1961): a truncated log-n
 has a closed form. A charge is made per click, or per impression that is looked at.
 
 A budget holds for a day (UTC) and is looked at every hour: an ad that has spent it, or with pacing
-more of it than the day's traffic up to the end of the hour stands for, is not eligible.
+more of it than the day's traffic up to the end of the hour stands for, is not eligible. As many ads
+as a slate has places have none, so that no slate stays empty.
 """
 
 import numpy as np
 
-from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
+from roiflow.catalogue.eligibility import UNLIMITED, Pacing, Terms, eligible
+from roiflow.data.weeks import MICROS_PER_DAY
 from roiflow.params import AuctionParams
 from roiflow.simulator.noise import Floats, Longs
 from roiflow.simulator.population import HOUR_SHARES, Ads, Flags, Ints, micros
@@ -37,15 +39,23 @@ def bids(params: AuctionParams, click_rate: float, expected: Floats, normal: Flo
 
 
 def budgets(
-    params: AuctionParams, bid: Longs, click_rate: float, shows: float, normal: Floats
+    params: AuctionParams,
+    bid: Longs,
+    click_rate: float,
+    shows: float,
+    normal: Floats,
+    house: Flags,
 ) -> Longs:
-    """Daily budgets (A,), micros, of ads that would be shown `shows` times a day on average."""
-    if not params.budget_share:
+    """Daily budgets (A,), micros, of ads that would be shown `shows` times a day on average.
+
+    0 is no limit: that of the `house` ads (A,), and of all where there are no budgets.
+    """
+    if not params.budgets:
         return np.zeros(bid.size, np.int64)
     charged = shows * (click_rate if params.charge == "click" else 1.0)
     amount = params.budget_share * charged * bid * np.exp(BUDGET_SIGMA * normal)
     # A day pays for one charge at least. A smaller budget would be overspent by its first charge.
-    return np.maximum(micros(amount / 1e6), bid)
+    return np.where(house, 0, np.maximum(micros(amount / 1e6), bid))
 
 
 def expected_price(params: AuctionParams, ads: Ads) -> Floats:
@@ -84,45 +94,31 @@ def paid(params: AuctionParams, ads: Ads, rows: Ints, uniform: Floats) -> Longs:
     return np.minimum(bid, np.rint(price).astype(np.int64))
 
 
+def pacing(params: AuctionParams) -> Pacing:
+    """What part of a day's budget may be spent by each hour."""
+    return Pacing.of(HOUR_SHARES) if params.pacing else Pacing.none()
+
+
 class Pacer:
     """Spend of the day, ad by ad."""
 
     def __init__(self, params: AuctionParams, ads: Ads) -> None:
-        self._ads, self._pacing = ads, params.pacing
+        self._terms = Terms(ads.first, ads.last, ads.budget)
+        self._pacing = pacing(params)
         self._day, self._spent = -1, np.zeros(ads.bid.size)
 
     @property
     def hourly(self) -> bool:
         """Whether any ad has a budget to be looked at every hour."""
-        return bool(self._ads.budget.any())
+        return bool((self._terms.budget != UNLIMITED).any())
 
-    def eligible(self, at: int, slots: int) -> Flags:
-        """Which ads (A,) may be shown in the hour of a time.
-
-        Where fewer than `slots` ads have money left, a slate is filled up by those that have spent
-        the least of their budget.
-        """
-        ads = self._ads
-        here: Flags = (ads.first <= at) & (at < ads.last)
-        if not self.hourly:
-            return here
+    def eligible(self, at: int) -> Flags:
+        """Which ads (A,) may be shown in the hour of a time."""
         # Hours are asked for in order, so money of the day before is forgotten and never needed
         # again.
         if at // MICROS_PER_DAY != self._day:
-            self._day, self._spent = at // MICROS_PER_DAY, np.zeros(ads.bid.size)
-        hour = at // MICROS_PER_HOUR % 24
-        share = HOUR_SHARES[: hour + 1].sum() if self._pacing else 1.0
-        # No budget is no limit: infinity keeps such ads in the same comparison, and ranks them
-        # first below.
-        limit = np.where(ads.budget > 0, ads.budget, np.inf) * share
-        rich: Flags = here & (self._spent < limit)
-        if rich.sum() < slots:
-            # Ads that have ended come last, and out again below where even they were needed to fill
-            # up.
-            rank = np.where(here, self._spent / limit, np.inf)
-            rich[np.argsort(rank, kind="stable")[:slots]] = True
-            rich &= here
-        return rich
+            self._day, self._spent = at // MICROS_PER_DAY, np.zeros(self._spent.size)
+        return eligible(self._terms, self._spent, at, self._pacing)
 
     def record(self, rows: Ints, cost: Longs) -> None:
         """Costs (n,) of ads `rows` (n,)."""

@@ -244,6 +244,11 @@ class PanelPopulation:
         shows = self._views_a_day(number) * params.slate_size / catalogue.live(number).sum()
         before = self.purchases.lines(number - self._history, number - 1)
         bought = np.bincount(self.purchases.product[before], minlength=int(product.max()) + 1)
+        # Of the categories that sell most, which come first and keep their ads longest.
+        rank = np.where(np.arange(product.size) < catalogue.product.size, category, np.inf)
+        live = np.pad(catalogue.live(number), (0, product.size - catalogue.product.size))
+        house = np.zeros(product.size, np.bool_)
+        house[np.argsort(np.where(live, rank, np.inf), kind="stable")[: params.slate_size]] = True
         return Ads(
             ids=self._described[c.AD],
             campaign=self._described[c.CAMPAIGN],
@@ -253,7 +258,7 @@ class PanelPopulation:
             ad_type=np.searchsorted(np.cumsum(AD_TYPE_SHARES)[:-1], creative).astype(np.int32),
             price=price,
             bid=bid,
-            budget=auction.budgets(params.auction, bid, params.click_rate, shows, normal(2)),
+            budget=auction.budgets(params.auction, bid, params.click_rate, shows, normal(2), house),
             market=auction.market(params.auction, params.click_rate, expected),
             created_at=first,
             first=first,

@@ -5,6 +5,7 @@ import numpy as np
 from roiflow.compiled import compiled
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_DAY, Week
+from roiflow.errors import ContractError
 from roiflow.simulator.noise import (
     Floats,
     Longs,
@@ -72,14 +73,24 @@ class PlackettLuce:
     def choose(
         self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
     ) -> tuple[Ints, Floats]:
-        """Slates (B, S) and propensities (B, S)."""
+        """Slates (B, S) and propensities (B, S).
+
+        Raises ContractError where fewer ads than slots have any weight.
+        """
         del rng
         slots = self._world.slate_size
         if not requests.number.size:
             return np.zeros((0, slots), np.int32), np.zeros((0, slots))
         week = Week.of(int(requests.event_time[0]))
         logits = self.logits(week)
-        weight = np.where(eligible, np.exp(logits - logits.max()), 0.0)
+        # Less the largest of those that are eligible, or the weights of all of them may be 0.
+        top = logits[eligible].max(initial=-np.inf)
+        weight = np.where(eligible, np.exp(np.minimum(logits - top, 0.0)), 0.0)
+        if np.count_nonzero(weight) < slots:
+            raise ContractError(
+                f"{self.policy_version}, week {week}: {np.count_nonzero(weight)} of {weight.size} "
+                f"ads can be shown, fewer than {slots} slots"
+            )
         family = key(self._world.params.seed, Stream.LOGGING, week.start // MICROS_PER_DAY)
         return _draw(family, requests.number, weight, np.cumsum(weight), slots)
 

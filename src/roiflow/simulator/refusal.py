@@ -87,8 +87,8 @@ def _of_response(params: SimulatorParams) -> Iterator[tuple[str, str]]:
 def _of_scenario(params: SimulatorParams) -> Iterator[tuple[str, str]]:
     if params.scenario not in SCENARIOS:
         yield "scenario", f"there is none of this name; there are {', '.join(SCENARIOS)}"
-    if params.scenario == "budget_cut" and params.auction.budget_share == 0:
-        yield "scenario", "there are no budgets to cut (auction.budget_share 0)"
+    if params.scenario == "budget_cut" and not params.auction.budgets:
+        yield "scenario", "there are no budgets to cut (auction.budgets false)"
     # A steady world has no shock, so the shock week may lie anywhere.
     if params.scenario in STEADY:
         return
@@ -155,7 +155,7 @@ def _of_auction(params: SimulatorParams) -> Iterator[tuple[str, str]]:
     auction = params.auction
     if auction.pricing == "second" and auction.competition == 0:
         yield "auction.competition", "without competition the second price is 0"
-    if params.world == "synthetic" and auction.budget_share > 0:
+    if params.world == "synthetic" and auction.budgets:
         charges = auction.budget_share * _charges(params)
         if charges < 1:
             yield (

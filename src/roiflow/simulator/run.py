@@ -14,8 +14,8 @@ from roiflow.data.schemas import BEHAVIOURS, CONVERSIONS, IMPRESSIONS
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError, PropensityError
-from roiflow.simulator.noise import Floats, Stream, generator
-from roiflow.simulator.population import Flags, Ints, WorldRequests
+from roiflow.simulator.noise import Floats, Longs, Stream, generator
+from roiflow.simulator.population import Ads, Flags, Ints, WorldRequests
 from roiflow.simulator.tables import Shown, WorldTables, joined
 from roiflow.simulator.world import World
 
@@ -47,7 +47,7 @@ class SlateChooser(Protocol):
         ...
 
     def observe(self, tables: Tables) -> None:
-        """Impressions, behaviours and conversions that have just become known."""
+        """Impressions, behaviours, conversions and ads that have just become known."""
         ...
 
 
@@ -70,12 +70,14 @@ def run_week(
 ) -> WeekRun:
     """Let `chooser` fill the week's slates; `carried` is what earlier weeks left pending.
 
-    A chooser that learns observes what has become known before each chunk, each row once. Raises
+    A chooser that learns observes what has become known before each chunk, each row once: ads of
+    the week's catalogue when they come. Raises
     PropensityError or ContractError, naming the request, where its answer is not a slate.
     """
     tables = WorldTables(world, week)
     log = _Log(carried, tables.behaviours())
     shown: list[Shown] = []
+    snapshots, seen = {"ads": tables.ads(), "users": tables.users()}, week.start
 
     def before(at: int) -> None:
         if chooser.learns:
@@ -84,7 +86,10 @@ def run_week(
             for one in shown:
                 log.add(**tables.of(one, chooser.policy_version, chooser.arm))
             shown.clear()
-            chooser.observe(log.news(at))
+            nonlocal seen
+            come = between(snapshots["ads"], seen, at + 1)
+            seen = at + 1
+            chooser.observe(log.news(at) | {"ads": come})
         if progress:
             done = (at - week.start) / (week.end - week.start)
             progress(done, f"{week} by {chooser.policy_version}")
@@ -93,7 +98,7 @@ def run_week(
     log.add(**tables.of(joined(shown), chooser.policy_version, chooser.arm))
     if progress:
         progress(1.0, f"{week} by {chooser.policy_version}")
-    return log.close(week, {"ads": tables.ads(), "users": tables.users()})
+    return log.close(week, snapshots)
 
 
 def serve(
@@ -108,18 +113,18 @@ def serve(
     """Slates of a week and what came of them, chunk by chunk; another `draw`, another history.
 
     A chunk is an hour where there are budgets, else known_lag_hours for a chooser that learns and a
-    day for one that does not. `before` is called at the start of each.
+    day for one that does not, and ends where an ad comes or goes. `before` is called at the start
+    of each. Raises ContractError where fewer ads than a slate has places can be shown.
     """
     pacer = world.pacer(week)
-    # Who is eligible may change from hour to hour: budgets are spent, or an advertiser stops.
-    if pacer.hourly or world.effects(week).stopped is not None:
+    if pacer.hourly:
         step = MICROS_PER_HOUR
     else:
         hours = chunk_hours or (world.params.known_lag_hours if chooser.learns else 24)
         step = hours * MICROS_PER_HOUR
     requests = world.requests(week)
     requests = replace(requests, number=requests.number + draw * OTHER_HISTORY)
-    starts = np.arange(week.start, week.end, step)
+    starts = np.union1d(np.arange(week.start, week.end, step), _changes(world.ads(week), week))
     first = np.searchsorted(requests.event_time, np.append(starts, week.end))
     rng: np.random.Generator | None = None
     for chunk, start in enumerate(starts.tolist()):
@@ -130,7 +135,13 @@ def serve(
         # the length of chunks.
         if chooser.learns or rng is None:
             rng = generator(world.params.seed, Stream.CHOOSER, start // MICROS_PER_HOUR, draw)
-        eligible = pacer.eligible(start, world.slate_size)
+        eligible = pacer.eligible(start)
+        if part.number.size and eligible.sum() < world.slate_size:
+            raise ContractError(
+                f"week {week}, hour {(start - week.start) // MICROS_PER_HOUR}: {eligible.sum()} of "
+                f"{eligible.size} ads can be shown, fewer than the {world.slate_size} places of a "
+                "slate: the others have ended or spent their budget"
+            )
         slates, propensity = chooser.choose(part, eligible, rng)
         # Before anything happens: a wrong slate would be charged for, and a wrong propensity be
         # logged.
@@ -138,6 +149,13 @@ def serve(
         outcome = world.happen(week, part, slates)
         pacer.record(slates.ravel(), outcome.cost.ravel())
         yield Shown(part, slates, propensity, outcome)
+
+
+def _changes(ads: Ads, week: Week) -> Longs:
+    """Full hours of a week from which on other ads may be shown than before."""
+    times = np.concatenate([ads.first, ads.last])
+    inside = times[(times > week.start) & (times < week.end)]
+    return -(-inside // MICROS_PER_HOUR) * MICROS_PER_HOUR
 
 
 def _check(

@@ -221,11 +221,13 @@ class SyntheticPopulation:
 
     def _days(self, week: Week, weekdays: range, effects: Effects) -> WorldBehaviours:
         rate = self.params.synthetic.behaviours_per_user_day
-        tables = alias_by_category(self.ads(week, effects), week.start, self.categories.size)
+        ads = self.ads(week, effects)
         interest = self.interest(effects.turn)
         shares, days = cumulated_shares(interest), []
         for day in weekdays:
             start = week.start + day * MICROS_PER_DAY
+            # By the day: users come upon a new ad by themselves from the next midnight on.
+            tables = alias_by_category(ads, start, self.categories.size)
             visits = self._visits(Stream.BEHAVIOURS, start, rate, effects)
             days.append(
                 decide(

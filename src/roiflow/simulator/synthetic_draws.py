@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_WEEK, Week
+from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_WEEK, Week
 from roiflow.params import SimulatorParams
 from roiflow.simulator import auction
 from roiflow.simulator import population as people
@@ -163,14 +163,18 @@ def draw_ads(params: SimulatorParams, week: Week, effects: Effects, share: float
         1 + (number - synthetic.ads) // max(1, synthetic.new_ads_per_week),
     )
     first = start.start + born * MICROS_PER_WEEK
+    # At full hours, when who may be shown is looked at: an ad is there from its first hour on.
+    hour = (24 * synthetic.arrival_days * draw(11)).astype(np.int64)
+    first += np.where(born > 0, hour * MICROS_PER_HOUR, 0)
     age_days = 7 + (draw(4) * 358).astype(np.int64)
     lifetime = np.ceil(-synthetic.ad_weeks * np.log(draw(5))).astype(np.int64)
     last = first + np.minimum(lifetime, 100_000) * MICROS_PER_WEEK
     # As many ads as a slate has places never end, so that a slate can always be filled.
-    last = np.where(number < min(synthetic.ads, params.slate_size), np.iinfo(np.int64).max, last)
+    house = number < min(synthetic.ads, params.slate_size)
+    last = np.where(house, np.iinfo(np.int64).max, last)
     last = ends(effects, advertiser, first, last)
     # A creative wears out with its age and is replaced, so an ad's click odds saw up and down.
-    creative = (week.start - first) // MICROS_PER_WEEK + age_days // 7
+    creative = passed - born + age_days // 7
     worn = np.log2(1 + creative % synthetic.creative_weeks)
     # Zipf's law inside a category, by the rank in which its ads came.
     popularity = (1 + number // categories) ** -synthetic.popularity_exponent
@@ -186,7 +190,12 @@ def draw_ads(params: SimulatorParams, week: Week, effects: Effects, share: float
         price=people.micros(price * effects.price / 1e6),
         bid=bid,
         budget=auction.budgets(
-            params.auction, bid, params.click_rate, shows * effects.budget * share, normal(8)
+            params.auction,
+            bid,
+            params.click_rate,
+            shows * effects.budget * share,
+            normal(8),
+            house,
         ),
         market=auction.market(params.auction, params.click_rate, expected),
         created_at=first - np.where(born == 0, age_days, 0) * MICROS_PER_DAY,

@@ -147,11 +147,15 @@ class WorldTables:
         )
 
     def ads(self) -> pa.Table:
-        """The week's catalogue: the ads that may be shown at its start."""
-        ads = self._catalogue
-        here = np.flatnonzero(self._world.eligible(self._week))
-        start = np.full(here.size, self._week.start)
-        budget = ads.budget[here]
+        """The week's catalogue: the ads that may be shown in it, known when they come.
+
+        An ad is booked with its end, so that an end in the week is known with the ad.
+        """
+        ads, week = self._catalogue, self._week
+        here = np.flatnonzero((ads.first < week.end) & (week.start < ads.last))
+        start = np.maximum(ads.first[here], week.start)
+        here, start = here[np.argsort(start, kind="stable")], np.sort(start)
+        budget, end = ads.budget[here], ads.last[here]
         return _table(
             {
                 c.EVENT_TIME: start,
@@ -166,6 +170,7 @@ class WorldTables:
                 c.BID: ads.bid[here],
                 c.DAILY_BUDGET: pa.array(budget, mask=budget == 0),
                 c.CREATED_AT: ads.created_at[here],
+                c.ENDS_AT: pa.array(end, mask=end >= week.end).cast(TIME),
             },
             ADS,
         )

@@ -84,6 +84,7 @@ def ad(week: Week, number: int, **changes: Any) -> dict[str, Any]:
         c.BID: 500_000,
         c.DAILY_BUDGET: None,
         c.CREATED_AT: week.start,
+        c.ENDS_AT: None,
     } | changes
 
 

@@ -75,7 +75,7 @@ def test_perfect_predictions_reach_the_oracle(known: KnownWeek) -> None:
 
 
 def test_perfect_predictions_reach_the_oracle_where_budgets_bind(tmp_path: Path) -> None:
-    tight = known_week(tiny_world(tmp_path, budget_share=1.0, new_ads_per_week=0))
+    tight = known_week(tiny_world(tmp_path, budgets=True, budget_share=1.0, new_ads_per_week=0))
     world, week = tight.world, tight.week
     oracle, _ = expected_value_of(world, week, Oracle(world))
     free, _ = expected_value_of(world, week, RankerChooser(Knows(tight), tight, PAID_PER_CLICK))

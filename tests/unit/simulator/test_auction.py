@@ -87,14 +87,17 @@ def test_bids_by_hand(make: Make) -> None:
 
 
 def test_budgets_by_hand(make: Make) -> None:
-    """100 shows a day are 5 clicks at 1 unit; a budget share of 2 makes it 10 units."""
-    bid, normal = np.array([1_000_000, 1_000_000, 90_000_000]), np.array([0.0, 1.0, -9.0])
-    by_click = params(make, charge="click", budget_share=2.0)
-    found = auction.budgets(by_click, bid, 0.05, 100.0, normal)
-    assert found.tolist() == [10_000_000, round(1000 * np.exp(0.5)) * 10_000, 90_000_000]
-    by_look = params(make, charge="impression", budget_share=2.0)
-    assert auction.budgets(by_look, bid, 0.05, 100.0, normal)[0] == 200_000_000
-    assert not auction.budgets(params(make, budget_share=0.0), bid, 0.05, 100.0, normal).any()
+    """100 shows a day are 5 clicks at 1 unit; a budget share of 2 makes it 10 units.
+
+    A house ad has none."""
+    bid = np.array([1_000_000, 1_000_000, 90_000_000, 1_000_000])
+    normal, house = np.array([0.0, 1.0, -9.0, 0.0]), np.arange(4) == 3
+    by_click = params(make, charge="click", budgets=True, budget_share=2.0)
+    found = auction.budgets(by_click, bid, 0.05, 100.0, normal, house)
+    assert found.tolist() == [10_000_000, round(1000 * np.exp(0.5)) * 10_000, 90_000_000, 0]
+    by_look = params(make, charge="impression", budgets=True, budget_share=2.0)
+    assert auction.budgets(by_look, bid, 0.05, 100.0, normal, house)[0] == 200_000_000
+    assert not auction.budgets(params(make), bid, 0.05, 100.0, normal, house).any()
 
 
 def budgeted(ads: Ads, *units: int) -> Ads:
@@ -112,41 +115,37 @@ def test_a_paced_budget_is_spent_in_step_with_the_traffic(make: Make, some_ads: 
     pacer = auction.Pacer(params(make, pacing=True), budgeted(some_ads, 178, 178, 0))
     day = WEEK.start
     assert pacer.hourly
-    assert pacer.eligible(day + ZERO, 1).tolist() == [True, True, True]
+    assert pacer.eligible(day + ZERO).tolist() == [True, True, True]
     pacer.record(np.array([0, 1, 2, 2]), np.array([3_000_000, 2_999_999, 10**9, 10**9]))
-    assert pacer.eligible(day + ZERO, 1).tolist() == [False, True, True]
-    assert pacer.eligible(day + ONE, 1).tolist() == [True, True, True]
+    assert pacer.eligible(day + ZERO).tolist() == [False, True, True]
+    assert pacer.eligible(day + ONE).tolist() == [True, True, True]
     pacer.record(np.array([0, 1]), np.array([2_000_000, 172_000_000]))
-    assert pacer.eligible(day + ONE, 1).tolist() == [False, False, True]
-    assert pacer.eligible(day + NOON, 1).tolist() == [True, False, True]
-    assert pacer.eligible(day + 23 * MICROS_PER_HOUR, 1).tolist() == [True, True, True]
+    assert pacer.eligible(day + ONE).tolist() == [False, False, True]
+    assert pacer.eligible(day + NOON).tolist() == [True, False, True]
+    assert pacer.eligible(day + 23 * MICROS_PER_HOUR).tolist() == [True, True, True]
     pacer.record(np.array([1]), np.array([4_000_000]))
-    assert pacer.eligible(day + 23 * MICROS_PER_HOUR, 1).tolist() == [True, False, True]
-    assert pacer.eligible(day + MICROS_PER_DAY, 1).tolist() == [True, True, True]
+    assert pacer.eligible(day + 23 * MICROS_PER_HOUR).tolist() == [True, False, True]
+    assert pacer.eligible(day + MICROS_PER_DAY).tolist() == [True, True, True]
 
 
 def test_an_unpaced_budget_lasts_until_it_is_spent(make: Make, some_ads: Ads) -> None:
     pacer = auction.Pacer(params(make, pacing=False), budgeted(some_ads, 178, 10))
-    pacer.eligible(WEEK.start, 1)
+    pacer.eligible(WEEK.start)
     pacer.record(np.array([0, 1]), np.array([177_999_999, 10_000_000]))
-    assert pacer.eligible(WEEK.start + ONE, 1).tolist() == [True, False]
+    assert pacer.eligible(WEEK.start + ONE).tolist() == [True, False]
     pacer.record(np.array([0]), np.array([1]))
-    # nobody has money left: the one with the smaller share spent fills the slate
-    pacer.record(np.array([1]), np.array([1]))
-    assert pacer.eligible(WEEK.start + ONE, 1).tolist() == [True, False]
-    assert pacer.eligible(WEEK.start + ONE, 2).tolist() == [True, True]
+    # nobody has money left, and nobody comes back to fill a slate
+    assert pacer.eligible(WEEK.start + ONE).tolist() == [False, False]
 
 
-def test_an_ended_ad_is_not_eligible_even_where_slates_stay_empty(
-    make: Make, some_ads: Ads
-) -> None:
+def test_an_ended_ad_is_not_eligible(make: Make, some_ads: Ads) -> None:
     few = budgeted(some_ads, 10, 10, 10)
     over, early = WEEK.start + ONE, np.array([ZERO, WEEK.start + NOON, ZERO])
     ended = replace(few, first=early, last=np.array([over, 2**62, 2**62]))
     pacer = auction.Pacer(params(make), ended)
-    assert pacer.eligible(WEEK.start, 3).tolist() == [True, False, True]
-    assert pacer.eligible(over, 3).tolist() == [False, False, True]
-    assert pacer.eligible(WEEK.start + NOON, 3).tolist() == [False, True, True]
+    assert pacer.eligible(WEEK.start).tolist() == [True, False, True]
+    assert pacer.eligible(over).tolist() == [False, False, True]
+    assert pacer.eligible(WEEK.start + NOON).tolist() == [False, True, True]
 
 
 def test_no_budgets_no_hours(make: Make, some_ads: Ads) -> None:
@@ -162,7 +161,7 @@ def test_no_ad_spends_more_than_its_budget_and_one_hour(
     world = World(
         make(
             users=1000, requests_per_user_day=5.0, click_rate=0.2,
-            charge=charge, pacing=pacing, budget_share=1.0,
+            charge=charge, pacing=pacing, budgets=True, budget_share=1.0,
         )
     )  # fmt: skip
     ads = world.ads(WEEK)
@@ -175,9 +174,13 @@ def test_no_ad_spends_more_than_its_budget_and_one_hour(
     spent, shows = spent.reshape(7, 24, -1), shows.reshape(7, 24, -1)
     before = np.cumsum(spent, axis=1) - spent
     share = np.cumsum(HOUR_SHARES)[:, None] if pacing else np.ones((24, 1))
-    out = before >= ads.budget * share
+    out = (before >= ads.budget * share) & (ads.budget > 0)
     assert out.any()
     assert (~out).sum(axis=2).min() >= 3
     assert not shows[out].any()
-    assert np.all(spent.sum(axis=1) <= ads.budget + spent.max(axis=1))
-    assert np.all(before + spent <= ads.budget * share + spent.max(axis=1)[:, None])
+    # Three ads have no limit, so that a slate can always be filled.
+    limited = ads.budget > 0
+    assert (~limited).sum() == 3
+    assert np.all((spent.sum(axis=1) <= ads.budget + spent.max(axis=1))[:, limited])
+    late = before + spent <= ads.budget * share + spent.max(axis=1)[:, None]
+    assert np.all(late[:, :, limited])

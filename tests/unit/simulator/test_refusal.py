@@ -67,7 +67,7 @@ IMPOSSIBLE: list[tuple[Change, str, str]] = [
     ({"interest_weight": float("inf")}, "interest_weight", "finite"),
     ({"examination.exponent": float("inf")}, "examination.exponent", "finite"),
     ({"scenario": "meteor"}, "scenario", "concept_drift"),
-    ({"scenario": "budget_cut", "auction.budget_share": 0.0}, "scenario", "no budgets to cut"),
+    ({"scenario": "budget_cut", "auction.budgets": False}, "scenario", "no budgets to cut"),
     ({"scenario": "holiday", "shock_week": "2025-W52"}, "shock_week", "first week, 2026-W01"),
     (
         {"world": "panel", "scenario": "holiday", "shock_week": "2026-W06"},
@@ -94,9 +94,17 @@ IMPOSSIBLE: list[tuple[Change, str, str]] = [
     ({"synthetic.holidays": ["Easter"]}, "synthetic.holidays", "'Easter'"),
     ({"revenue_sigma": 5.0}, "revenue_sigma", "64 bits"),
     ({"auction.pricing": "second", "auction.competition": 0.0}, "auction.competition", "is 0"),
-    ({"auction.budget_share": 0.1}, "auction.budget_share", "0.420 clicks"),
     (
-        {"auction.budget_share": 0.005, "auction.charge": "impression"},
+        {"auction.budget_share": 0.1, "auction.budgets": True},
+        "auction.budget_share",
+        "0.420 clicks",
+    ),
+    (
+        {
+            "auction.budget_share": 0.005,
+            "auction.budgets": True,
+            "auction.charge": "impression",
+        },
         "auction.budget_share",
         "0.600 impressions",
     ),
@@ -126,7 +134,7 @@ OUT_OF_BOUNDS: list[tuple[str, object]] = [
     ("examination.model", "telepathy"),
     ("auction.pricing", "third"),
     ("auction.charge", "conversion"),
-    ("auction.budget_share", -1.0),
+    *(("auction.budget_share", value) for value in (-1.0, 0.0)),
     ("slate_size", 0),
     ("synthetic.users", 0),
     ("synthetic.ads", 0),
@@ -160,12 +168,12 @@ POSSIBLE: list[Change] = [
     {"synthetic.churn": 1.0, "synthetic.newcomers": 0.5},
     {"synthetic.churn": 0.0},
     {"auction.competition": 0.0},
-    {"auction.budget_share": 0.0},
+    {"auction.budget_share": 0.005},
     {"examination.after_click": 0.0, "examination.after_skip": 1.0},
 ]
 
 
-NAMED: list[Change] = [{"scenario": name, "auction.budget_share": 20.0} for name in SCENARIOS]
+NAMED: list[Change] = [{"scenario": name, "auction.budgets": True} for name in SCENARIOS]
 
 
 @pytest.mark.parametrize("change", [*POSSIBLE, *NAMED])

@@ -43,8 +43,10 @@ def params(scenario: str, **keys: float) -> SimulatorParams:
         "users": 300, "ads": 20, "categories": 4, "holidays": [], "fatigue": 0.0,
         "new_ads_per_week": 0, "ad_weeks": 1e6, "newcomers": 0.0, "churn": 0.0,
     }  # fmt: skip
-    rich = 1000.0 if scenario == "budget_cut" else 0.0
-    auction = shipped["auction"] | {"budget_share": keys.pop("budget_share", rich)}
+    auction = shipped["auction"] | {
+        "budgets": scenario == "budget_cut" or "budget_share" in keys,
+        "budget_share": keys.pop("budget_share", 1000.0),
+    }
     synthetic = shipped["synthetic"] | still
     synthetic |= {name: keys.pop(name) for name in list(keys) if name in synthetic}
     often = {"click_rate": 0.15, "conversion_rate": 0.3, "first_week": str(FIRST)}

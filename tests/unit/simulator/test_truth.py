@@ -15,6 +15,7 @@ from roiflow.simulator.world import World
 from tests.unit.simulator.conftest import Make
 
 WEEK = Week.parse("2026-W02")
+BUDGETS: dict[str, object] = {"budgets": True, "budget_share": 1.0}
 
 
 def test_truth_of_shown_slates_has_three_equal_ways(make: Make) -> None:
@@ -38,7 +39,7 @@ WORLDS: list[dict[str, object]] = [
     {"model": "position_based", "pricing": "first", "charge": "click"},
     {"model": "cascade", "pricing": "second", "charge": "click"},
     {"model": "position_based", "pricing": "second", "charge": "impression"},
-    {"model": "cascade", "pricing": "first", "charge": "impression", "budget_share": 1.0},
+    {"model": "cascade", "pricing": "first", "charge": "impression", **BUDGETS},
 ]
 
 

@@ -1,12 +1,14 @@
 """What the world adds to its population: prices, eligibility, what is known when."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
+from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_WEEK, Week
 from roiflow.errors import ContractError
 from roiflow.simulator import auction
 from roiflow.simulator.population import Ints
+from roiflow.simulator.tables import WorldTables
 from roiflow.simulator.world import World
 from tests.unit.simulator.conftest import Make
 
@@ -80,9 +82,41 @@ def test_eligible_ads_are_the_living_ones(make: Make) -> None:
     week = FIRST.plus(3)
     ads, eligible = world.ads(week), world.eligible(week)
     np.testing.assert_array_equal(eligible, (ads.first <= week.start) & (ads.last > week.start))
-    assert eligible[-10:].all()
+    assert eligible[-20:-10].all()  # last week's; this week's come in it
+    assert not eligible[-10:].any()
     assert 0.3 < eligible[:200].mean() < 0.65  # exp(-3 / 4) = 0.47
-    np.testing.assert_array_equal(world.pacer(week).eligible(week.start, 3), eligible)
+    np.testing.assert_array_equal(world.pacer(week).eligible(week.start), eligible)
+
+
+def test_ads_come_at_full_hours_of_their_week_and_are_booked_with_their_end(make: Make) -> None:
+    """A tenth of 200 ads a week: the hours of 400 of them are spread over all days."""
+    world = World(make(ads=200, ad_weeks=10.0, new_ads_per_week=20))
+    week = FIRST.plus(20)
+    ads = world.ads(week)
+    come = ads.first[200:] - FIRST.start
+    assert (come // MICROS_PER_WEEK == 1 + np.arange(400) // 20).all()
+    hour, rest = np.divmod(come % MICROS_PER_WEEK, MICROS_PER_HOUR)
+    assert not rest.any()
+    assert np.histogram(hour, bins=7, range=(0, 168))[0].min() > 30  # 57 a day
+    table = WorldTables(world, week).ads()
+    start, created, end = (
+        table[name].cast(pa.int64()).to_numpy() for name in ("known_time", "created_at", "ends_at")
+    )
+    new = start > week.start
+    assert new.sum() == 20
+    assert (start[new] == created[new]).all()
+    assert (np.diff(start) >= 0).all()
+    row = world.ad_rows(week, np.array(table["ad_id"].to_pylist()))
+    inside = ads.last[row] < week.end
+    assert inside.sum() > 5
+    assert (end[inside] == ads.last[row][inside]).all()
+    assert np.isnan(end[~inside]).all()
+
+
+def test_ads_may_come_with_their_week(make: Make) -> None:
+    world = World(make(new_ads_per_week=4, arrival_days=0))
+    ads = world.ads(FIRST.plus(2))
+    assert ads.first[-8:].tolist() == [FIRST.plus(1).start] * 4 + [FIRST.plus(2).start] * 4
 
 
 def test_no_request_has_no_response(make: Make) -> None:

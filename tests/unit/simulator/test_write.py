@@ -163,7 +163,7 @@ def test_with_budgets_too_the_bytes_do_not_depend_on_the_threads(
     """Each part has its share of a budget, so none waits for another."""
     params = make(
         users=2100, requests_per_user_day=2.0, behaviours_per_user_day=55.0,
-        budget_share=1.0, click_rate=0.3,
+        budgets=True, budget_share=1.0, click_rate=0.3,
     )  # fmt: skip
     for threads in (1, 3):
         write_weeks(params, tmp_path / str(threads), WEEKS[:1], threads)

@@ -282,6 +282,7 @@ class CompleteJourney:
                 c.BID: bid[chosen],
                 c.DAILY_BUDGET: pa.nulls(chosen.size, pa.int64()),
                 c.CREATED_AT: _times(np.full(chosen.size, FIRST_PANEL_WEEK.start)),
+                c.ENDS_AT: pa.nulls(chosen.size, TIME),
             }
         )
 

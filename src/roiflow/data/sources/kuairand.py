@@ -179,6 +179,7 @@ class KuaiRand:
                 c.CREATED_AT: pc.strptime(items["upload_dt"].cast(pa.string()), "%Y-%m-%d", "us")
                 .combine_chunks()
                 .cast(TIME),
+                c.ENDS_AT: pa.nulls(items.num_rows, TIME),
             }
         )
 

@@ -150,6 +150,7 @@ class OpenBandit:
                 zero,
                 pa.nulls(count, pa.int64()),
                 start,
+                pa.nulls(count, TIME),
             ],
             schema=SCHEMAS["ads"],
         )
