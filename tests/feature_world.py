@@ -25,7 +25,6 @@ HOUR, DAY = MICROS_PER_HOUR, MICROS_PER_DAY
 
 PARAMS = FeaturesParams(
     history_length=3,
-    windows_hours=[1, 24, 168, 672],
     prior_strength=20.0,
     validation_days=2,
     min_count=1,
@@ -269,19 +268,19 @@ def reference(
         "placement": lambda row: row["placement"] == placement,
     }
 
-    def counted(entity: str, rows: list[Row], hours: int) -> list[Row]:
-        start = (hour if hours <= 24 else day) - hours * HOUR
+    def counted(entity: str, rows: list[Row], days: int) -> list[Row]:
+        start = day - days * DAY
         end = time if entity.startswith("user") else hour
         return [row for row in rows if start <= row["known_time"] < end and matches[entity](row)]
 
-    def count(entity: str, rows: list[Row], hours: int) -> int:
-        return len(counted(entity, rows, hours))
+    def count(entity: str, rows: list[Row], days: int) -> int:
+        return len(counted(entity, rows, days))
 
-    def aggregate(entity: str, name: str, hours: int) -> float:
-        shown = count(entity, world.impressions, hours)
-        clicked = count(entity, clicks, hours)
-        converted = count(entity, conversions, hours)
-        revenue = sum(row["revenue"] for row in counted(entity, outcomes, hours))
+    def aggregate(entity: str, name: str, days: int) -> float:
+        shown = count(entity, world.impressions, days)
+        clicked = count(entity, clicks, days)
+        converted = count(entity, conversions, days)
+        revenue = sum(row["revenue"] for row in counted(entity, outcomes, days))
         strength = plan.prior_strength
         if name == "ctr":
             return (clicked + strength * plan.ctr) / (shown + strength)
@@ -293,7 +292,7 @@ def reference(
         counts = {"impressions": shown, "clicks": clicked, "conversions": converted}
         if name in ("behaviours", "intents"):
             rows = world.behaviours if name == "behaviours" else intents
-            return math.log1p(count(entity, rows, hours))
+            return math.log1p(count(entity, rows, days))
         return math.log1p(counts[name])
 
     past = sorted(
@@ -302,21 +301,15 @@ def reference(
         if row["user_id"] == user and row["known_time"] < time
     )
     hours = min((time - past[-1][1]) / HOUR, 720.0) if past else 720.0
-    angle = 2 * math.pi * ((time // HOUR) % 24) / 24
-    weekday = 2 * math.pi * ((time // DAY + 3) % 7) / 7
     values = {
         "log_price": math.log1p(price / 1e6),
         "log_bid": math.log1p(bid / 1e6),
         "log_hours_since_behaviour": math.log1p(hours),
-        "hour_sin": math.sin(angle),
-        "hour_cos": math.cos(angle),
-        "weekday_sin": math.sin(weekday),
-        "weekday_cos": math.cos(weekday),
     }
     return [
         values[spec.name]
-        if spec.window_hours is None
-        else aggregate(spec.entity, spec.aggregate, spec.window_hours)
+        if spec.window_days is None
+        else aggregate(spec.entity, spec.aggregate, spec.window_days)
         for spec in plan.specs
     ]
 

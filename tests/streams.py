@@ -234,21 +234,20 @@ def key(event: Event) -> tuple[str, str]:
     return type(event).__name__.lower(), event_id(event)
 
 
-def first_counted(time: int, hours: int) -> int:
+def first_counted(time: int, days: int) -> int:
     """Where a window of a request at `time` opens."""
-    step = HOUR if hours <= 24 else DAY
-    return time // step * step - hours * HOUR
+    return (time // DAY - days) * DAY
 
 
-def by_user(rows: Iterable[Counted], time: int, hours: int) -> Counter[tuple[str, str]]:
+def by_user(rows: Iterable[Counted], time: int, days: int) -> Counter[tuple[str, str]]:
     """Counts of (user, kind) in a window before `time`."""
-    start = first_counted(time, hours)
+    start = first_counted(time, days)
     return Counter((row.user, row.kind) for row in rows if start <= row.known < time)
 
 
-def by_ad(rows: Iterable[Counted], time: int, hours: int) -> Counter[tuple[str, str]]:
+def by_ad(rows: Iterable[Counted], time: int, days: int) -> Counter[tuple[str, str]]:
     """Counts and revenue of (ad, kind) in a window before the hour of `time`."""
-    start, end = first_counted(time, hours), time // HOUR * HOUR
+    start, end = first_counted(time, days), time // HOUR * HOUR
     counts: Counter[tuple[str, str]] = Counter()
     for row in rows:
         if start <= row.known < end and row.placement:

@@ -192,10 +192,9 @@ class ValidateParams(Section):
 
 
 class FeaturesParams(Section):
-    """Histories in events; windows in hours, of those that `features.spec.WINDOWS` names."""
+    """Histories in events; which features there are is in `features.spec`."""
 
     history_length: Count
-    windows_hours: list[Count]
     prior_strength: Positive
     validation_days: Count
     min_count: Count

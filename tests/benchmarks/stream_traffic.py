@@ -34,7 +34,6 @@ def write_features(folder: Path) -> None:
     kinds = ("campaign", "advertiser", "category", "brand", "ad_type")
     attributes = np.column_stack([ad % counts[kind] + 1 for kind in kinds])
     plan = Plan(
-        windows_hours=(1, 24, 168, 672),
         prior_strength=20.0,
         ctr=0.08,
         cvr=0.2,

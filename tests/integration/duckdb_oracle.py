@@ -15,19 +15,14 @@ from roiflow.features.plan import Plan
 from roiflow.features.vocabulary import Vocabulary
 
 LIST = """
-user: impressions 1h 1d 7d; ctr 7d 28d; clicks 1h 7d; conversions 7d
-user: behaviours 1h 1d 7d; intents 7d
-user_category: clicks 7d; ctr 7d; behaviours 1d 7d; intents 7d
-user_campaign: impressions 7d; ctr 7d
-user_advertiser: ctr 7d
-user_ad: impressions 1h 1d 7d; clicks 7d; behaviours 7d
-ad: impressions 7d; ctr 1h 1d 7d 28d; cvr 7d 28d; value 28d
-campaign: ctr 7d 28d; cvr 28d
-category: ctr 1d 7d; cvr 28d; value 28d
-advertiser: ctr 7d
-placement: ctr 7d
+user: ctr 28d; clicks 28d; conversions 28d; behaviours 28d
+user_category: clicks 28d; ctr 28d; behaviours 7d 28d
+user_advertiser: ctr 7d; behaviours 28d
+user_ad: clicks 28d; ctr 28d; behaviours 7d 28d
+ad: ctr 28d; cvr 28d
+campaign: ctr 28d; cvr 28d
+category: cvr 28d
 """
-HOURS = {"1h": 1, "1d": 24, "7d": 168, "28d": 672}
 INTENTS = "('favourite', 'cart', 'purchase', 'like', 'follow', 'comment', 'forward')"
 HOUR, DAY = "3600000000", "86400000000"
 
@@ -35,10 +30,6 @@ VALUES = {
     "log_price": "ln(1 + price / 1e6)",
     "log_bid": "ln(1 + bid / 1e6)",
     "log_hours_since_behaviour": f"ln(1 + least(coalesce((t - last) / {HOUR}, 720), 720))",
-    "hour_sin": f"sin(2 * pi() * ((t // {HOUR}) % 24) / 24)",
-    "hour_cos": f"cos(2 * pi() * ((t // {HOUR}) % 24) / 24)",
-    "weekday_sin": f"sin(2 * pi() * ((t // {DAY} + 3) % 7) / 7)",  # 1970-01-01 was a Thursday
-    "weekday_cos": f"cos(2 * pi() * ((t // {DAY} + 3) % 7) / 7)",
 }
 
 COUNTED = {
@@ -115,39 +106,33 @@ CREATE TABLE histories AS
 """
 
 
-def names(windows_hours: Sequence[int]) -> list[str]:
-    """The list's features that have one of these windows, in its order."""
-    return ["_".join(feature) for feature in _list(windows_hours)] + list(VALUES)
+def names() -> list[str]:
+    """The list's features, in its order."""
+    return ["_".join(feature) for feature in _list()] + list(VALUES)
 
 
-def _list(windows_hours: Sequence[int]) -> list[tuple[str, str, str]]:
+def _list() -> list[tuple[str, str, str]]:
     """Entity, aggregate and window."""
     found = []
     for line in LIST.strip().splitlines():
         entity, groups = line.split(": ")
         for group in groups.split("; "):
             aggregate, *windows = group.split(" ")
-            chosen = [window for window in windows if HOURS[window] in windows_hours]
-            found += [(entity, aggregate, window) for window in chosen]
+            found += [(entity, aggregate, window) for window in windows]
     return found
 
 
-def _opening(hours: int) -> str:
-    clock = HOUR if hours <= 24 else DAY
-    return f"q.t // {clock} * {clock} - {hours} * {HOUR}"
-
-
-def _count(name: str, hours: int) -> str:
-    since = f"r.known >= {_opening(hours)}"
+def _count(name: str, window: str) -> str:
+    since = f"r.known >= q.t // {DAY} * {DAY} - {window.removesuffix('d')} * {DAY}"
     if name == "revenue":
         return f"coalesce(sum(r.revenue) FILTER (WHERE {since}), 0)"
     return f"count(*) FILTER (WHERE r.kind = '{COUNTED[name]}' AND {since})"
 
 
-def _feature(aggregate: str, hours: int, plan: Plan) -> str:
+def _feature(aggregate: str, window: str, plan: Plan) -> str:
     if aggregate not in RATIOS:
-        return f"ln(1 + {_count(aggregate, hours)})"
-    hits, tries = (_count(name, hours) for name in RATIOS[aggregate])
+        return f"ln(1 + {_count(aggregate, window)})"
+    hits, tries = (_count(name, window) for name in RATIOS[aggregate])
     strength, prior = plan.prior_strength, {"ctr": plan.ctr, "cvr": plan.cvr, "value": plan.value}
     rate = f"(({hits}) + {strength!r} * {prior[aggregate]!r}::DOUBLE) / (({tries}) + {strength!r})"
     return f"ln(1 + greatest({rate}, 0) / 1e6)" if aggregate == "value" else rate
@@ -160,8 +145,8 @@ def _entity(entity: str, plan: Plan) -> str:
     same = " AND ".join(f"r.{key} = q.{key}" for key in keys)
     end = "q.t" if personal else f"q.t // {HOUR} * {HOUR}"
     chosen = ",\n".join(
-        f"{_feature(aggregate, HOURS[window], plan)} AS {of}_{aggregate}_{window}"
-        for of, aggregate, window in _list(plan.windows_hours)
+        f"{_feature(aggregate, window, plan)} AS {of}_{aggregate}_{window}"
+        for of, aggregate, window in _list()
         if of == entity
     )
     return f"""
@@ -174,7 +159,7 @@ def oracle(
     folder: Path, weeks: Sequence[Week], plan: Plan, vocabulary: Vocabulary, test: int
 ) -> pa.Table:
     """impression_id, the dense features as doubles, and history; ordered by impression_id."""
-    entities = list(dict.fromkeys(entity for entity, _, _ in _list(plan.windows_hours)))
+    entities = list(dict.fromkeys(entity for entity, _, _ in _list()))
     joins = " ".join(f"JOIN ({_entity(entity, plan)}) USING (impression_id)" for entity in entities)
     values = ", ".join(f"{value} AS {name}" for name, value in VALUES.items())
     with duckdb.connect() as db:
@@ -192,7 +177,7 @@ def oracle(
         ):
             db.execute(f"CREATE MACRO {name}() AS {number}")
         db.execute(TABLES)
-        counted = ", ".join(names(plan.windows_hours)[: -len(VALUES)])
+        counted = ", ".join(names()[: -len(VALUES)])
         return db.sql(
             f"SELECT impression_id, {counted}, {values}, coalesce(history, []) AS history "
             f"FROM shown {joins} JOIN priced USING (impression_id) "

@@ -85,7 +85,6 @@ class Case:
     """From an empty folder and whether in full."""
     history_length: int
     min_count: int
-    windows_hours: tuple[int, ...] = (1, 24, 168, 672)
 
 
 def journey(folder: Path, full: bool) -> Path:
@@ -107,7 +106,6 @@ CASES = {
     "complete_journey": Case(journey, history_length=50, min_count=1),
     "kuairand": Case(kuairand, history_length=50, min_count=3),  # many ads share index 0
     "random": Case(random, history_length=3, min_count=1),
-    "hours": Case(random, history_length=3, min_count=1, windows_hours=(1, 24)),
 }
 
 
@@ -231,11 +229,8 @@ def engines(
     spark: "SparkSession",
 ) -> Engines:
     case = CASES[request.param]
-    if request.param == "hours":
-        needs.full_size(full, "fewer windows")
     params = FeaturesParams(
         history_length=case.history_length,
-        windows_hours=list(case.windows_hours),
         prior_strength=20.0,
         validation_days=2,
         min_count=case.min_count,
@@ -247,7 +242,7 @@ def engines(
 @pytest.mark.proof
 class TestEnginesAgree:
     def test_the_list_is_the_oracles(self, engines: Engines) -> None:
-        assert list(engines.plan.dense_names) == names(engines.params.windows_hours)
+        assert list(engines.plan.dense_names) == names()
 
     def test_the_oracle_gives_what_the_embedded_engine_gives(self, engines: Engines) -> None:
         assert_equal(engines.in_sql, engines.embedded, engines.plan)

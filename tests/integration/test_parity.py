@@ -14,7 +14,7 @@ import pytest
 from roiflow.data import lake, served_features
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
-from roiflow.features.spec import specs
+from roiflow.features.spec import NAMES
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.jobs.check_parity import check
 from roiflow.online import given as parity
@@ -31,7 +31,6 @@ from roiflow.simulator.source import SimulatorSource
 from tests.unit.serving.packages import ROOT, SLATE, TinyWorld, rebuilt, tiny_world, write_package
 
 BEFORE, WEEK = Week.parse("2026-W02"), Week.parse("2026-W03")
-DENSE = tuple(spec.name for spec in specs((1, 24, 168, 672)))
 STRICT = CheckParityParams(max_different_fraction=0.0)
 INGEST = load_params(ROOT / "params.yaml").ingest.model_copy(update={"source": "simulator"})
 
@@ -198,18 +197,13 @@ class OtherCalendar:
 
     def recommend(self, batch: RequestContexts, *rest: Any) -> tuple[Slates, bool]:
         slates, degraded = self._recommender.recommend(batch, *rest)
-        shape = parity.Shape(3, self._recommender.history, SLATE, DENSE)
+        shape = parity.Shape(3, self._recommender.history, SLATE, NAMES)
         given = parity.unpack([row.tobytes() for row in slates.vectors], shape)
-        angle = (batch.event_time / MICROS_PER_HOUR // 1 - 7) % 24 * np.pi / 12
-        dense, around = given.dense.copy(), given.context.copy()
-        dense[:, :, DENSE.index("hour_sin")] = np.sin(angle)[:, None]
-        dense[:, :, DENSE.index("hour_cos")] = np.cos(angle)[:, None]
+        around = given.context.copy()
         hours = batch.event_time // MICROS_PER_HOUR - 7
         weekday = (hours // 24 + 3) % 7
-        dense[:, :, DENSE.index("weekday_sin")] = np.sin(2 * np.pi * weekday / 7)[:, None]
-        dense[:, :, DENSE.index("weekday_cos")] = np.cos(2 * np.pi * weekday / 7)[:, None]
         around[:, 2], around[:, 3] = hours % 24, weekday
-        vectors = parity.pack(replace(given, dense=dense, context=around))
+        vectors = parity.pack(replace(given, context=around))
         return replace(slates, vectors=vectors), degraded
 
 
@@ -219,7 +213,7 @@ def test_a_calendar_of_another_zone_is_named(home: Home) -> None:
     assert one["fault"]["name"] == "time-zone shift"
     assert one["fault"]["size"] == "hour and weekday -7 h"
     names = {feature["feature"] for feature in one["features"]}
-    assert {"hour", "hour_sin"} <= names <= {"hour", "weekday", *DENSE[-4:]}
+    assert {"hour"} <= names <= {"hour", "weekday"}
 
 
 LOST = WEEK.start + (2 * 24 + 13) * MICROS_PER_HOUR

@@ -27,8 +27,9 @@ from confluent_kafka import TopicPartition
 
 from roiflow.data import event_lake
 from roiflow.data.events import KINDS
+from roiflow.data.weeks import MICROS_PER_DAY
 from roiflow.errors import ServiceError
-from roiflow.features.spec import COUNTS, ITEM_ENTITIES
+from roiflow.features.spec import COUNTS, ITEM_ENTITIES, SPECS, WINDOW_DAYS
 from roiflow.online.snapshot import load_snapshot
 from roiflow.online.store import FeatureStore, MemoryStore
 from roiflow.stream.checks import OVERSIZED
@@ -295,24 +296,27 @@ def check_lake(rows: list[dict[str, Any]], good: Sequence[Event]) -> dict[tuple[
     return {name: row["known_time"] for name, row in by_key.items()}
 
 
-def user_counts(store: FeatureStore, time: int, hours: int) -> Counter[tuple[str, str]]:
+AD_WINDOWS = sorted({spec.window_days or 0 for spec in SPECS if spec.entity == "ad"})
+
+
+def user_counts(store: FeatureStore, time: int, days: int) -> Counter[tuple[str, str]]:
     states = store.read(USERS, time)
     assert not states.degraded
-    first = streams.first_counted(time, hours) // HOUR
+    first = streams.first_counted(time, days) // MICROS_PER_DAY
     counts: Counter[tuple[str, str]] = Counter()
     for number, user in enumerate(USERS):
         rows = slice(states.bucket_offsets[number], states.bucket_offsets[number + 1])
-        inside = states.bucket_hour[rows] >= first
+        inside = states.bucket_day[rows] >= first
         totals = states.bucket_counts[rows][inside].sum(axis=0)
         counts.update({(user, kind): int(n) for kind, n in zip(COUNTS, totals, strict=True)})
     return +counts
 
 
-def ad_counts(store: FeatureStore, time: int, hours: int) -> Counter[tuple[str, str]]:
+def ad_counts(store: FeatureStore, time: int, days: int) -> Counter[tuple[str, str]]:
     states = store.ad_states(time)
     assert not states.degraded
     cells, entity = store.plan.item_cells, ITEM_ENTITIES.index("ad")
-    window = store.plan.windows_hours.index(hours)
+    window = WINDOW_DAYS.index(days)
     lookup = store.vocabulary.lookup("ad")
     counts: Counter[tuple[str, str]] = Counter()
     for cell in range(cells.of_window[window], cells.of_window[window + 1]):
@@ -331,13 +335,14 @@ def check_store(
     compared = 0
     for ahead in (HOUR, 3 * HOUR, 23 * HOUR, 100 * HOUR):
         time = stamp // HOUR * HOUR + ahead + HOUR // 7
-        for hours in store.plan.windows_hours:
-            truth = user_counts(before, time, hours) + streams.by_user(rows, time, hours)
-            assert user_counts(store, time, hours) == truth
-            ads = ad_counts(before, time, hours) + streams.by_ad(rows, time, hours)
-            found = ad_counts(store, time, hours)
-            assert found == ads
-            compared += len(truth) + len(ads)
+        for days in WINDOW_DAYS:
+            truth = user_counts(before, time, days) + streams.by_user(rows, time, days)
+            assert user_counts(store, time, days) == truth
+            compared += len(truth)
+        for days in AD_WINDOWS:
+            ads = ad_counts(before, time, days) + streams.by_ad(rows, time, days)
+            assert ad_counts(store, time, days) == ads
+            compared += len(ads)
     return compared
 
 

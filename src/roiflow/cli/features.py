@@ -34,24 +34,20 @@ USED = "pre-selection, ranker, policy"
 
 @features.command("list")
 def list_command() -> None:
-    """Every dense feature of params.yaml: meaning, rows, window, default, unit, owner, use."""
+    """Every dense feature: meaning, rows, window, default, unit, owner, use."""
     from rich.table import Table
 
-    from roiflow.features.spec import WINDOWS, specs
-    from roiflow.params import load_params
+    from roiflow.features.spec import SPECS, WINDOWS
 
-    repository, _, console = here()
-    params = load_params(repository / "params.yaml")
-    hours = params.build_features.windows_hours
-    found = specs(hours)
-    owners = ", ".join(sorted({spec.owner for spec in found}))
-    table = Table(title=f"{len(found)} dense features, {found[0].type}")
+    _, _, console = here()
+    owners = ", ".join(sorted({spec.owner for spec in SPECS}))
+    table = Table(title=f"{len(SPECS)} dense features, {SPECS[0].type}")
     table.caption = f"Owner: {owners}. Used in: {USED}."
     table.add_column("feature", no_wrap=True)
     for name in ("meaning", "rows", "window", "default", "unit"):
         table.add_column(name, no_wrap=name == "window")
-    for spec in found:
-        window = WINDOWS[spec.window_hours] if spec.window_hours else "-"
+    for spec in SPECS:
+        window = WINDOWS[spec.window_days] if spec.window_days else "-"
         table.add_row(spec.name, spec.meaning, spec.rows, window, spec.default, spec.unit)
     console.print(table)
 

@@ -52,15 +52,10 @@ def replay(
     needs longer windows than the features hold.
     """
     theirs, ours = models.plan, engine.plan
-    if theirs.max_days > ours.max_days:
-        raise GateError(
-            f"the package counts over {theirs.max_days} days, the features hold {ours.max_days}"
-        )
-    # Their priors and windows over our vocabulary: the counters are of this log, what is made of
+    # Their priors over our vocabulary: the counters are of this log, what is made of
     # them is what the package was trained on.
     plan = replace(
         ours,
-        windows_hours=theirs.windows_hours,
         ctr=theirs.ctr,
         cvr=theirs.cvr,
         value=theirs.value,

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from roiflow.compiled import compiled
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
-from roiflow.features.spec import FINE_HOURS
 from roiflow.features.table import Ints, Longs, Singles
 
 IMPRESSION, CLICKED_IMPRESSION, CONVERSION, BEHAVIOUR, INTENT, CLICK, RETURN = range(7)
@@ -51,7 +50,6 @@ _ROLLING_COUNTS = ITEM_COUNTS + 1
 _LOW_WORD, _HIGH_WORD = 0xFFFFFFFF, 4_294_967_296.0
 _DAY, _HOUR = MICROS_PER_DAY, MICROS_PER_HOUR
 _LOGS = 1024
-_FINE = FINE_HOURS
 
 LOGS: Singles = np.array([math.log1p(count) for count in range(_LOGS)], np.float32)
 """log(1 + count) of small counts."""
@@ -67,7 +65,7 @@ Kinds = NDArray[np.uint8]
 class Cells(NamedTuple):
     """Entities in windows, ordered by window, and the features that read them."""
 
-    hours: Longs  # (windows,) shortest first
+    days: Longs  # (windows,) shortest first
     of_window: Longs  # (windows + 1,) window w has cells of_window[w] to of_window[w + 1]
     entity: Longs  # (cells,)
     base: Longs  # (cells + 1,) first row of each cell in the counts, then their number
@@ -80,16 +78,14 @@ class Cells(NamedTuple):
 kernel = compiled(nogil=True, error_model="numpy")
 
 
-# Windows open at whole hours, so that offline and online can count the same rows: what is kept
-# online is an hour's bucket, and a long window's only a day's, so that it opens at midnight.
+# Windows open at whole days, so that offline and online can count the same rows: what is kept
+# online is a day's bucket.
 
 
 @kernel
-def low_hour(hour: int, hours: int) -> int:
-    """First hour (since the epoch) of a window of so many hours at a time in `hour`."""
-    if hours <= _FINE:
-        return hour - hours
-    return hour // 24 * 24 - hours
+def low_hour(hour: int, days: int) -> int:
+    """First hour (since the epoch) of a window of so many days at a time in `hour`."""
+    return (hour // 24 - days) * 24
 
 
 @kernel
@@ -187,7 +183,7 @@ def _leave_user(counts: Any, live: Ints, cells: Cells, window: int, keys: Longs,
     for c in range(cells.of_window[window], cells.of_window[window + 1]):
         _add(counts, base[c] + keys[entity[c]], kind, LEAVES)
     # What has left the longest window has left them all.
-    if window == cells.hours.size - 1:
+    if window == cells.days.size - 1:
         for e in range(1, keys.size):
             live[cells.keys[e] + keys[e]] -= 1
 
@@ -275,7 +271,7 @@ def user_pass(
     User u's log is rows offsets[u] to offsets[u + 1], ordered by known_time. A row counts what is
     known before its `time`, and before its `until` if that is earlier.
     """
-    windows = cells.hours.size
+    windows = cells.days.size
     counts = np.zeros((cells.base[-1], USER_COUNTS), np.int32)
     live = np.zeros(cells.keys[-1], np.int32)
     lows = np.zeros(windows, np.int64)
@@ -300,7 +296,7 @@ def user_pass(
             _enter_user(counts, live, cells, keys, log_kind[high])
             high += 1
         for w in range(windows):
-            first = low_hour(time[row] // _HOUR, cells.hours[w]) * _HOUR
+            first = low_hour(time[row] // _HOUR, cells.days[w]) * _HOUR
             at = lows[w]
             while at < high and log_known[at] < first:
                 _user_keys(log_ad[at], log_category[at], attributes, keys)
@@ -315,7 +311,7 @@ def user_states_pass(
     time: Longs,
     ad: Ints,
     offsets: Longs,
-    bucket_hour: Ints,
+    bucket_day: Ints,
     bucket_ad: Ints,
     bucket_category: Ints,
     bucket_counts: Ints,
@@ -325,36 +321,28 @@ def user_states_pass(
     logs: Singles,
     out: Singles,
 ) -> None:
-    """User-side columns of `out` (B, K, F) from buckets, CSR by row of the batch.
-
-    A bucket whose ad is -1 is so old that it counts for the user alone.
-    """
-    windows = cells.hours.size
+    """User-side columns of `out` (B, K, F) from buckets, CSR by row of the batch."""
+    windows = cells.days.size
     counts = np.zeros((cells.base[-1], USER_COUNTS), np.int32)
     live = np.zeros(cells.keys[-1], np.int32)
     keys, own = np.zeros(5, np.int64), np.zeros(cells.column.size, np.float32)
     unseen = _unseen(cells, rates, logs)
     for row in range(time.size):
-        now = time[row] // _HOUR
+        today = time[row] // _DAY
         # Buckets are counted in, and after the row's features are made, out again: a user has a
         # few hundred, and to clear the whole table would take longer.
         for sign in (1, -1):
             for at in range(offsets[row], offsets[row + 1]):
-                whole = bucket_ad[at] >= 0
-                if whole:
-                    _user_keys(bucket_ad[at], bucket_category[at], attributes, keys)
-                    for entity in range(1, keys.size):
-                        live[cells.keys[entity] + keys[entity]] += sign
+                _user_keys(bucket_ad[at], bucket_category[at], attributes, keys)
+                for entity in range(1, keys.size):
+                    live[cells.keys[entity] + keys[entity]] += sign
                 for w in range(windows):
-                    if bucket_hour[at] < low_hour(now, cells.hours[w]):
+                    if bucket_day[at] < today - cells.days[w]:
                         continue
                     for c in range(cells.of_window[w], cells.of_window[w + 1]):
-                        if whole or cells.entity[c] == 0:
-                            key = cells.base[c]
-                            if cells.entity[c] > 0:
-                                key += keys[cells.entity[c]]
-                            for kind in range(USER_COUNTS):
-                                counts[key, kind] += sign * bucket_counts[at, kind]
+                        key = cells.base[c] + keys[cells.entity[c]]
+                        for kind in range(USER_COUNTS):
+                            counts[key, kind] += sign * bucket_counts[at, kind]
             if sign == 1:
                 _fill_user(
                     row, ad, counts, live, attributes, cells, rates, logs, unseen, own, keys, out
@@ -436,14 +424,14 @@ def item_pass(
 
     The log (item_rows.py) is ordered by hour; a row sees the closed hours before its own.
     """
-    windows = cells.hours.size
+    windows = cells.days.size
     counts = np.zeros((cells.base[-1], _ROLLING_COUNTS), np.int64)
     cache = np.zeros((attributes.shape[0], cells.column.size), np.float32)
     stamp, keys = np.full(attributes.shape[0], -1, np.int64), np.zeros(5, np.int64)
     if order.size == 0 or windows == 0:
         return
     # What left the longest window before the first row need not enter any.
-    high, first = 0, low_hour(hour[order[0]], cells.hours[-1])
+    high, first = 0, low_hour(hour[order[0]], cells.days[-1])
     while high < log_hour.size and log_hour[high] < first:
         high += 1
     lows = np.full(windows, high, np.int64)
@@ -455,7 +443,7 @@ def item_pass(
                 _roll(counts, cells.base[c] + keys[cells.entity[c]], log_rows, high, ENTERS)
             high += 1
         for w in range(windows):
-            first = low_hour(now, cells.hours[w])
+            first = low_hour(now, cells.days[w])
             at = lows[w]
             while at < high and log_hour[at] < first:
                 _item_keys(log_rows[at, 0], log_rows[at, 1], attributes, keys)
@@ -606,16 +594,13 @@ def value_pass(
     ad: Ints,
     price: Longs,
     bid: Longs,
-    hours: Singles,
-    weekdays: Singles,
     cap_hours: float,
     column: int,
     out: Singles,
 ) -> None:
-    """The last seven columns of `out`, from `column`: price, bid, recency, hour and weekday.
+    """The last three columns of `out`, from `column`: price, bid and recency.
 
-    `last_time` (n,) is the event_time of the last behaviour known, or -1; `hours` (24, 2) and
-    `weekdays` (7, 2) hold sine and cosine.
+    `last_time` (n,) is the event_time of the last behaviour known, or -1.
     """
     for row in range(time.size):
         t = time[row]
@@ -625,8 +610,6 @@ def value_pass(
             # differ.
             elapsed = max(min((t - last_time[row]) / 3.6e9, cap_hours), 0.0)
         recency = _log1p(elapsed)
-        day = t // _DAY
-        hour, weekday = (t - day * _DAY) // _HOUR, (day + 3) % 7
         for k in range(ad.shape[1]):
             if ad[row, k] < 0:
                 continue
@@ -639,7 +622,3 @@ def value_pass(
                 out[row, k, column] = _log1p(price[row, k] / 1e6)
                 out[row, k, column + 1] = _log1p(bid[row, k] / 1e6)
             out[row, k, column + 2] = recency
-            out[row, k, column + 3] = hours[hour, 0]
-            out[row, k, column + 4] = hours[hour, 1]
-            out[row, k, column + 5] = weekdays[weekday, 0]
-            out[row, k, column + 6] = weekdays[weekday, 1]

@@ -1,4 +1,4 @@
-"""The feature specs with all that fixes their values: windows, priors, sizes, ads' attributes.
+"""The feature specs with all that fixes their values: priors, sizes, ads' attributes.
 
 Written with the features and shipped with a model, so that the online path computes what the
 offline engine did.
@@ -23,26 +23,20 @@ from roiflow.features.kernels import Cells
 from roiflow.features.spec import (
     AGGREGATES,
     ITEM_ENTITIES,
+    NAMES,
     RECENCY_CAP_HOURS,
+    SPECS,
     USER_ENTITIES,
     VALUES,
+    WINDOW_DAYS,
     FeatureSpec,
-    specs,
 )
 from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, Ints, Longs, Singles
 from roiflow.files import write_file
 
-FORMAT = 2
+FORMAT = 3
 
 Scalar = TypeVar("Scalar", bound=np.generic)
-
-
-def _circle(steps: int) -> Singles:
-    angle = 2 * np.pi * np.arange(steps) / steps
-    return np.column_stack([np.sin(angle), np.cos(angle)]).astype(np.float32)
-
-
-_HOURS, _WEEKDAYS = _circle(24), _circle(7)
 
 
 def frozen(array: NDArray[Scalar]) -> NDArray[Scalar]:
@@ -68,8 +62,6 @@ def context(placement: Ints, device: Ints, event_time: Longs) -> Ints:
 class Plan:
     """What turns counts into dense features."""
 
-    windows_hours: tuple[int, ...]
-    """Shortest first."""
     prior_strength: float
     ctr: float
     """Clicks by impressions before validation."""
@@ -85,24 +77,24 @@ class Plan:
     period: a model trained before it has learnt nothing of later rows."""
     attributes: Ints = field(repr=False)  # (ads, len(AD_ATTRIBUTES))
 
-    @cached_property
+    @property
     def specs(self) -> tuple[FeatureSpec, ...]:
         """One per dense feature, in column order."""
-        return specs(self.windows_hours)
+        return SPECS
 
-    @cached_property
+    @property
     def dense_names(self) -> tuple[str, ...]:
         """Names of the dense features, in column order."""
-        return tuple(spec.name for spec in self.specs)
+        return NAMES
 
     def _cells(self, entities: Sequence[str], widths: Sequence[int]) -> Cells:
         """`widths` are the numbers of keys of the entities."""
         counted = [spec for spec in self.specs if spec.entity in entities]
-        windows = {hours: place for place, hours in enumerate(self.windows_hours)}
+        windows = {days: place for place, days in enumerate(WINDOW_DAYS)}
         # By window first: a window's cells then lie side by side, and a row leaves it in one run. A
         # cell is there once, however many aggregates read it.
         pairs = sorted(
-            {(windows[spec.window_hours or 0], entities.index(spec.entity)) for spec in counted}
+            {(windows[spec.window_days or 0], entities.index(spec.entity)) for spec in counted}
         )
         of = {pair: cell for cell, pair in enumerate(pairs)}
         window = np.array([pair[0] for pair in pairs], np.int64)
@@ -112,7 +104,7 @@ class Plan:
             return frozen(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
 
         return Cells(
-            hours=frozen(np.array(self.windows_hours, np.int64)),
+            days=frozen(np.array(WINDOW_DAYS, np.int64)),
             of_window=frozen(np.searchsorted(window, np.arange(len(windows) + 1))),
             entity=frozen(entity),
             base=starts(np.array(widths, np.int64)[entity]),
@@ -122,7 +114,7 @@ class Plan:
             ),
             cell=frozen(
                 np.array(
-                    [of[windows[s.window_hours or 0], entities.index(s.entity)] for s in counted],
+                    [of[windows[s.window_days or 0], entities.index(s.entity)] for s in counted],
                     np.int64,
                 )
             ),
@@ -144,7 +136,7 @@ class Plan:
     @property
     def max_days(self) -> int:
         """The longest window, in whole days."""
-        return -(-max(self.windows_hours) // 24)
+        return max(WINDOW_DAYS)
 
     @cached_property
     def rates(self) -> NDArray[np.float64]:
@@ -165,22 +157,23 @@ class Plan:
         and bid are (B, K).
         """
         kernels.value_pass(
-            frozen(time), frozen(last_time), frozen(ad), frozen(price), frozen(bid), _HOURS,
-            _WEEKDAYS, RECENCY_CAP_HOURS, len(self.specs) - len(VALUES), out,
+            frozen(time), frozen(last_time), frozen(ad), frozen(price), frozen(bid),
+            RECENCY_CAP_HOURS, len(self.specs) - len(VALUES), out,
         )  # fmt: skip
 
     def write(self, path: Path) -> None:
         """One Parquet file: the attributes, and the rest as metadata."""
         rest = {key: value for key, value in asdict(self).items() if key != "attributes"}
+        rest |= {"format": FORMAT, "features": NAMES}
         table = pa.table(
             {name: pa.array(self.attributes[:, i]) for i, name in enumerate(AD_ATTRIBUTES)}
-        ).replace_schema_metadata({"plan": json.dumps({"format": FORMAT, **rest}, sort_keys=True)})
+        ).replace_schema_metadata({"plan": json.dumps(rest, sort_keys=True)})
         with write_file(path) as aside:
             pq.write_table(table, aside, compression="zstd", use_dictionary=False)
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
-        """Raises ContractError, naming the file, where it is missing or of another format."""
+        """Raises ContractError, naming the file, where it is missing, or not of these features."""
         try:
             table = pq.read_table(path)
         except (OSError, pa.ArrowInvalid) as error:
@@ -188,9 +181,12 @@ class Plan:
         content = json.loads((table.schema.metadata or {}).get(b"plan", b"{}"))
         if content.pop("format", None) != FORMAT:
             raise ContractError(f"{path}: not a feature plan of format {FORMAT}")
+        # A model reads its features by their place: other ones in it are another input.
+        features = content.pop("features")
+        if differing := sorted(set(features) ^ set(NAMES)) or features != list(NAMES):
+            raise ContractError(f"{path}: made of other features than these: {differing}")
         # JSON knows lists only.
-        for name in ("windows_hours", "profile_names"):
-            content[name] = tuple(content[name])
+        content["profile_names"] = tuple(content["profile_names"])
         attributes = np.column_stack([np.asarray(table[name]) for name in AD_ATTRIBUTES])
         return cls(**content, attributes=attributes.astype(np.int32))
 

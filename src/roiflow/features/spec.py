@@ -7,15 +7,14 @@ impressions, clicks or conversions:
     ctr = (clicks + s m) / (impressions + s),   cvr = (conversions + s m) / (clicks + s),
     value = log(1 + (revenue + s m) / (conversions + s)), in units of the currency.
 
-A window of N hours opens at a whole hour if it is at most a day long, at a whole day (UTC) if it is
-longer: low(t, N) = floor_hour(t) - N or floor_day(t) - N. At time t the user side counts rows with
-low <= known_time < t; the item side counts closed hours, low <= known_time < floor_hour(t), so that
-an online copy refreshed every hour is equal. A click counts when it is known itself, or with its
-impression where they came together; a conversion when it is known itself, if that is within
-`ATTRIBUTION_DAYS` of its impression; neither before its impression.
+A window of N days opens at a whole day (UTC), N days before today: low(t, N) = floor_day(t) - N. At
+time t the user side counts rows with low <= known_time < t; the item side counts closed hours,
+low <= known_time < floor_hour(t), so that an online copy refreshed every hour is equal. A click
+counts when it is known itself, or with its impression where they came together; a conversion when
+it is known itself, if that is within `ATTRIBUTION_DAYS` of its impression; neither before its
+impression.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 ATTRIBUTION_DAYS = 7
@@ -41,11 +40,11 @@ RATES = ("ctr", "cvr")
 VALUE = "value"
 AGGREGATES = (*COUNTS, *RATES, VALUE)
 
-WINDOWS = {1: "1h", 24: "1d", 168: "7d", 672: "28d"}
-"""Hours that a window may have, and their names."""
+WINDOWS = {7: "7d", 28: "28d"}
+"""Days that a window may have, shortest first, and their names.
 
-FINE_HOURS = 24
-"""Windows up to this open at a whole hour, longer ones at a whole day."""
+Shorter ones were tried: they say little, and move as soon as another policy serves.
+"""
 
 _ROWS = {
     "impressions": "impressions",
@@ -60,43 +59,28 @@ _ROWS = {
 
 _UNITS = {"ctr": "fraction", "cvr": "fraction", "value": "log(1 + currency units)"}
 
-_H, _D, _W, _M = WINDOWS
+_W, _M = WINDOWS
 
 _COUNTED: tuple[tuple[str, str, tuple[int, ...]], ...] = (
-    ("user", "impressions", (_H, _D, _W)),
-    ("user", "ctr", (_W, _M)),
-    ("user", "clicks", (_H, _W)),
-    ("user", "conversions", (_W,)),
-    ("user", "behaviours", (_H, _D, _W)),
-    ("user", "intents", (_W,)),
-    ("user_category", "clicks", (_W,)),
-    ("user_category", "ctr", (_W,)),
-    ("user_category", "behaviours", (_D, _W)),
-    ("user_category", "intents", (_W,)),
-    ("user_campaign", "impressions", (_W,)),
-    ("user_campaign", "ctr", (_W,)),
+    ("user", "ctr", (_M,)),
+    ("user", "clicks", (_M,)),
+    ("user", "conversions", (_M,)),
+    ("user", "behaviours", (_M,)),
+    ("user_category", "clicks", (_M,)),
+    ("user_category", "ctr", (_M,)),
+    ("user_category", "behaviours", (_W, _M)),
     ("user_advertiser", "ctr", (_W,)),
-    ("user_ad", "impressions", (_H, _D, _W)),
-    ("user_ad", "clicks", (_W,)),
-    ("user_ad", "behaviours", (_W,)),
-    ("ad", "impressions", (_W,)),
-    ("ad", "ctr", (_H, _D, _W, _M)),
-    ("ad", "cvr", (_W, _M)),
-    ("ad", "value", (_M,)),
-    ("campaign", "ctr", (_W, _M)),
+    ("user_advertiser", "behaviours", (_M,)),
+    ("user_ad", "clicks", (_M,)),
+    ("user_ad", "ctr", (_M,)),
+    ("user_ad", "behaviours", (_W, _M)),
+    ("ad", "ctr", (_M,)),
+    ("ad", "cvr", (_M,)),
+    ("campaign", "ctr", (_M,)),
     ("campaign", "cvr", (_M,)),
-    ("category", "ctr", (_D, _W)),
     ("category", "cvr", (_M,)),
-    ("category", "value", (_M,)),
-    ("advertiser", "ctr", (_W,)),
-    ("placement", "ctr", (_W,)),
 )
-"""Counts over 28 days are left out: the first weeks of a training window do not have them."""
-
-CROSS_HOURS = max(
-    hours for entity, _, windows in _COUNTED for hours in windows if entity in USER_ENTITIES[1:]
-)
-"""Older rows of a user count for the user alone, not for its crosses."""
+"""What the ablation of docs/features.md leaves: a feature that adds nothing is not here."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +95,7 @@ class FeatureSpec:
     aggregate: str
     rows: str
     """Table and filter of the rows that are counted."""
-    window_hours: int | None
+    window_days: int | None
     default: str
     """Value where there is no row."""
     unit: str
@@ -119,16 +103,16 @@ class FeatureSpec:
     type: str = "float32"
 
 
-def _counted(entity: str, aggregate: str, hours: int) -> FeatureSpec:
+def _counted(entity: str, aggregate: str, days: int) -> FeatureSpec:
     smoothed = aggregate not in COUNTS
     words = " and ".join(entity.split("_"))
     return FeatureSpec(
-        name=f"{entity}_{aggregate}_{WINDOWS[hours]}",
-        meaning=f"{aggregate} of the {words} in the last {WINDOWS[hours]}",
+        name=f"{entity}_{aggregate}_{WINDOWS[days]}",
+        meaning=f"{aggregate} of the {words} in the last {WINDOWS[days]}",
         entity=entity,
         aggregate=aggregate,
         rows=_ROWS[aggregate],
-        window_hours=hours,
+        window_days=days,
         default=f"global {aggregate}" if smoothed else "0",
         unit=_UNITS.get(aggregate, "log(1 + count)"),
     )
@@ -153,22 +137,20 @@ VALUES = (
         "log(1 + hours)",
         f"log(1 + {RECENCY_CAP_HOURS:g})",
     ),
-    _value("hour_sin", "hour of the day", "request", "event_time, UTC", "sine of its angle"),
-    _value("hour_cos", "hour of the day", "request", "event_time, UTC", "cosine of its angle"),
-    _value("weekday_sin", "day of the week", "request", "event_time, UTC", "sine of its angle"),
-    _value("weekday_cos", "day of the week", "request", "event_time, UTC", "cosine of its angle"),
 )
-"""Features that are no aggregates: the last columns."""
+"""Features that are no aggregates: the last columns. Hour and weekday are codes of the context."""
 
+SPECS = (
+    *(
+        _counted(entity, aggregate, days)
+        for entity, aggregate, windows in _COUNTED
+        for days in windows
+    ),
+    *VALUES,
+)
+"""Every dense feature, in the order of their columns."""
 
-def specs(windows_hours: Sequence[int]) -> tuple[FeatureSpec, ...]:
-    """The features whose window is one of these, in the order of their columns."""
-    return (
-        *(
-            _counted(entity, aggregate, hours)
-            for entity, aggregate, windows in _COUNTED
-            for hours in windows
-            if hours in windows_hours
-        ),
-        *VALUES,
-    )
+NAMES = tuple(spec.name for spec in SPECS)
+
+WINDOW_DAYS = tuple(sorted({spec.window_days for spec in SPECS if spec.window_days}))
+"""Windows that features have, shortest first."""

@@ -42,9 +42,9 @@ class KnownWeek:
         return Week.parse(self.features.catalogues[-1].week)
 
     def counted_as(self, plan: Plan) -> "KnownWeek":
-        """With the windows and priors of another run, which that run's models expect."""
-        # These five alone: sizes and attributes stay those of the features that the indices are of.
-        names = ("windows_hours", "ctr", "cvr", "value", "prior_strength")
+        """With the priors of another run, which that run's models expect."""
+        # These four alone: sizes and attributes stay those of the features that the indices are of.
+        names = ("ctr", "cvr", "value", "prior_strength")
         same = {name: getattr(plan, name) for name in names}
         engine = replace(self.engine, plan=replace(self.engine.plan, **same))
         return replace(self, engine=engine)

@@ -17,7 +17,7 @@ from roiflow import columns as c
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.split import TRAIN, boundaries, split
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
-from roiflow.errors import ContractError, ParamsError
+from roiflow.errors import ContractError
 from roiflow.features import folder as files
 from roiflow.features import kernels
 from roiflow.features.counted import behaviour_kinds, counts_in_time, outcome_kinds
@@ -50,7 +50,7 @@ from roiflow.features.rows import (
     none,
     stacked,
 )
-from roiflow.features.spec import ATTRIBUTION_DAYS, WINDOWS
+from roiflow.features.spec import ATTRIBUTION_DAYS
 from roiflow.features.table import (
     CONTEXT,
     Catalogue,
@@ -127,18 +127,12 @@ def build(
 ) -> Built:
     """Write features, engine, vocabulary and online snapshot of the window into a folder.
 
-    Raises ContractError where there is nothing to learn, ParamsError where a window is given twice
-    or has no name.
+    Raises ContractError where there is nothing to learn.
 
     The last week is the test period (in a window of one week: its last `validation_days`), the
     `validation_days` before it are for validation. Attributes of ads and users are the newest
     known before the test period, or the first known of those that appear in it.
     """
-    windows = params.windows_hours
-    if not windows or len(set(windows)) < len(windows) or not set(windows) <= set(WINDOWS):
-        raise ParamsError(
-            f"build_features.windows_hours: {windows}: expected some of {list(WINDOWS)}, each once"
-        )
     as_of = window.weeks[-1].end
     starts = boundaries(window.weeks, params.validation_days)
     progress(0.0, "vocabulary")
@@ -152,7 +146,6 @@ def build(
         online = folder / ONLINE
         read = _read(window, vocabulary, sizes, as_of, starts[0], place, online)
         plan = Plan(
-            windows_hours=tuple(sorted(windows)),
             prior_strength=params.prior_strength,
             ctr=read.priors[0],
             cvr=read.priors[1],

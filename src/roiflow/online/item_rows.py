@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.features import kernels
 from roiflow.features.kernels import LARGEST_SUM, Kinds, low_hour
-from roiflow.features.spec import FINE_HOURS
 from roiflow.features.table import Floats, Ints, Longs
 
 _COLUMNS = ("ad", "placement", "impressions", "clicks", "conversions", "revenue")
@@ -22,24 +21,15 @@ Period = tuple[str, int, int]
 
 def periods(hour: int, max_days: int) -> list[Period]:
     """The closed periods that windows at a time in `hour` are made of."""
-    # Days for what no window of hours reaches: a month is 28 values and not 672. Today has no day
-    # yet, so its hours are read, and those of the last FINE_HOURS.
+    # Days, and for today, which has no day yet, its hours: a month is 28 values and not 672.
     today = hour // 24
-    first = min(hour - FINE_HOURS, 24 * today)
     days = [(f"day:{day}", 24 * day, 24) for day in range(today - max_days, today)]
-    return [*days, *((f"hour:{past}", past, 1) for past in range(first, hour))]
+    return [*days, *((f"hour:{past}", past, 1) for past in range(24 * today, hour))]
 
 
-def windows(lengths: Longs, hour: int, start: int, hours: int) -> NDArray[np.bool_]:
-    """Which windows (w,) of a request in `hour` add up the period that begins at `start`.
-
-    Windows of at most a day are made of hours; longer ones of days, and of the hours of today.
-    """
-    inside = np.array([start >= low_hour(hour, length) for length in lengths.tolist()], np.bool_)
-    fine = lengths <= FINE_HOURS
-    if hours == 24:
-        return inside & ~fine
-    return inside & (fine | (start >= hour // 24 * 24))
+def windows(days: Longs, hour: int, start: int) -> NDArray[np.bool_]:
+    """Which windows (w,) of a request in `hour` add up the period that begins at `start`."""
+    return np.array([start >= low_hour(hour, length) for length in days.tolist()], np.bool_)
 
 
 def read(value: bytes | None) -> Longs:

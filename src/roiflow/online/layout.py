@@ -2,12 +2,10 @@
 
 A user's value: a header (LAYOUT, user index, profile attributes P, behaviours n, buckets m), P
 profile words, n behaviours of 5 words (ad, category, action, event_time low and high), oldest
-first, and m buckets of 6 words (hour, ad, category, then impressions and clicks, conversions and
+first, and m buckets of 6 words (day, ad, category, then impressions and clicks, conversions and
 behaviours, intents, two 16-bit counts a word); so a value has 20 + 4 P + 20 n + 24 m bytes.
 
-A bucket is what one user did with one ad in one hour of known_time. As it grows older it becomes
-coarser, to the day once no window opens inside that day, and to the user alone (ad and category -1)
-once only the user's own windows reach it. A day's bucket has the first hour of its day.
+A bucket is what one user did with one ad in one day of known_time.
 """
 
 # ruff: noqa: C901 - compiled passes take arrays, many of them, by position.
@@ -18,16 +16,14 @@ from itertools import pairwise
 import numpy as np
 
 from roiflow.features.kernels import USER_ADDS, USER_COUNTS, Kinds, kernel
-from roiflow.features.spec import CROSS_HOURS, FINE_HOURS
 from roiflow.features.table import Ints, Longs
 
-LAYOUT = 2
+LAYOUT = 3
 HEADER, BEHAVIOUR_WORDS, BUCKET_WORDS = 5, 5, 6
 MAX_COUNT = 0xFFFF
 """A larger count of one bucket stays there."""
 
 _LOW = 0xFFFFFFFF
-_FINE, _CROSS_DAYS = FINE_HOURS, CROSS_HOURS // 24
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class UserStates:
     history_time: Longs  # (B, L) event_time, microseconds
     history_length: Ints  # (B,) behaviours that are there, at most L
     bucket_offsets: Longs  # (B + 1,) user b's buckets are rows offsets[b] to offsets[b + 1]
-    bucket_hour: Ints  # (m,) hours since the epoch, UTC, of known_time
+    bucket_day: Ints  # (m,) days since the epoch, UTC, of known_time
     bucket_ad: Ints  # (m,)
     bucket_category: Ints  # (m,)
     bucket_counts: Ints  # (m, 5) columns spec.COUNTS
@@ -62,7 +58,7 @@ class NewRows:
     action: Ints  # (n,)
     event_time: Longs  # (n,)
     counted_offsets: Longs  # (B + 1,)
-    counted_hour: Ints  # (m,)
+    counted_day: Ints  # (m,)
     counted_ad: Ints  # (m,)
     counted_category: Ints  # (m,)
     counted_kind: Kinds  # (m,)
@@ -80,7 +76,7 @@ def _unpack(
     time: Longs,
     length: Ints,
     offsets: Longs,
-    hour: Ints,
+    day: Ints,
     bucket_ad: Ints,
     bucket_category: Ints,
     counts: Ints,
@@ -117,7 +113,7 @@ def _unpack(
             source += BEHAVIOUR_WORDS
         word += behaviours * BEHAVIOUR_WORDS
         for _ in range(buckets):
-            hour[at] = words[word]
+            day[at] = words[word]
             bucket_ad[at] = words[word + 1]
             bucket_category[at] = words[word + 2]
             for column in range(USER_COUNTS):
@@ -130,7 +126,7 @@ def _unpack(
 @kernel
 def _count(words: Ints, bucket: int, column: int) -> int:
     # Two counts a word: a bucket has then 24 bytes instead of 32, and buckets are most of a user's
-    # value. What one user does with one ad in an hour or a day does not reach 65,535 but by a
+    # value. What one user does with one ad in a day does not reach 65,535 but by a
     # fault.
     shifted = np.int64(words[bucket + 3 + column // 2]) >> (16 * (column % 2))
     return shifted & MAX_COUNT  # type: ignore[return-value]
@@ -152,25 +148,16 @@ def _add_kind(words: Ints, bucket: int, kind: int) -> None:
 
 
 @kernel
-def _bucket(
-    out: Ints, start: int, at: int, hour: int, ad: int, category: int, now: int
-) -> tuple[int, int]:
-    """Place of the bucket for an hour, an ad and a category, and one past the last bucket."""
-    # Windows open at full hours for a day back, at full days beyond, and on ads for _CROSS_DAYS
-    # only: what no window can tell apart any more is one bucket. So a value grows with the days
-    # that a user was there and not with all that was ever done.
-    if hour < now - _FINE:
-        if hour // 24 < now // 24 - _CROSS_DAYS:
-            ad, category = -1, -1
-        hour = hour // 24 * 24
-    # Buckets are in order of time and new rows come last, so one of this hour can only be among the
+def _bucket(out: Ints, start: int, at: int, day: int, ad: int, category: int) -> tuple[int, int]:
+    """Place of the bucket for a day, an ad and a category, and one past the last bucket."""
+    # Buckets are in order of time and new rows come last, so one of this day can only be among the
     # last ones. A table of hashes would be more to fill than the few that there are to look at.
     found = at - BUCKET_WORDS
-    while found >= start and out[found] == hour:
+    while found >= start and out[found] == day:
         if out[found + 1] == ad and out[found + 2] == category:
             return found, at
         found -= BUCKET_WORDS
-    out[at], out[at + 1], out[at + 2] = hour, ad, category
+    out[at], out[at + 1], out[at + 2] = day, ad, category
     out[at + 3], out[at + 4], out[at + 5] = 0, 0, 0
     return at, at + BUCKET_WORDS
 
@@ -187,13 +174,12 @@ def _merge(
     action: Ints,
     event_time: Longs,
     counted_offsets: Longs,
-    counted_hour: Ints,
+    counted_day: Ints,
     counted_ad: Ints,
     counted_category: Ints,
     counted_kind: Kinds,
     capacity: int,
-    first_hour: int,
-    now: int,
+    first_day: int,
     out: Ints,
     ends: Longs,
 ) -> None:
@@ -232,19 +218,16 @@ def _merge(
         out[head + 3] = kept
         old += behaviours * BEHAVIOUR_WORDS
         start = at
-        # Old buckets go through `_bucket` too: time has passed since they were written, and some
-        # are coarser now. Those before `first_hour` are in no window and are left behind.
+        # Those before `first_day` are in no window and are left behind.
         for bucket in range(old, old + buckets * BUCKET_WORDS, BUCKET_WORDS):
-            if words[bucket] >= first_hour:
-                found, at = _bucket(
-                    out, start, at, words[bucket], words[bucket + 1], words[bucket + 2], now
-                )
-                for column in range(USER_COUNTS):
-                    _raise(out, found, column, _count(words, bucket, column))
+            if words[bucket] >= first_day:
+                for word in range(BUCKET_WORDS):
+                    out[at + word] = words[bucket + word]
+                at += BUCKET_WORDS
         for row in range(counted_offsets[b], counted_offsets[b + 1]):
-            if counted_hour[row] >= first_hour:
+            if counted_day[row] >= first_day:
                 found, at = _bucket(
-                    out, start, at, counted_hour[row], counted_ad[row], counted_category[row], now
+                    out, start, at, counted_day[row], counted_ad[row], counted_category[row]
                 )
                 _add_kind(out, found, counted_kind[row])
         out[head + 4] = (at - start) // BUCKET_WORDS
@@ -290,7 +273,7 @@ def unpack(
         history_time=np.zeros(shape, np.int64),
         history_length=np.zeros(shape[0], np.int32),
         bucket_offsets=np.zeros(shape[0] + 1, np.int64),
-        bucket_hour=np.empty(buckets, np.int32),
+        bucket_day=np.empty(buckets, np.int32),
         bucket_ad=np.empty(buckets, np.int32),
         bucket_category=np.empty(buckets, np.int32),
         bucket_counts=np.empty((buckets, USER_COUNTS), np.int32),
@@ -300,7 +283,7 @@ def unpack(
     _unpack(
         words, starts, states.profile, states.user, states.history_ad, states.history_category,
         states.history_action, states.history_time, states.history_length, states.bucket_offsets,
-        states.bucket_hour, states.bucket_ad, states.bucket_category, states.bucket_counts,
+        states.bucket_day, states.bucket_ad, states.bucket_category, states.bucket_counts,
     )  # fmt: skip
     return states
 
@@ -312,16 +295,16 @@ def merge(
     new: NewRows,
     *,
     capacity: int,
-    now: int,
+    today: int,
     max_days: int,
 ) -> list[bytes]:
     """Values of B users and what is new -> their values, with `capacity` behaviours at most.
 
-    user (B,) and profile (B, P) replace what was there. `now` is the newest hour of known_time;
-    buckets more than `max_days` before its day are dropped.
+    user (B,) and profile (B, P) replace what was there. `today` is the newest day of known_time;
+    buckets more than `max_days` before it are dropped.
     """
     words, starts = _join(values)
-    attributes, first_hour = profile.shape[1], 24 * (now // 24 - max_days)
+    attributes, first_day = profile.shape[1], today - max_days
     # At most so many words: nothing in a merge makes two of one. It is cheaper than counting first.
     room = (
         words.size
@@ -332,8 +315,8 @@ def merge(
     out, ends = np.empty(room, np.int32), np.empty(user.size, np.int64)
     _merge(
         words, starts, user, profile, new.behaviour_offsets, new.ad, new.category, new.action,
-        new.event_time, new.counted_offsets, new.counted_hour, new.counted_ad, new.counted_category,
-        new.counted_kind, capacity, first_hour, now, out, ends,
+        new.event_time, new.counted_offsets, new.counted_day, new.counted_ad, new.counted_category,
+        new.counted_kind, capacity, first_day, out, ends,
     )  # fmt: skip
     packed = out.astype("<i4", copy=False).tobytes()
     bounds: list[int] = [0, *(4 * ends).tolist()]

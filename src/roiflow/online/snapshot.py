@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from roiflow import columns as c
-from roiflow.data.weeks import MICROS_PER_HOUR
+from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.errors import ContractError
 from roiflow.features.engine import ItemLog, UserLog
 from roiflow.features.plan import Plan
@@ -97,7 +97,7 @@ def user_values(
         events.action,
         events.event_time,
         log.offsets,
-        (log.known_time // MICROS_PER_HOUR).astype(np.int32),
+        (log.known_time // MICROS_PER_DAY).astype(np.int32),
         log.ad,
         log.category,
         log.kind,
@@ -108,7 +108,7 @@ def user_values(
         np.ascontiguousarray(profile),
         new,
         capacity=STORED_HISTORIES * plan.history_length,
-        now=as_of // MICROS_PER_HOUR,
+        today=as_of // MICROS_PER_DAY,
         max_days=plan.max_days,
     )
     keys = pc.binary_join_element_wise("user:", ids, "")
@@ -126,7 +126,7 @@ def write_item_values(folder: Path, plan: Plan, log: ItemLog, as_of: int) -> Non
 def _item_values(
     plan: Plan, items: ItemLog, as_of: int
 ) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """Values by hour and by day; hours only as far back as windows of at most a day reach."""
+    """Values by hour and by day; hours of the day that is not over only."""
     now = as_of // MICROS_PER_HOUR
     first = np.searchsorted(items.hour, 24 * (now // 24 - plan.max_days))
     hours, days = item_rows.by_hour_and_day(items.hour[first:], items.rows[first:])

@@ -8,7 +8,7 @@ Everything is kept by these keys, so that one round trip reads all that a reques
     waiting:<impression_id>      clicks and conversions that came before their impression
     layout, as_of                version of the values, newest known_time that was taken in
 
-A request adds up the closed hours of its day and the day before, and whole days before those.
+A request adds up the closed hours of its day, and whole days before those.
 What has been passed to `update` is known: pass events when they become known, before the first
 request after that. A store is for one thread; writers in several processes exclude each other.
 """
@@ -21,11 +21,11 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from roiflow.data.weeks import MICROS_PER_HOUR
+from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.errors import ContractError, ServiceError
 from roiflow.features import kernels
 from roiflow.features.plan import Plan, frozen
-from roiflow.features.spec import ATTRIBUTION_DAYS, FINE_HOURS
+from roiflow.features.spec import ATTRIBUTION_DAYS
 from roiflow.features.table import Ints, Longs, Singles
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.online import item_rows, layout
@@ -119,7 +119,7 @@ def dense(
     out = np.zeros((*ad.shape, len(plan.specs)), np.float32)
     time, ad = frozen(event_time), frozen(ad)
     kernels.user_states_pass(
-        time, ad, users.bucket_offsets, users.bucket_hour, users.bucket_ad, users.bucket_category,
+        time, ad, users.bucket_offsets, users.bucket_day, users.bucket_ad, users.bucket_category,
         users.bucket_counts, plan.ad_attributes, plan.user_cells, plan.rates, kernels.LOGS, out,
     )  # fmt: skip
     kernels.item_states_pass(
@@ -245,7 +245,7 @@ class FeatureStore:
             profile,
             changes.rows,
             capacity=self.capacity,
-            now=newest // MICROS_PER_HOUR,
+            today=newest // MICROS_PER_DAY,
             max_days=self.plan.max_days,
         )
         totals = {
@@ -290,8 +290,8 @@ class FeatureStore:
 
     @property
     def hour_seconds(self) -> int:
-        """An hour is kept while a window of at most a day may need it."""
-        return FINE_HOURS * 3_600 + 2 * _DAY_SECONDS
+        """An hour is kept until its day is over, and a while longer."""
+        return 3 * _DAY_SECONDS
 
     @property
     def day_seconds(self) -> int:
@@ -336,10 +336,10 @@ class FeatureStore:
         self._rows = {key: known[key] for key, _, _ in periods}
         counts = np.zeros_like(ads.counts)
         cells, attributes = self.plan.item_cells, self.plan.ad_attributes
-        for key, start, hours in periods:
+        for key, start, _ in periods:
             rows = self._rows[key]
             if rows.size:
-                inside = item_rows.windows(cells.hours, hour, start, hours)
+                inside = item_rows.windows(cells.days, hour, start)
                 for column, kind in enumerate(("ad", "placement")):
                     forget_newer(rows[:, column], self.plan.sizes[kind])
                 kernels.item_counts(counts, inside, rows, attributes, cells)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from roiflow import columns as c
-from roiflow.data.weeks import MICROS_PER_HOUR
+from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.features import kernels
 from roiflow.features.counted import behaviour_kinds, counts_in_time, outcome_kinds
 from roiflow.features.history import sort_rows
@@ -321,7 +321,7 @@ def _new_rows(users: int, behaved: tuple[Any, ...], counted: tuple[Any, ...]) ->
     code, known, event_time, ad, category, action = behaved
     order, offsets = sort_rows(code, users, known, event_time, ad, action, category)
     by_user, counted_offsets = sort_rows(counted[0], users, counted[1])
-    hour = (counted[1] // MICROS_PER_HOUR).astype(np.int32)
+    day = (counted[1] // MICROS_PER_DAY).astype(np.int32)
     return NewRows(
         offsets,
         ad[order],
@@ -329,7 +329,7 @@ def _new_rows(users: int, behaved: tuple[Any, ...], counted: tuple[Any, ...]) ->
         action[order],
         event_time[order],
         counted_offsets,
-        hour[by_user],
+        day[by_user],
         *(values[by_user] for values in counted[2:]),
     )
 

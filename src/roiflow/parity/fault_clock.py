@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from roiflow.data.weeks import MICROS_PER_HOUR
+from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.features.engine import Engine, ItemLog, UserLog
 from roiflow.features.plan import clock, frozen
-from roiflow.features.spec import FINE_HOURS
 from roiflow.features.table import Events, Longs, Singles
 from roiflow.online.given import Inputs
 from roiflow.parity.fault_case import TIME_ZONE, Case, Explanation
@@ -33,7 +32,7 @@ def time_zone(case: Case) -> Iterator[Explanation]:
 
         def calendar(slates: Slates, hours: int = hours) -> Inputs:
             inputs = given(case.setting, counted, events, slates, as_served(slates))
-            return with_calendar(case.setting, inputs, slates, hours)
+            return with_calendar(inputs, slates, hours)
 
         def whole(slates: Slates, hours: int = hours) -> Inputs:
             return with_clock(case.setting, counted, events, slates, hours)
@@ -44,21 +43,11 @@ def time_zone(case: Case) -> Iterator[Explanation]:
                 yield Explanation(TIME_ZONE, explains, f"{what} {hours:+d} h")
 
 
-def with_calendar(setting: Setting, inputs: Inputs, slates: Slates, hours: int) -> Inputs:
+def with_calendar(inputs: Inputs, slates: Slates, hours: int) -> Inputs:
     """With hour and weekday of a clock that is some hours ahead."""
-    time = slates.event_time + hours * MICROS_PER_HOUR
-    hour, weekday = clock(time)
-    other = np.zeros_like(inputs.dense)
-    shown = np.maximum(slates.ad, 0)
-    setting.plan.values(
-        time, time, ad=slates.ad, price=setting.price[shown], bid=setting.bid[shown], out=other
-    )
-    names = setting.plan.dense_names
-    columns = [at for at, name in enumerate(names) if name.startswith(("hour_", "weekday_"))]
-    dense, around = inputs.dense.copy(), inputs.context.copy()
-    dense[:, :, columns] = other[:, :, columns]
-    around[:, 2], around[:, 3] = hour, weekday
-    return replace(inputs, dense=dense, context=around)
+    around = inputs.context.copy()
+    around[:, 2], around[:, 3] = clock(slates.event_time + hours * MICROS_PER_HOUR)
+    return replace(inputs, context=around)
 
 
 def with_clock(
@@ -109,13 +98,5 @@ def _at_clock(
 
 
 def _as_kept(known_time: Longs) -> Longs:
-    """Sorted times (n,) of a user's rows as its buckets had them when the newest was put there.
-
-    What no window can tell by the hour any more is kept by the day: a clock that is behind asks for
-    an hour that is gone (layout.py).
-    """
-    if not known_time.size:
-        return known_time
-    hour = known_time // MICROS_PER_HOUR
-    first = min(hour[-1] - FINE_HOURS, hour[-1] // 24 * 24)
-    return np.where(hour < first, hour // 24 * 24 * MICROS_PER_HOUR, known_time)
+    """Times (n,) of a user's rows as its buckets have them, by the day (layout.py)."""
+    return known_time // MICROS_PER_DAY * MICROS_PER_DAY

@@ -14,14 +14,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from roiflow import columns as c
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.features.kernels import LARGEST_SUM
 from roiflow.features.plan import Plan
 from roiflow.features.spec import (
-    FINE_HOURS,
     ITEM_ENTITIES,
     RECENCY_CAP_HOURS,
     USER_ENTITIES,
@@ -103,10 +100,9 @@ def _sums(spec: FeatureSpec) -> dict[str, tuple[Sum, Sum]]:
     """Of each count that the feature needs: the sums up to the window's end and its opening."""
     # A window is a difference of two running sums, so all windows of an entity share one sort, and
     # their ends need no join. User windows end at the row's own time, item windows at its full
-    # hour; beyond a day both open at full days, as the online store's coarser buckets do.
-    hours = spec.window_hours or 0
+    # hour; both open at full days, as the online store's buckets do.
     end = ("time", 1) if spec.entity in USER_ENTITIES else ("hour", 1)
-    opening = ("hour", hours + 1) if hours <= FINE_HOURS else ("day", hours // 24 + 1)
+    opening = ("day", (spec.window_days or 0) + 1)
     counts = _NEEDS.get(spec.aggregate, (spec.aggregate,))
     return {count: ((count, *end), (count, *opening)) for count in counts}
 
@@ -241,14 +237,8 @@ def _values() -> dict[str, "Column"]:
 
     last = F.get(HISTORY, F.size(HISTORY) - 1)[c.EVENT_TIME]
     hours = F.coalesce((F.col("time") - last) / MICROS_PER_HOUR, F.lit(RECENCY_CAP_HOURS))
-    hour = 2 * np.pi / 24 * (F.col("hour") % 24)
-    weekday = 2 * np.pi / 7 * ((F.col("day") + 3) % 7)
     return {
         "log_price": F.log1p(F.col("price") / 1e6),
         "log_bid": F.log1p(F.col("bid") / 1e6),
         "log_hours_since_behaviour": F.log1p(F.least(hours, F.lit(RECENCY_CAP_HOURS))),
-        "hour_sin": F.sin(hour),
-        "hour_cos": F.cos(hour),
-        "weekday_sin": F.sin(weekday),
-        "weekday_cos": F.cos(weekday),
     }

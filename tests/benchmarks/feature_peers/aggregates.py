@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.features.plan import Plan
-from roiflow.features.spec import FINE_HOURS, ITEM_ENTITIES, USER_ENTITIES, FeatureSpec
+from roiflow.features.spec import ITEM_ENTITIES, USER_ENTITIES, FeatureSpec
 
 COUNTS = ("impressions", "clicks", "conversions", "revenue", "behaviours", "intents")
 ITEM_COUNTS = COUNTS[:4]
@@ -16,9 +15,10 @@ NEEDS = {
 
 
 def by_entity(plan: Plan) -> Iterator[tuple[str, list[FeatureSpec]]]:
-    """The counted features of each entity."""
+    """The counted features of each entity that has some."""
     for entity in (*USER_ENTITIES, *ITEM_ENTITIES):
-        yield entity, [spec for spec in plan.specs if spec.entity == entity]
+        if specs := [spec for spec in plan.specs if spec.entity == entity]:
+            yield entity, specs
 
 
 def counts_of(spec: FeatureSpec) -> tuple[str, ...]:
@@ -32,10 +32,5 @@ def all_counts(specs: list[FeatureSpec]) -> list[str]:
 
 
 def windows(specs: list[FeatureSpec]) -> list[int]:
-    """The windows of some features in hours, each once."""
-    return sorted({spec.window_hours for spec in specs if spec.window_hours})
-
-
-def clock(hours: int) -> int:
-    """What a window's opening is rounded down to, in microseconds."""
-    return MICROS_PER_HOUR if hours <= FINE_HOURS else MICROS_PER_DAY
+    """The windows of some features in days, each once."""
+    return sorted({spec.window_days for spec in specs if spec.window_days})

@@ -12,7 +12,6 @@ from tests.benchmarks.feature_peers.aggregates import (
     NEEDS,
     all_counts,
     by_entity,
-    clock,
     counts_of,
     windows,
 )
@@ -110,8 +109,8 @@ def _entity(
     db.execute(f"CREATE OR REPLACE TEMP TABLE sums AS SELECT {keys}, known, {sums} FROM {source}")
     end = "t" if personal else f"t // {MICROS_PER_HOUR} * {MICROS_PER_HOUR}"
     bounds = {"e": end} | {
-        f"w{hours}": f"t // {clock(hours)} * {clock(hours)} - {hours * MICROS_PER_HOUR}"
-        for hours in windows(specs)
+        f"w{days}": f"t // {MICROS_PER_DAY} * {MICROS_PER_DAY} - {days * MICROS_PER_DAY}"
+        for days in windows(specs)
     }
     # Sums at the end of the window, and before each opening, one ASOF join each.
     joins = " ".join(
@@ -138,7 +137,7 @@ def _same(name: str, entity: str) -> str:
 
 def _feature(spec: FeatureSpec, plan: Plan) -> str:
     count = {
-        name: f"(coalesce(e.{name}, 0) - coalesce(w{spec.window_hours}.{name}, 0))"
+        name: f"(coalesce(e.{name}, 0) - coalesce(w{spec.window_days}.{name}, 0))"
         for name in counts_of(spec)
     }
     if spec.aggregate not in NEEDS:

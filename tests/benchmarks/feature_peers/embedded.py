@@ -11,7 +11,6 @@ from roiflow.params import FeaturesParams
 
 PARAMS = FeaturesParams(
     history_length=50,
-    windows_hours=[1, 24, 168, 672],
     prior_strength=20.0,
     validation_days=2,
     min_count=1,

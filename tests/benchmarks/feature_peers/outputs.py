@@ -46,7 +46,7 @@ def embedded(out: Path, world: Path) -> Output:
 def peer(out: Path, plan: Plan) -> Output:
     """Of features.parquet; histories are slices of events.parquet, or arrays beside."""
     rows = pq.read_table(out / "features.parquet")
-    names = [spec.name for spec in plan.specs if spec.window_hours]
+    names = [spec.name for spec in plan.specs if spec.window_days]
     dense = {name: rows[name].to_numpy() for name in names}
     if "history" in rows.column_names:
         arrays = rows["history"].combine_chunks()

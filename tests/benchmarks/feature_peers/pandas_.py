@@ -17,7 +17,6 @@ from tests.benchmarks.feature_peers.aggregates import (
     NEEDS,
     all_counts,
     by_entity,
-    clock,
     counts_of,
     windows,
 )
@@ -150,11 +149,11 @@ def _entity(
 
     total = before(asked["t"])
     features = {}
-    for hours in windows(specs):
-        opening = asked["t"] // clock(hours) * clock(hours) - hours * MICROS_PER_HOUR
+    for days in windows(specs):
+        opening = asked["t"] // MICROS_PER_DAY * MICROS_PER_DAY - days * MICROS_PER_DAY
         window = total - before(opening)
         for spec in specs:
-            if spec.window_hours == hours:
+            if spec.window_days == days:
                 features[spec.name] = _feature(spec, window, plan)
     return pd.DataFrame(features)
 

@@ -11,13 +11,18 @@ import polars as pl
 
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.features.plan import Plan
-from roiflow.features.spec import ATTRIBUTION_DAYS, INTENT_ACTIONS, USER_ENTITIES, FeatureSpec
+from roiflow.features.spec import (
+    ATTRIBUTION_DAYS,
+    INTENT_ACTIONS,
+    USER_ENTITIES,
+    WINDOW_DAYS,
+    FeatureSpec,
+)
 from tests.benchmarks.feature_peers.aggregates import (
     COUNTS,
     NEEDS,
     all_counts,
     by_entity,
-    clock,
     counts_of,
     windows,
 )
@@ -33,9 +38,7 @@ def run(folder: Path, plan: Plan, out: Path) -> None:
     rows = _rows(shown, behaved, converted)
     asked = shown.select("impression_id", *KEYS, "t")
     found = [_history(asked, behaved, plan.history_length, out)]
-    asked = pl.concat(
-        [asked, _ticks(asked, rows["known"], list(plan.windows_hours))], how="horizontal"
-    )
+    asked = pl.concat([asked, _ticks(asked, rows["known"], list(WINDOW_DAYS))], how="horizontal")
     found += [_entity(rows, asked, specs, plan) for _, specs in by_entity(plan)]
     pl.concat([asked.select("impression_id"), *found], how="horizontal").write_parquet(
         out / "features.parquet", compression="uncompressed", statistics=False
@@ -135,11 +138,10 @@ def _history(asked: pl.DataFrame, behaved: pl.DataFrame, length: int, out: Path)
     return found.sort("index").select("history_end", history_start=start)
 
 
-def _ticks(asked: pl.DataFrame, known: pl.Series, hours: list[int]) -> pl.DataFrame:
+def _ticks(asked: pl.DataFrame, known: pl.Series, days: list[int]) -> pl.DataFrame:
     """When windows end and open: in row numbers for the user side, in hours for the item side."""
-    opens = {f"{n}": pl.col("t") // clock(n) * clock(n) - n * MICROS_PER_HOUR for n in hours} | {
-        "end": pl.col("t")
-    }
+    today = pl.col("t") // MICROS_PER_DAY * MICROS_PER_DAY
+    opens = {f"{n}": today - n * MICROS_PER_DAY for n in days} | {"end": pl.col("t")}
     times = asked.select("t").with_row_index().sort("t").select("index", **opens)
     ticks = times.select(
         "index",
@@ -169,7 +171,7 @@ def _entity(
     ordered = table.sort("at").collect()
     sums = pl.concat([ordered.select(counts).clear(1), ordered.select(counts)])
     sums = sums.select(pl.all().fill_null(0).cast(pl.Int64).cum_sum())
-    ends = [f"{side}_end", *(f"{side}_{hours}" for hours in windows(specs))]
+    ends = [f"{side}_end", *(f"{side}_{days}" for days in windows(specs))]
     order = asked.lazy().with_row_index().select("index", *ends, key=key).sort("key", ends[0])
     places = order.select(
         "index",
@@ -191,13 +193,13 @@ def _entity(
 
 def _counts_at(end: str, specs: list[FeatureSpec]) -> list[str]:
     """The counts that are needed where a window ends or opens."""
-    opens = [spec for spec in specs if end.endswith(f"_{spec.window_hours}")]
+    opens = [spec for spec in specs if end.endswith(f"_{spec.window_days}")]
     return all_counts(specs if end.endswith("_end") else opens)
 
 
 def _feature(spec: FeatureSpec, side: str, plan: Plan) -> pl.Expr:
     count = {
-        name: pl.col(f"{name}_{side}_end") - pl.col(f"{name}_{side}_{spec.window_hours}")
+        name: pl.col(f"{name}_{side}_end") - pl.col(f"{name}_{side}_{spec.window_days}")
         for name in counts_of(spec)
     }
     if spec.aggregate not in NEEDS:

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 from roiflow.artefacts.parity import Example, Fault, FeatureFinding
 from roiflow.cli import main as cli
 from roiflow.cli.features import features_table, package_table
-from roiflow.features.spec import specs
-from roiflow.params import load_params
+from roiflow.features.spec import SPECS
 from tests.records import compared
 
 ROOT = Path(__file__).parents[3]
@@ -28,12 +27,11 @@ def test_every_feature_of_params_yaml_is_listed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "250")
     text = CliRunner().invoke(cli.app, ["features", "list"]).output
-    declared = specs(load_params(ROOT / "params.yaml").build_features.windows_hours)
-    assert f"{len(declared)} dense features" in text
-    for spec in declared:
+    assert f"{len(SPECS)} dense features" in text
+    for spec in SPECS:
         (line,) = (line for line in text.splitlines() if f" {spec.name} " in line)
         assert spec.unit in line
-    for words in ({spec.owner for spec in declared}, ("pre-selection", "ranker", "policy")):
+    for words in ({spec.owner for spec in SPECS}, ("pre-selection", "ranker", "policy")):
         assert all(word in text for word in words)
 
 
@@ -41,8 +39,7 @@ def test_names_are_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "80")
     text = CliRunner().invoke(cli.app, ["features", "list"]).output
-    declared = specs(load_params(ROOT / "params.yaml").build_features.windows_hours)
-    assert [spec.name for spec in declared if f" {spec.name} " not in text] == []
+    assert [spec.name for spec in SPECS if f" {spec.name} " not in text] == []
 
 
 def test_differences_are_told_by_feature() -> None:
@@ -57,7 +54,7 @@ def test_differences_are_told_by_feature() -> None:
         stale_share=0.0125,
         fault=Fault("dropped hour", 0.98, "2026-01-14T13:00 UTC", {"dropped hour": 0.98}),
         features=(
-            FeatureFinding("ad_ctr_1h", 12, 5, 0.125, (Example("r7", "a3", 1, 0.5, 0.375),)),
+            FeatureFinding("ad_ctr_28d", 12, 5, 0.125, (Example("r7", "a3", 1, 0.5, 0.375),)),
             FeatureFinding(
                 "log_hours_since_behaviour", 1, 1, "inf", (Example("r9", "", -1, "nan", 1.0),)
             ),
@@ -69,6 +66,6 @@ def test_differences_are_told_by_feature() -> None:
     assert "1,006" in text
     first, second = (line for line in shown(features_table(package)).splitlines() if "│ r" in line)
     cells = [cell.strip() for cell in first.strip("│").split("│")]
-    assert cells == ["ad_ctr_1h", "5", "12", "0.125", "r7", "a3", "0.5", "0.375"]
+    assert cells == ["ad_ctr_28d", "5", "12", "0.125", "r7", "a3", "0.5", "0.375"]
     cells = [cell.strip() for cell in second.strip("│").split("│")]
     assert cells[3:] == ["inf", "r9", "-", "nan", "1"]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from roiflow.data.split import TEST, TRAIN, VALIDATION
-from roiflow.errors import ContractError, ParamsError
+from roiflow.errors import ContractError
 from roiflow.features.hashing import hash_ids
+from roiflow.features.kernels import low_hour
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.offline.build import Built, build
@@ -64,6 +65,7 @@ def test_every_kind_of_feature_worked_by_hand(tmp_path: Path) -> None:
     world = world.show("u1", "a1", early, clicked=True).show("u1", "a3", late, placement="top")
     world = world.convert("i4", late, revenue=5_000_000)
     world = world.behave("u1", "a3", early, action="cart").behave("u1", "a1", late)
+    world = world.behave("u1", "a1", NOON - 9 * DAY)
     built = world.show("u1", "a1", NOON).built(tmp_path)
     log = math.log1p
 
@@ -72,116 +74,59 @@ def test_every_kind_of_feature_worked_by_hand(tmp_path: Path) -> None:
 
     ctr, cvr = 1 / 4, 1.0
     expected = {
-        "user_impressions_1h": log(0),
-        "user_impressions_1d": log(1),
-        "user_impressions_7d": log(2),
-        "user_ctr_7d": rate(1, 2, ctr),
         "user_ctr_28d": rate(1, 2, ctr),
-        "user_clicks_1h": log(0),
-        "user_clicks_7d": log(1),
-        "user_conversions_7d": log(1),
-        "user_behaviours_1h": log(0),
-        "user_behaviours_1d": log(1),
-        "user_behaviours_7d": log(2),
-        "user_intents_7d": log(1),
-        "user_category_clicks_7d": log(1),  # both ads are shoes
-        "user_category_ctr_7d": rate(1, 2, ctr),
-        "user_category_behaviours_1d": log(1),
+        "user_clicks_28d": log(1),
+        "user_conversions_28d": log(1),
+        "user_behaviours_28d": log(3),
+        "user_category_clicks_28d": log(1),  # both ads are shoes
+        "user_category_ctr_28d": rate(1, 2, ctr),
         "user_category_behaviours_7d": log(2),
-        "user_category_intents_7d": log(1),
-        "user_campaign_impressions_7d": log(1),
-        "user_campaign_ctr_7d": rate(1, 1, ctr),
+        "user_category_behaviours_28d": log(3),
         "user_advertiser_ctr_7d": rate(1, 1, ctr),
-        "user_ad_impressions_1h": log(0),
-        "user_ad_impressions_1d": log(0),
-        "user_ad_impressions_7d": log(1),
-        "user_ad_clicks_7d": log(1),
+        "user_advertiser_behaviours_28d": log(2),
+        "user_ad_clicks_28d": log(1),
+        "user_ad_ctr_28d": rate(1, 1, ctr),
         "user_ad_behaviours_7d": log(1),
-        "ad_impressions_7d": log(1),
-        "ad_ctr_1h": rate(0, 0, ctr),
-        "ad_ctr_1d": rate(0, 0, ctr),
-        "ad_ctr_7d": rate(1, 1, ctr),
+        "user_ad_behaviours_28d": log(2),
         "ad_ctr_28d": rate(1, 1, ctr),
-        "ad_cvr_7d": rate(1, 1, cvr),
         "ad_cvr_28d": rate(1, 1, cvr),
-        "ad_value_28d": log((5.0 + 20 * 6.0) / 21),  # one of 5, a prior mean of 6
-        "campaign_ctr_7d": rate(1, 1, ctr),
         "campaign_ctr_28d": rate(1, 1, ctr),
         "campaign_cvr_28d": rate(1, 1, cvr),
-        "category_ctr_1d": rate(0, 1, ctr),
-        "category_ctr_7d": rate(1, 2, ctr),
         "category_cvr_28d": rate(2, 2, cvr),  # u2's shoes of training too
-        "category_value_28d": log((5.0 + 6.0 + 20 * 6.0) / 22),
-        "advertiser_ctr_7d": rate(1, 1, ctr),
-        "placement_ctr_7d": rate(1, 1, ctr),
         "log_price": log(20 + LAST.number / 1e6),
         "log_bid": log(0.5),
         "log_hours_since_behaviour": log(2),
-        "hour_sin": 0.0,
-        "hour_cos": -1.0,
-        "weekday_sin": math.sin(4 * math.pi / 7),  # a Wednesday
-        "weekday_cos": math.cos(4 * math.pi / 7),
     }
     found = named(built, NOON)
     assert list(found) == list(expected)
     assert_allclose(list(found.values()), list(expected.values()), rtol=1e-6, atol=1e-6)
 
 
-CONVERSION = {
-    "user_conversions_7d",
-    "ad_cvr_7d",
-    "ad_cvr_28d",
-    "ad_value_28d",
-    "campaign_cvr_28d",
-    "category_cvr_28d",
-    "category_value_28d",
-}
+CONVERSION = {"user_conversions_28d", "ad_cvr_28d", "campaign_cvr_28d", "category_cvr_28d"}
 BEHAVIOUR = {
-    "user_behaviours_1h",
-    "user_behaviours_1d",
-    "user_behaviours_7d",
-    "user_category_behaviours_1d",
+    "user_behaviours_28d",
     "user_category_behaviours_7d",
+    "user_category_behaviours_28d",
+    "user_advertiser_behaviours_28d",
     "user_ad_behaviours_7d",
+    "user_ad_behaviours_28d",
     "log_hours_since_behaviour",
 }
-INTENT = BEHAVIOUR | {"user_intents_7d", "user_category_intents_7d"}
 CLICK = {
-    "user_ctr_7d",
     "user_ctr_28d",
-    "user_clicks_1h",
-    "user_clicks_7d",
-    "user_category_clicks_7d",
-    "user_category_ctr_7d",
-    "user_campaign_ctr_7d",
+    "user_clicks_28d",
+    "user_category_clicks_28d",
+    "user_category_ctr_28d",
     "user_advertiser_ctr_7d",
-    "user_ad_clicks_7d",
-    "ad_ctr_1h",
-    "ad_ctr_1d",
-    "ad_ctr_7d",
+    "user_ad_clicks_28d",
+    "user_ad_ctr_28d",
     "ad_ctr_28d",
-    "ad_cvr_7d",
     "ad_cvr_28d",
-    "campaign_ctr_7d",
     "campaign_ctr_28d",
     "campaign_cvr_28d",
-    "category_ctr_1d",
-    "category_ctr_7d",
     "category_cvr_28d",
-    "advertiser_ctr_7d",
-    "placement_ctr_7d",
 }
-SHOWN = {
-    "user_impressions_1h",
-    "user_impressions_1d",
-    "user_impressions_7d",
-    "user_campaign_impressions_7d",
-    "user_ad_impressions_1h",
-    "user_ad_impressions_1d",
-    "user_ad_impressions_7d",
-    "ad_impressions_7d",
-}
-CLICKED_AT_ONCE = SHOWN | CLICK
+"""A rate changes with an impression as with a click."""
 
 
 def with_conversion(world: World, known: int) -> World:
@@ -207,18 +152,13 @@ def with_click_apart(world: World, known: int) -> World:
     return replace(world, impressions=rows)
 
 
-def with_return(world: World, known: int) -> World:
-    return world.convert("i2", NOON - HOUR, known, revenue=-7)
-
-
 @pytest.mark.parametrize(
     ("add", "expected"),
     [
         (with_conversion, CONVERSION),
-        (with_return, {"ad_value_28d", "category_value_28d"}),
         (with_behaviour, BEHAVIOUR),
-        (with_intent, INTENT),
-        (with_clicked_impression, CLICKED_AT_ONCE),
+        (with_intent, BEHAVIOUR),
+        (with_clicked_impression, CLICK),
         (with_click_apart, CLICK),
     ],
 )
@@ -246,35 +186,18 @@ def test_an_item_counts_closed_hours_only(tmp_path: Path, calm: World) -> None:
     open_hour = calm.show("u3", "a3", NOON, clicked=True).built(tmp_path / "open")
     closed = calm.show("u3", "a3", NOON - 1, clicked=True).built(tmp_path / "closed")
     assert changed(base, open_hour, asked) == set()
-    assert changed(base, closed, asked) == {
-        name for name in CLICKED_AT_ONCE if not name.startswith("user")
-    }
+    assert changed(base, closed, asked) == {name for name in CLICK if not name.startswith("user")}
 
 
-@pytest.mark.parametrize(
-    ("name", "opens"),
-    [
-        ("user_impressions_1h", NOON - HOUR),
-        ("user_impressions_1d", NOON - DAY),
-        ("user_impressions_7d", NOON // DAY * DAY - 7 * DAY),
-        ("ad_ctr_1h", NOON - HOUR),
-        ("ad_ctr_1d", NOON - DAY),
-        ("ad_impressions_7d", NOON // DAY * DAY - 7 * DAY),
-    ],
-)
-def test_short_windows_open_at_an_hour_and_long_ones_at_a_day(
-    tmp_path: Path, calm: World, name: str, opens: int
-) -> None:
-    base = calm.convert("i0", at(0, 10))
+def test_windows_open_at_a_day(tmp_path: Path, calm: World) -> None:
+    base, opens = calm.built(tmp_path / "without"), NOON // DAY * DAY - 7 * DAY
     inside, outside = (
-        changed(
-            base.built(tmp_path / f"{known} without", PARAMS),
-            base.show("u1", "a1", known, clicked=True).built(tmp_path / str(known)),
-        )
+        changed(base, calm.behave("u1", "a1", known).built(tmp_path / str(known)))
         for known in (opens, opens - 1)
     )
-    assert name in inside
-    assert name not in outside
+    assert inside == BEHAVIOUR
+    assert outside == {name for name in BEHAVIOUR if not name.endswith("_7d")}
+    assert [low_hour(24 * 100 + hour, 28) for hour in (0, 5, 23)] == [24 * 72] * 3
 
 
 def test_a_conversion_after_the_attribution_days_is_a_label_but_no_counter(tmp_path: Path) -> None:
@@ -284,7 +207,7 @@ def test_a_conversion_after_the_attribution_days_is_a_label_but_no_counter(tmp_p
     within = world.convert("i1", shown + 7 * DAY).built(tmp_path / "within")
     beyond = world.convert("i1", shown + 7 * DAY + 1).built(tmp_path / "beyond")
     for built, counted in ((within, 1), (beyond, 0)):
-        assert named(built, shown + 8 * DAY)["user_conversions_7d"] == np.float32(
+        assert named(built, shown + 8 * DAY)["user_conversions_28d"] == np.float32(
             math.log1p(counted)
         )
         row = only_row(built, shown)
@@ -468,13 +391,6 @@ def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
         World().built(tmp_path / "empty")
     with pytest.raises(ContractError, match="no impression before the validation days"):
         World().show("u1", "a1", NOON).built(tmp_path / "late")
-
-
-@pytest.mark.parametrize("windows", [[], [24, 24], [5]])
-def test_windows_are_given_once(tmp_path: Path, calm: World, windows: list[int]) -> None:
-    params = PARAMS.model_copy(update={"windows_hours": windows})
-    with pytest.raises(ParamsError, match=r"build_features\.windows_hours"):
-        calm.built(tmp_path, params)
 
 
 def test_a_corrupt_file_is_named(tmp_path: Path, calm: World) -> None:

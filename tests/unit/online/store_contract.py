@@ -97,14 +97,14 @@ def offline(built: Built, users: Sequence[str], time: int) -> Singles:
     )
 
 
-def item_counts(built: Built, counts: Longs, entity: str, hours: int) -> Longs:
+def item_counts(built: Built, counts: Longs, entity: str, days: int = 28) -> Longs:
     """Rows of `AdStates.counts` of one entity in one window."""
     cells = built.engine.plan.item_cells
-    window, number = cells.hours.tolist().index(hours), ITEM_ENTITIES.index(entity)
+    window, number = cells.days.tolist().index(days), ITEM_ENTITIES.index(entity)
     for cell in range(cells.of_window[window], cells.of_window[window + 1]):
         if cells.entity[cell] == number:
             return counts[cells.base[cell] : cells.base[cell + 1]]
-    raise AssertionError(f"{entity} has no window of {hours} hours")
+    raise AssertionError(f"{entity} has no window of {days} days")
 
 
 def last_behaviour(built: Built, user: int, time: int) -> int:
@@ -221,7 +221,7 @@ class StoreContract:
     ) -> None:
         load_snapshot(store, snapshot)
         row = max(world.impressions, key=lambda row: row["known_time"])
-        name = built.features.dense_names.index("user_conversions_7d")
+        name = built.features.dense_names.index("user_conversions_28d")
         before = online(built, store, [row["user_id"]], AFTER + 1)[0, 0, name]
         late = World(impressions=[row]).convert(row["impression_id"], AFTER)
         store.update({"conversions": late.tables(0, 2**60)["conversions"]})
@@ -247,7 +247,7 @@ class StoreContract:
         states = store.read(["u1"], FIRST.start + HOUR)
         assert states.bucket_counts.tolist() == [[1, 1, 1, 0, 0]]
         counts = store.ad_states(FIRST.start + HOUR).counts
-        assert item_counts(built, counts, "ad", 24)[1].tolist() == [1, 1, 1, 5]
+        assert item_counts(built, counts, "ad")[1].tolist() == [1, 1, 1, 5]
 
     def test_an_outcome_that_waited_counts_from_its_impression_on(
         self, built: Built, store: FeatureStore
@@ -257,7 +257,7 @@ class StoreContract:
         store.update({"clicks": world.tables(0, 2**60)["clicks"]})
         store.update({"impressions": world.tables(0, 2**60)["impressions"]})
         states = store.read(["u1"], late + HOUR)
-        assert states.bucket_hour.tolist() == [late // HOUR]
+        assert states.bucket_day.tolist() == [late // DAY]
         assert states.bucket_counts.tolist() == [[1, 1, 0, 0, 0]]
 
     def test_a_batch_counts_once_however_often_it_is_sent(
@@ -305,7 +305,7 @@ class StoreContract:
     ) -> None:
         def seen() -> int:
             counts = store.ad_states(FIRST.start + HOUR).counts
-            return int(item_counts(built, counts, "ad", 24)[1, 0])
+            return int(item_counts(built, counts, "ad")[1, 0])
 
         shown = World().show("u1", "a1", FIRST.start).tables(0, 2**60)
         store.update(shown, stamp=FIRST.start)
@@ -341,7 +341,7 @@ class StoreContract:
             known = time
             assert_array_equal(online(built, store, ["u1"], time), offline(built, ["u1"], time))
             if time == at(5):
-                row = item_counts(built, store.ad_states(time).counts, "ad", 168)[1]
+                row = item_counts(built, store.ad_states(time).counts, "ad")[1]
                 assert row.tolist() == [12, 12, 12, LARGEST_SUM]
         assert built.features.impressions.revenue.tolist() == [2**60] * 12
 
@@ -375,15 +375,13 @@ class StoreContract:
         for day in range(days):
             store.update(world.tables(FIRST.start + day * DAY, FIRST.start + (day + 1) * DAY))
         states = store.read(["u1"], FIRST.start + days * DAY)
-        today, hours = FIRST.start // DAY + days - 1, [1, 3]
-        fine = [24 * day + hour for day in (today - 1, today) for hour in hours][1:]
-        old = [24 * day for day in range(today - 28, today)]
-        assert states.bucket_hour.tolist() == [*old, *fine]  # 1:00 of the day before is a day's
-        assert states.bucket_ad.tolist() == [-1] * 21 + [1] * 10
-        assert states.bucket_counts[:, 3].tolist() == [3] * 27 + [2, 1, 2, 1]
+        today = FIRST.start // DAY + days - 1
+        assert states.bucket_day.tolist() == list(range(today - 28, today + 1))
+        assert states.bucket_ad.tolist() == [1] * 29
+        assert states.bucket_counts[:, 3].tolist() == [3] * 29
         (value,) = store.values.get(["user:u1"])
         assert value is not None
-        assert len(value) == 20 + 4 + 12 * 20 + 31 * 24  # profile 1, 4 histories of 3, buckets
+        assert len(value) == 20 + 4 + 12 * 20 + 29 * 24  # profile 1, 4 histories of 3, buckets
 
     def test_a_request_is_one_round_trip(self, store: FeatureStore, snapshot: Path) -> None:
         load_snapshot(store, snapshot)
@@ -400,9 +398,9 @@ class StoreContract:
         load_snapshot(store, snapshot)
         counts = store.ad_states(AFTER).counts
         shown = [
-            row for row in world.impressions if row["known_time"] >= AFTER // DAY * DAY - 7 * DAY
+            row for row in world.impressions if row["known_time"] >= AFTER // DAY * DAY - 28 * DAY
         ]
-        assert item_counts(built, counts, "ad", 168)[:, 0].sum() == len(shown)
+        assert item_counts(built, counts, "ad")[:, 0].sum() == len(shown)
 
     def test_ads_newer_than_the_plan_count_as_unknown(
         self, make: Make, built: Built, store: FeatureStore
@@ -423,8 +421,8 @@ class StoreContract:
         states = store.read(["u1"], TEST_START + HOUR)
         assert states.bucket_ad.tolist() == [0]
         counts = store.ad_states(TEST_START + HOUR).counts
-        for entity in ("ad", "placement"):
-            assert item_counts(built, counts, entity, 168)[0].tolist() == [1, 0, 0, 0]
+        for entity in ("ad", "category"):
+            assert item_counts(built, counts, entity)[0].tolist() == [1, 0, 0, 0]
 
     def test_another_layout_is_refused_with_both_named(
         self, world: World, store: FeatureStore
@@ -435,13 +433,13 @@ class StoreContract:
             lambda: store.ad_states(AFTER),
             lambda: store.update(world.tables(FIRST.start, LAST.end)),
         ):
-            with pytest.raises(ServiceError, match=r'layout \{"layout": 0\}.*\{"layout": 2'):
+            with pytest.raises(ServiceError, match=r'layout \{"layout": 0\}.*\{"layout": 3'):
                 ask()
         assert store.values.get(["impression:i0"]) == [None]
 
     def test_a_value_of_another_layout_is_refused(self, store: FeatureStore) -> None:
         store.values.put({"user:u1": np.array([9, 0, 0, 0, 0], "<i4").tobytes()}, 0)
-        with pytest.raises(ServiceError, match="layout 9, this code reads 2"):
+        with pytest.raises(ServiceError, match="layout 9, this code reads 3"):
             store.read(["u1"], AFTER)
 
     def test_a_history_longer_than_what_is_kept_is_refused(self, make: Make, built: Built) -> None:
@@ -454,8 +452,8 @@ class StoreContract:
         with pytest.raises(ContractError, match=str(tmp_path / "snapshot.json")):
             load_snapshot(store, tmp_path)
         (tmp_path / "snapshot.json").write_text('{"layout": 7, "as_of": 1}')
-        with pytest.raises(ContractError, match="layout 7, this code reads 2"):
+        with pytest.raises(ContractError, match="layout 7, this code reads 3"):
             load_snapshot(store, tmp_path)
-        (tmp_path / "snapshot.json").write_text('{"layout": 2, "as_of": 1}')
+        (tmp_path / "snapshot.json").write_text('{"layout": 3, "as_of": 1}')
         with pytest.raises(ContractError, match=str(tmp_path / "impressions.parquet")):
             load_snapshot(store, tmp_path)

@@ -13,7 +13,7 @@ from roiflow.data.schemas import SCHEMAS, TIME
 from roiflow.data.served_features import SERVED
 from roiflow.features.plan import context
 from roiflow.features.rows import Window
-from roiflow.features.spec import ITEM_ENTITIES, specs
+from roiflow.features.spec import ITEM_ENTITIES, NAMES, SPECS
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.offline.build import build
 from roiflow.online import given as parity
@@ -34,7 +34,7 @@ from roiflow.parity.replay import (
 from tests.feature_world import ADS, HOUR, LAST, PARAMS, WEEKS, World, random_world
 
 SHOWN = ("a1", "a3")
-SHAPE = Shape(1, 3, 2, tuple(spec.name for spec in specs(PARAMS.windows_hours)))
+SHAPE = Shape(1, 3, 2, NAMES)
 
 
 def replayed(folder: Path, world: World, batches: int, seed: int) -> Replayed:
@@ -181,15 +181,15 @@ def test_what_differs_is_named_with_its_slate_and_its_ad(tmp_path: Path) -> None
     names = {one.feature for one in findings}
     before = np.flatnonzero(again.slates.event_time < LAST.start + 5 * HOUR)
     assert again.same[before[again.final[before]]].all()
-    assert "user_impressions_7d" in names
-    assert "ad_impressions_7d" in names
-    assert not names & {"user_behaviours_7d", "log_bid", "hour_sin", "history_ad", "user"}
-    items = {spec.name for spec in specs(PARAMS.windows_hours) if spec.entity in ITEM_ENTITIES}
-    user = next(one for one in findings if one.feature == "user_impressions_7d")
+    assert "user_ctr_28d" in names
+    assert "ad_ctr_28d" in names
+    assert not names & {"user_behaviours_28d", "log_bid", "hour", "history_ad", "user"}
+    items = {spec.name for spec in SPECS if spec.entity in ITEM_ENTITIES}
+    user = next(one for one in findings if one.feature == "user_ctr_28d")
     (of,) = {again.slates.user[again.slates.request == one.request_id][0] for one in user.examples}
     assert of == found.setting.vocabulary.lookup("user")["u2"]
     for one in findings:
-        if one.feature in {"ad_impressions_7d", "ad_ctr_7d"} & items:
+        if one.feature in {"ad_ctr_28d"} & items:
             assert {example.ad_id for example in one.examples} == {"a3"}
 
 

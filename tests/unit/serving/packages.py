@@ -43,7 +43,6 @@ LIMITS = Limits(
 )
 FEATURES = FeaturesParams(
     history_length=HISTORY,
-    windows_hours=[1, 24, 168, 672],
     prior_strength=20.0,
     validation_days=2,
     min_count=1,
