@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from roiflow.artefacts.agreement import Agreement
 from roiflow.artefacts.decision import Decision
 from roiflow.artefacts.evaluation import (
     Estimate,
@@ -18,8 +19,8 @@ from roiflow.artefacts.parity import Compared, ParityReport, ParityVerdict
 from roiflow.artefacts.record import Artefact
 from roiflow.artefacts.run import Promoted
 
-A, B = "a" * 64, "b" * 64
-"""Digests of a challenger and of a champion."""
+A, B, J = "a" * 64, "b" * 64, "c" * 64
+"""Digests of a challenger, of a champion, and of the package that was judged in A's place."""
 
 NOT_SERVED = ParityVerdict(
     "2026-W04", "not served", "", "no package of ours served the week", 0, 0.0
@@ -55,6 +56,7 @@ def report(**more: Any) -> Report:
     """A week's evaluation: a ranker that is good enough, and no estimate but the logged one."""
     whole: Mapping[str, Any] = {
         "week": "2026-W04",
+        "package": J,
         "ranker": "rosa",
         "impressions": Rows(train=1234, validation=10, test=5678),
         "slates": SlateCounts(whole=90, with_propensities=90, evaluated=80),
@@ -83,8 +85,22 @@ def decision(**more: Any) -> Decision:
         "digest": "d" * 64,
         "comparison": None,
         "parity": NOT_SERVED,
+        "agreement": agreement(),
     }
     return Decision(**{**whole, **more})
+
+
+def agreement(**more: Any) -> Agreement:
+    """A refit that behaves as what was judged."""
+    whole: Mapping[str, Any] = {
+        "judged": J,
+        "shipped": A,
+        "requests": 2000,
+        "overlap": 0.8,
+        "value_ratio": 1.05,
+        "propensity": 0.7,
+    }
+    return Agreement(**{**whole, **more})
 
 
 def compared(**more: Any) -> Compared:

@@ -341,7 +341,17 @@ class GateParams(Section):
     max_ece: Fraction
     min_roi_lift: float
     max_roi_loss: NonNegative
+    min_refit_overlap: Fraction
+    max_refit_value_change: NonNegative
+    min_refit_propensity: Fraction
     first_model: Literal["allow", "override"]
+
+
+class ShipParams(Section):
+    """Requests of the window's last days on which a refit is held against what was judged."""
+
+    seed: Seed
+    requests: Count
 
 
 class RecalibrateParams(Section):
@@ -434,6 +444,7 @@ class Params(Section):
     finetune_policy: PolicyParams
     evaluate: EvaluateParams
     export: ExportParams
+    ship: ShipParams
     recalibrate: RecalibrateParams
     check_parity: CheckParityParams
     gate: GateParams

@@ -14,14 +14,24 @@ import pytest
 import torch
 import yaml
 
+from roiflow.artefacts.agreement import Agreement
+from roiflow.data.split import TRAIN, VALIDATION
 from roiflow.data.weeks import Week
 from roiflow.errors import PackageError, ParityError
+from roiflow.features.folder import read
 from roiflow.online.snapshot import load_snapshot
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts
-from roiflow.stages import export, finetune_policy, train_candidates, train_ranker
+from roiflow.stages import (
+    export,
+    finetune_policy,
+    refit,
+    ship,
+    train_candidates,
+    train_ranker,
+)
 from tests.unit.serving.packages import TinyWorld, tiny_world
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +46,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "checkpoint_every": 1,
     },
     "export": {"parity_rows": 500},
+    "ship": {"requests": 100},
 }
 
 
@@ -64,6 +75,24 @@ class Checkout:
             self.folder / policy / "plot.csv",
             self.params,
         ]
+
+    def ship(self, package: str) -> Agreement:
+        """Refit, and the package that ships in the place of the judged `package`."""
+        out = self.folder / f"{package}-shipped"
+        refit.main(
+            self.world.features, self.at("candidates"), out / "refit", out / "r.json", self.params
+        )
+        ship.main(
+            self.world.features,
+            out / "refit",
+            self.folder / "first" / "policy",
+            self.folder / package,
+            out / "package",
+            out / "agreement.json",
+            out / "ship.json",
+            self.params,
+        )
+        return Agreement.read(out / "agreement.json")
 
     def export(self, package: str, ranker: str = "ranker") -> None:
         export.main(
@@ -145,6 +174,35 @@ def test_the_package_is_faithful_and_repeatable(checkout: Checkout, package: Pac
     assert metrics["digest"] == package.digest
     checkout.export("again")
     assert Package.load(checkout.folder / "again").digest == package.digest
+
+
+def test_what_ships_is_the_recipe_on_all_weeks(checkout: Checkout, package: Package) -> None:
+    found = checkout.ship("package")
+    folder = checkout.folder / "package-shipped"
+    shipped = Package.load(folder / "package")
+    assert (found.judged, found.shipped) == (package.digest, shipped.digest)
+    assert shipped.digest != package.digest
+    assert (package.description.judged, shipped.description.judged) == (None, package.digest)
+    assert found.requests == 100
+    assert 0.3 < found.overlap <= 1.0
+    assert found.value_ratio == pytest.approx(1.0, abs=0.5)
+    # The policy is the judged one; what it is given comes from other fits.
+    name = "policy.json"
+    assert (shipped.folder / name).read_bytes() == (package.folder / name).read_bytes()
+    for name in ("scorer.onnx", "candidates/logistic/tables.npz"):
+        assert (shipped.folder / name).exists()
+    assert (shipped.folder / "scorer.onnx").read_bytes() != (
+        package.folder / "scorer.onnx"
+    ).read_bytes()
+    # It trained on the test week, but for the days on which it stopped.
+    table = read(checkout.world.features)
+    later = table.as_of_end()
+    metrics = json.loads((folder / "r.json").read_text())
+    assert metrics["train_rows"] == later.rows(TRAIN).size > table.rows(TRAIN).size
+    assert later.impressions.event_time[later.rows(VALIDATION)].min() >= (
+        table.known_until[2] - 2 * 24 * 3_600_000_000
+    )
+    assert checkout.ship("package") == found
 
 
 def test_the_package_serves(checkout: Checkout, package: Package) -> None:

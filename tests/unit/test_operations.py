@@ -54,7 +54,7 @@ def unsigned_override() -> None:
     params = load_params(ROOT / PARAMS).gate
     decide(
         report(), params, challenger="a", champion=None, comparison=None, parity=None,
-        override=Override("Ada", ""),
+        override=Override("Ada", ""), agreement=None,
     )  # fmt: skip
 
 

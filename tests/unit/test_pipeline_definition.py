@@ -3,7 +3,7 @@
 import ast
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 import yaml
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 
-SECTION = {"look": "ingest"}
+SECTION = {"look": "ingest", "refit": "train_ranker"}
 """What a stage reads that has no number of its own."""
 HELD = "data/held.json"
 """Read by no stage: that it is another makes `ingest` run."""
@@ -47,6 +47,17 @@ def main_of(stage: str) -> ast.FunctionDef:
 @cache
 def parsed(module: str) -> ast.Module:
     return ast.parse((ROOT / path_of(module)).read_text())
+
+
+def lent(stage: str) -> list[str]:
+    """The other stages whose functions a stage calls, and whose sections it reads with them."""
+    imports = [node for node in parsed(f"roiflow.stages.{stage}").body if is_import(node)]
+    modules = [str(node.module).removeprefix("roiflow.stages.") for node in imports]
+    return [module for module in modules if module in STAGES]
+
+
+def is_import(node: ast.stmt) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(node, ast.ImportFrom)
 
 
 def test_one_stage_is_one_module() -> None:
@@ -90,7 +101,8 @@ class TestStage:
     def test_sections_that_are_read_are_declared(self, name: str) -> None:
         read = {
             node.attr.rstrip("_")
-            for node in ast.walk(parsed(f"roiflow.stages.{name}"))
+            for module in (name, *lent(name))
+            for node in ast.walk(parsed(f"roiflow.stages.{module}"))
             if isinstance(node, ast.Attribute) and node.attr.rstrip("_") in PARAMS
         }
         assert SECTION.get(name, name) in read

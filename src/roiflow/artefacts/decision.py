@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from roiflow.artefacts.agreement import Agreement
 from roiflow.artefacts.evaluation import RoiEstimate
 from roiflow.artefacts.parity import ParityVerdict
 from roiflow.artefacts.record import Artefact, Record
@@ -55,3 +56,5 @@ class Decision(Artefact):
     """The challenger over the champion by estimator; None without a champion."""
     parity: ParityVerdict | None
     """Of the test week's served features; None where nobody compared them."""
+    agreement: Agreement | None
+    """Of what ships with what was judged; None where nobody compared them."""

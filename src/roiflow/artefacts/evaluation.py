@@ -92,6 +92,8 @@ class Report(Artefact):
     place: ClassVar[Path] = Path("data/evaluation/report.json")
 
     week: str
+    package: str
+    """Digest of the package that was evaluated."""
     ranker: str
     """The one of `models` that serves."""
     impressions: Rows

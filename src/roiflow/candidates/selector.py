@@ -241,6 +241,19 @@ def load_selector(folder: Path) -> Selector:
         raise PackageError(f"{folder}: not a saved selector: {error}") from None
 
 
+def chosen(folder: Path) -> Kind:
+    """The kind that the train_candidates stage chose. Raises PackageError, naming the file."""
+    path = folder / CHOICE
+    try:
+        name = path.read_text().strip()
+    except OSError as error:
+        raise PackageError(f"{path}: {error.strerror}") from None
+    for kind in KINDS:
+        if kind == name:
+            return kind
+    raise PackageError(f"{path}: kind {name!r}, expected one of {KINDS}")
+
+
 def load(folder: Path, kind: Kind | None = None) -> Selector:
     """The selector that the train_candidates stage chose, or its `kind`.
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from roiflow.artefacts.agreement import Agreement
 from roiflow.artefacts.decision import Check, Decision, Override, Rule, Verdict
 from roiflow.artefacts.evaluation import Estimate, Report, RoiEstimate
 from roiflow.artefacts.parity import NOT_SERVED, ParityVerdict
@@ -116,6 +117,37 @@ def parity_check(parity: ParityVerdict | None) -> Check:
     return Check(PARITY, value, None, None, limit, "pass" if good else "fail", reason)
 
 
+def refit_checks(
+    agreement: Agreement | None, challenger: str, judged: str | None, params: GateParams
+) -> tuple[Check, ...]:
+    """Pass where what ships behaves as what was judged; without a comparison of the two, fail.
+
+    `judged` is the digest of the evaluated package, `challenger` of the one that ships.
+    """
+    found = agreement
+    checks = (
+        at_least("refit_overlap", found.overlap if found else None, params.min_refit_overlap),
+        at_most(
+            "refit_value_change",
+            abs(found.value_ratio - 1.0) if found else None,
+            params.max_refit_value_change,
+        ),
+        at_least(
+            "refit_propensity", found.propensity if found else None, params.min_refit_propensity
+        ),
+    )
+    if found is None:
+        return checks
+    # Files of two attempts may lie in one checkout: how two other packages agree says nothing.
+    if (found.judged, found.shipped) != (judged, challenger):
+        reason = (
+            f"compared were {found.judged[:12]} and {found.shipped[:12]}, "
+            f"evaluated was {str(judged)[:12]} and {challenger[:12]} would ship"
+        )
+        return tuple(replace(check, verdict="fail", reason=reason) for check in checks)
+    return checks
+
+
 def check_distinct(challenger: str, champion: str | None) -> None:
     """Raises GateError where the challenger's digest is the champion's."""
     if challenger == champion:
@@ -131,6 +163,8 @@ def decide(
     comparison: dict[str, RoiEstimate] | None,
     parity: ParityVerdict | None,
     override: Override | None,
+    agreement: Agreement | None,
+    champion_fitted: str | None = None,
 ) -> Decision:
     """Decide on the package with digest `challenger`.
 
@@ -148,8 +182,9 @@ def decide(
         )
     # What a first model has to pass as well: the rule for it forgives an unproven lift over the
     # logging policy and nothing else.
-    absolute = (*_absolute_checks(report, params), parity_check(parity))
-    lift = _lift_check(report, comparison, params)
+    refit = refit_checks(agreement, challenger, report.package, params)
+    absolute = (*_absolute_checks(report, params), parity_check(parity), *refit)
+    lift = _lift_check(report, comparison, params, champion_fitted)
     checks = (*absolute, lift)
     verdict = _worst(checks)
     first = champion is None
@@ -182,6 +217,7 @@ def decide(
         digest="",
         comparison=comparison,
         parity=parity,
+        agreement=agreement,
     )
     return replace(decision, digest=_digest(report, params, decision))
 
@@ -189,7 +225,7 @@ def decide(
 def _digest(report: Report, params: GateParams, decision: Decision) -> str:
     """sha256 over what went in and what came out.
 
-    The two inputs that a decision carries along count among the inputs, and the digest for nothing.
+    The inputs that a decision carries along count among the inputs, and the digest for nothing.
     """
     came_out = asdict(decision)
     del came_out["digest"]
@@ -197,6 +233,7 @@ def _digest(report: Report, params: GateParams, decision: Decision) -> str:
         "report": asdict(report),
         "comparison": came_out.pop("comparison"),
         "parity": came_out.pop("parity"),
+        "agreement": came_out.pop("agreement"),
         "params": params.model_dump(),
     }
     return canonical_digest({"inputs": inputs, "decision": came_out})
@@ -230,13 +267,19 @@ def _absolute_checks(report: Report, params: GateParams) -> tuple[Check, ...]:
 
 
 def _lift_check(
-    report: Report, comparison: Mapping[str, RoiEstimate] | None, params: GateParams
+    report: Report,
+    comparison: Mapping[str, RoiEstimate] | None,
+    params: GateParams,
+    champion_fitted: str | None,
 ) -> Check:
     over = "logged" if comparison is None else "champion"
     name = f"roi_lift_over_{over}_{PRIMARY}"
     if not report.propensities_logged:
         threshold = params.min_roi_lift
         return Check(name, None, None, None, threshold, "inconclusive", NO_PROPENSITIES)
+    if champion_fitted is not None and champion_fitted >= report.week:
+        reason = f"the champion was fitted on all weeks to {champion_fitted}, the test week too"
+        return Check(name, None, None, None, params.min_roi_lift, "inconclusive", reason)
     estimate = (report.roi if comparison is None else comparison).get(PRIMARY)
     lift = None if estimate is None else estimate.lift
     return roi_lift(name, lift, params.min_roi_lift, params.max_roi_loss, report.suspicious_lift)

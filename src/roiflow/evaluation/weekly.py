@@ -91,6 +91,7 @@ def evaluate_week(
     )
     report = Report(
         week=features.catalogues[-1].week,
+        package=models.digest,
         ranker=name,
         impressions=Rows(*(int(features.rows(split).size) for split in (TRAIN, VALIDATION, TEST))),
         slates=chosen,

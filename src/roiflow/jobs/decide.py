@@ -23,7 +23,13 @@ NONE = "none"
 
 
 def main(
-    package: Path, features: Path, evaluation: Path, parity: Path, params: Path, decision: Written
+    package: Path,
+    features: Path,
+    evaluation: Path,
+    agreement: Path,
+    parity: Path,
+    params: Path,
+    decision: Written,
 ) -> None:
     """Write `decision`, or leave the one that is there where it is the registered one."""
     settings = Settings()
@@ -37,7 +43,7 @@ def main(
     # Judged before, it meets the champion of then: it may be champion itself by now.
     champion = champion_then(registry, known) if known else registry.by_alias(name, CHAMPION)
     folder = registry.package(champion) if champion else None
-    case = Case(package, features, evaluation, parity, params, decision)
+    case = Case(package, features, evaluation, agreement, parity, params, decision)
     # A parity report may have been written again since, with other findings; a version keeps the
     # verdict that it was judged with.
     served = parity_then(known) if known else read_parity(parity, config.ingest.week)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from roiflow.artefacts.agreement import Agreement
 from roiflow.artefacts.decision import Decision, Override
 from roiflow.artefacts.evaluation import Report, RoiEstimate
 from roiflow.artefacts.parity import ParityReport, ParityVerdict
@@ -29,6 +30,7 @@ class Case:
     package: Path
     features: Path
     evaluation: Path
+    agreement: Path
     parity: Path
     params: Path
     decision: Path
@@ -73,9 +75,16 @@ def gate(
         comparison=comparison,
         parity=parity,
         override=override,
+        agreement=Agreement.find(case.agreement),
+        champion_fitted=fitted_to(champion) if champion else None,
     )
     decision.write(case.decision)
     return decision
+
+
+def fitted_to(package: Package) -> str | None:
+    """The last week that a package was fitted on; None of a judged one, which left its own out."""
+    return package.description.week if package.description.judged else None
 
 
 def read_parity(path: Path, week: str) -> ParityVerdict | None:

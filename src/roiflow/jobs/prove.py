@@ -38,7 +38,7 @@ def prove(
     case = Case.of(Path())
     try:
         # What the stages made. The parity report is not theirs: what it said is a tag.
-        made = (case.features, case.evaluation, case.package)
+        made = (case.features, case.evaluation, case.agreement, case.package)
         fetch(folder, settings.home, [str(path) for path in made], show)
         if (found := read_digest(folder / case.package)) != known.digest:
             raise GateError(

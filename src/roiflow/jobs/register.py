@@ -16,6 +16,7 @@ from roiflow.errors import RegistryError
 from roiflow.files import read_json, write_file
 from roiflow.jobs.decide import NONE
 from roiflow.registry import CHALLENGER, Evidence, Registry, flatten, model_name, read_digest
+from roiflow.serving.package import Package
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -51,7 +52,7 @@ def main(
         files=(evaluation, plots, gate, lineage, params),
         description=describe(made, decision),
     )
-    tags = {**asdict(made), **decision_tags(decision)}
+    tags = {**asdict(made), **decision_tags(decision), "judged": judged_in(package)}
     version = registry.register(model_name(made.source), package, tags, evidence)
     # Refused for good, it is kept as evidence and stands for nothing.
     if decision.verdict != "fail":
@@ -59,6 +60,11 @@ def main(
     # After the registration: a week that is not registered must number nobody's ids.
     publish_vocabulary(features / "vocabulary.parquet", settings.lake, made)
     version.write(registered)
+
+
+def judged_in(package: Path) -> str:
+    """Digest of the package that was judged in the place of this one."""
+    return Package.load(package).description.judged or NONE
 
 
 def decision_tags(decision: Decision) -> dict[str, str]:

@@ -34,7 +34,7 @@ from roiflow.policy import network
 from roiflow.policy import network as policy
 from roiflow.ranking.value import CostShares
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 USER_ENCODER = "user_encoder.onnx"
 SCORER = "scorer.onnx"
@@ -68,6 +68,11 @@ class Description:
     cost_shares: CostShares
     feature_sample: float
     """Share of slates whose vectors are logged whole; of all others the hash is."""
+    judged: str | None
+    """Digest of the package that the test week judged: this one is its recipe on all weeks.
+
+    None in a judged package itself, which saw nothing of its test week and is not shipped.
+    """
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ class Models:
     ) -> None:
         """Raises PackageError where parts of the package do not fit each other."""
         about = package.description
+        self.digest = package.digest
         self.about, self.plan = about, Plan.read(package.folder / PLAN)
         self.vocabulary = Vocabulary.read(package.folder / VOCABULARY)
         self.ads = package.ads

@@ -25,14 +25,14 @@ def main(
     features: Path,
     candidates: Path,
     ranker: Path,
-    package: Path,
+    judged: Path,
     evaluation: Written,
     metrics: Written,
     calibration: Written,
     roi: Written,
     params: Path,
 ) -> None:
-    """features, candidates, ranker, package -> report, metrics, calibration and ROI plots.
+    """features, candidates, ranker, judged -> report, metrics, calibration and ROI plots.
 
     What the package would have done on each slate is kept beside the report, for the gate.
     """
@@ -46,7 +46,7 @@ def main(
         result = evaluate_week(
             feature_store.read(features),
             open_engine(features),
-            Models(Package.load(package)),
+            Models(Package.load(judged)),
             rankers,
             config,
             threads=len(os.sched_getaffinity(0)),

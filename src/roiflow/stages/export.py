@@ -1,9 +1,10 @@
-"""One package of all that serving needs, if what is exported predicts what was trained."""
+"""The package that the test week judges, if what is exported predicts what was trained."""
 
 import json
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from roiflow.params import Params, load_params
 from roiflow.policy import network as slate_policy
 from roiflow.policy.candidate_sets import first_rows, top_requests
 from roiflow.policy.network import SlatePolicy
-from roiflow.progress import progress
+from roiflow.progress import Progress, progress
 from roiflow.ranking.onnx import export as to_onnx
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.value import load_cost_shares
@@ -36,62 +37,103 @@ def main(
     candidates: Path,
     ranker: Path,
     policy: Path,
-    package: Written,
+    judged: Written,
     metrics: Written,
     params: Path,
 ) -> None:
-    """features, candidates, ranker, policy -> package, and how far its models are from torch's.
+    """features, candidates, ranker, policy -> judged, and how far its models are from torch's.
 
     Raises ParityError where they are further apart than params.yaml allows; then nothing is
     written.
     """
     config = load_params(params)
     table = feature_store.read(features)
-    model, slates = RosaRanker.load(ranker), slate_policy.load(policy)
+    with progress("export") as show:
+        made = make(Sources(features, candidates, ranker, policy), table, config, None, show)
+    write(made, judged, metrics)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Folders of what a package is made of."""
+
+    features: Path
+    candidates: Path
+    ranker: Path
+    policy: Path
+
+
+@dataclass(frozen=True)
+class Made:
+    """A package that predicts what was trained, and by how little it differs."""
+
+    about: Description
+    files: dict[str, bytes]
+    metrics: dict[str, Any]
+
+
+def make(
+    sources: Sources, table: Features, config: Params, judged: str | None, show: Progress
+) -> Made:
+    """A package in memory; `judged` is the digest of the one that was judged in its place.
+
+    Raises ParityError where its models are further from torch's than params.yaml allows.
+    """
+    model, slates = RosaRanker.load(sources.ranker), slate_policy.load(sources.policy)
     # The draft is compared before anything is put where the next stage looks: a package that
     # predicts otherwise than what was trained and evaluated must not be found there.
-    with progress("export") as show, TemporaryDirectory() as aside:
+    with TemporaryDirectory() as aside:
         show(0.0, "to ONNX")
         encoder, scorer = to_onnx(model)
         files = {
             packages.USER_ENCODER: encoder,
             packages.SCORER: scorer,
             packages.POLICY: slates.to_bytes(),
-            **feature_files(features, table),
-            **candidate_files(candidates),
+            **feature_files(sources.features, table),
+            **candidate_files(sources.candidates),
         }
-        about = describe(config, table, model, slates, ranker)
+        about = describe(config, table, model, slates, sources.ranker, judged)
         draft = Package.write(Path(aside) / "package", about, files)
         show(0.4, "compare with torch")
-        models = Models(draft)
-        requests = sample(features, candidates, table, slates.top_k, config.export.parity_rows)
+        models, rows = Models(draft), config.export.parity_rows
+        requests = sample(sources.features, sources.candidates, table, slates.top_k, rows)
         differences = compare(
             model.score(table, requests),
             served(models, table, requests),
             requests.ad >= 0,
-            config.export.parity_rows,
+            rows,
             config.export.parity_tolerance,
         )
         show(0.8, "measure latency")
         latency = latency_ms(models, table, requests)
+    metrics = {
+        "parity_rows": differences.rows,
+        "max_difference": {
+            name: getattr(differences, name) for name in ("click", "conversion", "revenue")
+        },
+        "latency_p50_ms_200_candidates": latency,
+        "bytes": sum(map(len, files.values())),
+        "digest": draft.digest,
+    }
+    return Made(about, files, metrics)
+
+
+def write(made: Made, package: Path, metrics: Path) -> Package:
+    """The package last: what DVC trusts is complete."""
     with write_file(metrics) as path:
-        content = {
-            "parity_rows": differences.rows,
-            "max_difference": {
-                name: getattr(differences, name) for name in ("click", "conversion", "revenue")
-            },
-            "latency_p50_ms_200_candidates": latency,
-            "bytes": sum(map(len, files.values())),
-            "digest": draft.digest,
-        }
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        path.write_text(json.dumps(made.metrics, indent=1) + "\n")
     # From the same bytes as the draft and not moved from there: the folder for drafts may be on
     # another disk.
-    Package.write(package, about, files)
+    return Package.write(package, made.about, made.files)
 
 
 def describe(
-    config: Params, features: Features, model: RosaRanker, policy: SlatePolicy, ranker: Path
+    config: Params,
+    features: Features,
+    model: RosaRanker,
+    policy: SlatePolicy,
+    ranker: Path,
+    judged: str | None,
 ) -> Description:
     """The manifest's values."""
     return Description(
@@ -108,6 +150,7 @@ def describe(
         cost_weight=policy.cost_weight,
         cost_shares=load_cost_shares(ranker),
         feature_sample=config.export.feature_sample,
+        judged=judged,
     )
 
 

@@ -28,9 +28,15 @@ EFFECTS = (
     ),
     Step(
         "gate",
-        "decide data/package data/features data/evaluation data/parity/report.json params.yaml "
-        "data/gate/decision.json",
-        reads=("data/package", "data/features", "data/evaluation", "data/parity/report.json"),
+        "decide data/package data/features data/evaluation data/agreement.json "
+        "data/parity/report.json params.yaml data/gate/decision.json",
+        reads=(
+            "data/package",
+            "data/features",
+            "data/evaluation",
+            "data/agreement.json",
+            "data/parity/report.json",
+        ),
         writes=("data/gate/decision.json",),
         purpose="Compare the challenger with the champion: pass, fail or inconclusive.",
     ),

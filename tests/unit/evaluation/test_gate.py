@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
+from roiflow.artefacts.agreement import Agreement
 from roiflow.artefacts.decision import Decision, Override
 from roiflow.artefacts.evaluation import Estimate, Leaks, Report, RoiEstimate
 from roiflow.artefacts.parity import ParityVerdict
 from roiflow.errors import GateError
 from roiflow.evaluation.gate import at_least, at_most, decide, roi_lift
 from roiflow.params import GateParams
-from tests.records import NOT_SERVED, SAME, A, B, estimate, report, roi_estimate
+from tests.records import NOT_SERVED, SAME, A, B, agreement, estimate, report, roi_estimate
 
 PARAMS = GateParams(
     seed=7,
@@ -21,9 +22,13 @@ PARAMS = GateParams(
     max_ece=0.05,
     min_roi_lift=0.0,
     max_roi_loss=0.05,
+    min_refit_overlap=0.3,
+    max_refit_value_change=0.5,
+    min_refit_propensity=0.3,
     first_model="allow",
 )
 NEEDS_OVERRIDE = PARAMS.model_copy(update={"first_model": "override"})
+AGREED = agreement()
 SIGNED = Override("Ada", "the holiday catalogue is new")
 
 
@@ -47,6 +52,8 @@ def _decide(
     override: Override | None = None,
     params: GateParams = PARAMS,
     parity: ParityVerdict | None = NOT_SERVED,
+    refit: Agreement | None = AGREED,
+    champion_fitted: str | None = None,
 ) -> Decision:
     return decide(
         report,
@@ -56,6 +63,8 @@ def _decide(
         comparison=comparison,
         parity=parity,
         override=override,
+        agreement=refit,
+        champion_fitted=champion_fitted,
     )
 
 
@@ -223,3 +232,41 @@ def test_the_first_model_rule_does_not_overlook_parity() -> None:
 
 def test_the_digest_covers_the_parity_report() -> None:
     assert _decide(_report(), parity=SAME).digest != _decide(_report()).digest
+
+
+@pytest.mark.parametrize(
+    ("more", "check", "reason"),
+    [
+        ({"overlap": 0.29}, "refit_overlap", "0.29 is under 0.3"),
+        ({"value_ratio": 1.51}, "refit_value_change", "0.51 is over 0.5"),
+        ({"value_ratio": 0.49}, "refit_value_change", "0.51 is over 0.5"),
+        ({"propensity": 0.2}, "refit_propensity", "0.2 is under 0.3"),
+        ({"shipped": B}, "refit_overlap", "compared were cccccccccccc and bbbbbbbbbbbb, evaluated"),
+        ({"judged": B}, "refit_propensity", "and aaaaaaaaaaaa would ship"),
+    ],
+)
+def test_a_refit_that_behaves_otherwise_does_not_ship(
+    more: dict[str, object], check: str, reason: str
+) -> None:
+    decision = _decide(_report(GOOD), refit=agreement(**more))
+    assert (decision.verdict, decision.promote) == ("fail", False)
+    (found,) = (one for one in decision.checks if one.name == check)
+    assert found.verdict == "fail"
+    assert reason in found.reason
+    assert decision.agreement == agreement(**more)
+
+
+def test_a_refit_that_nobody_compared_does_not_ship() -> None:
+    decision = _decide(_report(GOOD), refit=None)
+    assert (decision.verdict, decision.promote) == ("fail", False)
+    assert "refit_overlap: no value" in decision.reason
+    digests = {_decide(_report(GOOD)).digest, decision.digest}
+    assert len({*digests, _decide(_report(GOOD), refit=agreement(requests=1)).digest}) == 3
+
+
+def test_a_champion_that_saw_the_test_week_is_no_measure() -> None:
+    """Shipped by a run of the same week, it was fitted on what it would be compared on."""
+    seen = _decide(_report(GOOD), B, _over(GOOD), champion_fitted="2026-W04")
+    assert (seen.verdict, seen.promote) == ("inconclusive", False)
+    assert "the champion was fitted on all weeks to 2026-W04, the test week too" in seen.reason
+    assert _decide(_report(GOOD), B, _over(GOOD), champion_fitted="2026-W03").promote

@@ -16,9 +16,10 @@ from roiflow.features.folder import read
 from roiflow.features.table import Features, Floats
 from roiflow.params import EvaluateParams, load_params
 from roiflow.policy.candidate_sets import CandidateSets, stack
+from roiflow.registry import read_digest
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Models
-from tests.records import leave
+from tests.records import agreement, leave
 from tests.unit.serving.packages import ROOT, TinyWorld
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -69,7 +70,8 @@ def whole(parts: Iterable[Replayed]) -> tuple[CandidateSets, Floats]:
 
 def run_folder(folder: Path, world: TinyWorld, evaluation: Evaluation, package: Path) -> Path:
     """A run folder that holds features, package and evaluation."""
-    leave(folder, evaluation.report)
+    shipped = read_digest(package)
+    leave(folder, evaluation.report, agreement(judged=evaluation.report.package, shipped=shipped))
     evaluation.target.write(folder / TargetOnLog.place)
     (folder / "data/features").symlink_to(world.features)
     (folder / "data/package").symlink_to(package)

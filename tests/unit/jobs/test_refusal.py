@@ -1,7 +1,7 @@
 from roiflow.artefacts.decision import Decision
 from roiflow.evaluation.gate import decide
 from roiflow.jobs.refusal import faults, nothing_to_serve
-from tests.records import NOT_SERVED, metrics, report
+from tests.records import NOT_SERVED, A, agreement, metrics, report
 from tests.unit.evaluation.weeks import PARAMS
 
 
@@ -10,11 +10,12 @@ def decision(**values: float) -> Decision:
     return decide(
         report(propensities_logged=False, models={"rosa": metrics(**values)}),
         PARAMS.gate,
-        challenger="a",
+        challenger=A,
         champion=None,
         comparison=None,
         parity=NOT_SERVED,
         override=None,
+        agreement=agreement(),
     )
 
 

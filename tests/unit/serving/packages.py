@@ -92,6 +92,7 @@ def write_package(
     layers: int = 2,
     temperature: float = 1.0,
     feature_sample: float = 0.5,
+    judged: str | None = None,
 ) -> Package:
     """The world's package."""
     built = world.built
@@ -124,6 +125,7 @@ def write_package(
         cost_weight=1.0,
         cost_shares=SHARES,
         feature_sample=feature_sample,
+        judged=judged,
     )
     files = {
         package.USER_ENCODER: encoder(),

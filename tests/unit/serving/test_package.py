@@ -28,6 +28,7 @@ DESCRIPTION = Description(
     cost_weight=1.0,
     cost_shares=CostShares(0.0, 0.25, 0.0),
     feature_sample=0.5,
+    judged=None,
 )
 POLICY = SlatePolicy(
     slate_size=2,

@@ -99,6 +99,8 @@ def test_the_weekly_flow_is_the_one_of_the_design() -> None:
             "finetune_policy",
             "evaluate",
             "export",
+            "refit",
+            "ship",
         ]
     )
     assert all(place[before] < place[after] for before, after in FLOW)
@@ -125,7 +127,10 @@ def test_nothing_that_is_decided_waits_for_the_drift_report() -> None:
     assert waits["report_drift"] == ("build_features",)
     assert waits["check_parity"] == ("validate",)
     assert [name for name, some in waits.items() if "report_drift" in some] == ["report"]
-    assert waits["commit"] == ("evaluate",)
+    assert set(waits["commit"]) == {"evaluate", "ship"}
+    # The refit runs beside the policy, and what ships is made beside the evaluation.
+    assert waits["refit"] == ("train_candidates",)
+    assert set(waits["ship"]) == {"export", "refit"}
     assert before("report") == waits.keys() - {"report"}
 
 

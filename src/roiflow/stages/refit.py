@@ -1,0 +1,55 @@
+"""Fit again on all weeks what was judged on the last: the same recipe, another week later.
+
+The judged models trained on what came before the test week, and stopped and were calibrated on its
+last days. These do the same one week on, with every label as it is known now: they train on all but
+the window's last days, and stop and are calibrated on those. Nothing of their own is chosen anew:
+kind and parameters are those that were judged.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from roiflow.candidates import selector as preselection
+from roiflow.data.split import TRAIN
+from roiflow.features import folder as feature_store
+from roiflow.files import write_directory, write_file
+from roiflow.params import load_params
+from roiflow.progress import progress
+from roiflow.ranking.rosa import RosaRanker
+from roiflow.ranking.train import fit
+from roiflow.ranking.value import fit_cost_shares
+from roiflow.stages.arguments import Written
+from roiflow.stages.command import run
+
+
+def main(features: Path, candidates: Path, refit: Written, metrics: Written, params: Path) -> None:
+    """features, candidates -> refit, with its validation loss and AUC.
+
+    Of the candidates' folder only the kind is read that was judged.
+    """
+    config = load_params(params)
+    table = feature_store.read(features).as_of_end()
+    kind = preselection.chosen(candidates)
+    with progress("refit") as show:
+        show(0.0, kind)
+        selector = preselection.fit(table, config.train_candidates, kind)
+        trained, epochs = fit(RosaRanker, table, config.train_ranker, show)
+    shares = fit_cost_shares(table, table.rows(TRAIN))
+    with write_directory(refit) as folder:
+        # As the stages of the judged ones leave them, so that they are read alike.
+        for name in ("candidates", "ranker"):
+            (folder / name).mkdir()
+        selector.save(folder / "candidates" / kind)
+        (folder / "candidates" / preselection.CHOICE).write_text(kind + "\n")
+        trained.write(folder / "ranker")
+        content = json.dumps(asdict(shares), indent=1)
+        (folder / "ranker" / "cost_shares.json").write_text(content + "\n")
+    best = min(epochs, key=lambda line: line.validation_loss)
+    figures = {"train_rows": int(table.rows(TRAIN).size), **asdict(best)}
+    with write_file(metrics) as path:
+        path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)
