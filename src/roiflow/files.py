@@ -4,6 +4,7 @@ What is written lies beside its target under a name of its own, which its writer
 that ends with the process. The next writer of the target removes what nobody holds.
 """
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -161,15 +162,29 @@ def write_directory(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; put it in the place of `path` if the block succeeds."""
     with _held(path, folder=True) as aside:
         yield aside
-        if path.exists():
-            # No call puts a folder in the place of one that is not empty. Between the two renames
-            # there is none: a reader fails then, and still never sees half of one.
+        # As in `write_file`, file by file: a name must not stand for what was never written.
+        for folder, _, names in os.walk(aside):
+            for name in names:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        if not path.exists():
+            aside.replace(path)
+        # The old one has the name aside then, and goes with it.
+        elif not _exchanged(aside, path):
+            # Some disks know no exchange. Between the two renames there is no folder: a reader
+            # fails then, and still never sees half of one.
             old = _aside(path)
             path.replace(old)
             aside.replace(path)
             shutil.rmtree(old)
-        else:
-            aside.replace(path)
+        _sync(path.parent)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Give two folders each other's name in one step; False where the system cannot."""
+    # Python has no call for it. -100: relative paths are of the working directory; 2: exchange.
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    return swap is not None and swap(-100, bytes(one), -100, bytes(other), 2) == 0
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from roiflow import files
 from roiflow.files import write_directory, write_file
 
 WRITER = """
@@ -57,6 +59,63 @@ def test_a_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
             (aside / content).touch()
     assert only(path) == ["second"]
     assert only(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_folder_is_put_in_place_in_one_step_where_the_system_can(
+    tmp_path: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what was there before under the name aside, and then gone."""
+    path, seen = tmp_path / "data", list[list[str]]()
+    exchange = files._exchanged
+
+    def watched(one: Path, other: Path) -> bool:
+        done = exchanges and exchange(one, other)
+        seen.append(only(one))
+        return done
+
+    monkeypatch.setattr(files, "_exchanged", watched)
+    for content in ("first", "second"):
+        with write_directory(path) as aside:
+            (aside / content).touch()
+    assert seen == [["first"] if exchanges else ["second"]]
+    assert (only(path), only(tmp_path)) == (["second"], ["data"])
+
+
+def test_a_reader_always_finds_a_folder(tmp_path: Path) -> None:
+    path, ended, missed = tmp_path / "data", threading.Event(), list[OSError]()
+
+    def read() -> None:
+        while not ended.is_set():
+            try:
+                (path / "number").read_text()
+            except OSError as error:
+                missed.append(error)
+
+    def write(number: int) -> None:
+        with write_directory(path) as aside:
+            (aside / "number").write_text(str(number))
+
+    write(0)
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(100):
+        write(number)
+    ended.set()
+    reader.join()
+    assert not missed
+
+
+def test_all_of_it_is_on_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced = tmp_path / "data", list[tuple[str, bool]]()
+    monkeypatch.setattr(files, "_sync", lambda one: synced.append((one.name, path.exists())))
+    with write_directory(path) as aside:
+        (aside / "deep").mkdir()
+        (aside / "deep" / "a").touch()
+        name = aside.name
+    assert {(name, False), ("deep", False), ("a", False), (tmp_path.name, True)} == set(synced)
 
 
 def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:

@@ -121,10 +121,13 @@ def load(folder: Path) -> SlatePolicy:
             f"{path}: format {content.get('format')!r}, this version reads format {FORMAT}"
         )
     try:
-        network = Network(**{key: np.array(value) for key, value in content["network"].items()})
+        network = Network(
+            **{key: np.array(value, np.float64) for key, value in content["network"].items()}
+        )
         numbers = {key: content[key] for key in content if key not in {"format", "network"}}
         policy = SlatePolicy(network=network, **numbers)
-    except (KeyError, TypeError, AttributeError) as error:
+    # A ValueError: rows of different lengths, or a word where a weight has to be.
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise PackageError(f"{path}: not a slate policy: {error}") from None
     return replace(policy, mean=np.array(policy.mean), std=np.array(policy.std))
 

@@ -1,8 +1,9 @@
 """The package that ships: the refitted models with the judged policy, held against what was judged.
 
 The policy is the judged one. It reads no feature and no id, only what the ranker expects of each
-candidate, standardised within the request: another fit of the same recipe speaks to it in the same
-words, and its own training would add chance and a third of a run's time.
+candidate: another fit of the same recipe speaks to it in the same words. Most of a choice is the
+softmax of values standardised within the request, which no change of level moves, and the learnt
+rest is bounded. Its own training would add chance and a third of a run's time.
 """
 
 import os

@@ -119,8 +119,10 @@ def test_what_was_saved_is_loaded_bit_equal(tmp_path: Path) -> None:
         (json.dumps({"format": 1}), "not a slate policy"),
         (json.dumps({"format": 1, "network": {"depth": 1}}), "not a slate policy"),
         (json.dumps([1]), "not a slate policy"),
+        (json.dumps({"format": 1, "network": {"hidden": [[1], [1, 2]]}}), "not a slate policy"),
+        (json.dumps({"format": 1, "network": {"hidden": ["word"]}}), "not a slate policy"),
     ],
-    ids=["missing", "cut off", "format", "empty", "another network", "a list"],
+    ids=["missing", "cut off", "format", "empty", "another network", "a list", "ragged", "a word"],
 )
 def test_a_file_that_is_no_policy_is_named(
     tmp_path: Path, content: str | None, message: str
