@@ -28,6 +28,7 @@ PARAMS = FeaturesParams(
     prior_strength=20.0,
     validation_days=2,
     min_count=1,
+    traffic=[],
 )
 
 ADS = {  # ad: campaign, advertiser, category, price, bid

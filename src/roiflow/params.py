@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from roiflow.errors import ParamsError
 
@@ -192,12 +192,23 @@ class ValidateParams(Section):
 
 
 class FeaturesParams(Section):
-    """Histories in events; which features there are is in `features.spec`."""
+    """Histories in events; which features there are is in `features.spec`.
+
+    By the end of an hour as much of a day's budget may be spent as `traffic` up to then stands for.
+    """
 
     history_length: Count
     prior_strength: Positive
     validation_days: Count
     min_count: Count
+    traffic: list[NonNegative]
+
+    @field_validator("traffic")
+    @classmethod
+    def _a_day(cls, traffic: list[float]) -> list[float]:
+        if len(traffic) not in (0, 24):
+            raise ValueError(f"{len(traffic)} hours, expected 24 or none")
+        return traffic
 
 
 class LogisticParams(Section):

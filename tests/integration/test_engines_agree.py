@@ -234,6 +234,7 @@ def engines(
         prior_strength=20.0,
         validation_days=2,
         min_count=case.min_count,
+        traffic=[],
     )
     folder = case.make(tmp_path_factory.mktemp("weeks"), full)
     return Engines(request.param, folder, params, spark)

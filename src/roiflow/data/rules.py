@@ -110,6 +110,15 @@ def _over(*names: str) -> Marks:
     return marks
 
 
+def _no_money(rows: pa.Table, _: Scope) -> Flags:
+    # 0 would be read as none by one and as nothing to spend by another.
+    return pc.fill_null(pc.less_equal(rows[c.DAILY_BUDGET], 0), False).to_numpy()
+
+
+def _ends_early(rows: pa.Table, _: Scope) -> Flags:
+    return pc.fill_null(pc.less_equal(rows[c.ENDS_AT], rows[c.CREATED_AT]), False).to_numpy()
+
+
 def _present(names: Sequence[str], rows: pa.Table) -> list[str]:
     # `fault` asks with one column alone.
     return [name for name in names if name in rows.column_names]
@@ -361,7 +370,24 @@ RULES: dict[str, list[Rule]] = {
     "ads": [
         *_EVERY,
         *_OF_SNAPSHOTS,
-        *_amounts("price, bid or budget", c.PRICE, c.BID, c.DAILY_BUDGET),
+        Rule("negative price or bid", _MONEY, _negative(c.PRICE, c.BID)),
+        Rule(
+            "daily budget of 0 or below",
+            f"over 0, at most {_AMOUNT}, or null for none: an ad that may spend nothing has ended",
+            _no_money,
+            [c.DAILY_BUDGET],
+        ),
+        Rule(
+            "price, bid or budget over max_amount_micros",
+            _MONEY,
+            _over(c.PRICE, c.BID, c.DAILY_BUDGET),
+        ),
+        Rule(
+            "ends before it begins",
+            "ends_at after created_at, or null where it does not end in {week}",
+            _ends_early,
+            [c.CREATED_AT, c.ENDS_AT],
+        ),
         _no_duplicate(c.AD),
     ],
     "users": [*_EVERY, *_OF_SNAPSHOTS, _no_duplicate(c.USER)],

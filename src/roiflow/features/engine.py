@@ -15,7 +15,16 @@ from roiflow.features import kernels
 from roiflow.features.folder import read_arrays, write_arrays
 from roiflow.features.history import sort_rows
 from roiflow.features.plan import CONTEXT_PLACEMENT, Plan, frozen
-from roiflow.features.table import Catalogue, Events, Features, Ints, Longs, Requests, Singles
+from roiflow.features.table import (
+    Catalogue,
+    Events,
+    Features,
+    Flags,
+    Ints,
+    Longs,
+    Requests,
+    Singles,
+)
 
 PLAN = "plan.parquet"
 USER_LOG, ITEM_LOG = "counters/user", "counters/item"
@@ -82,9 +91,10 @@ class Engine:
         return out
 
     def requests(self, features: Features, first_rows: Longs, catalogue: Catalogue) -> Requests:
-        """Logged slates, one impression row of each (B,), with every ad of the catalogue.
+        """Logged slates, one impression row of each (B,), with the ads that could be shown then.
 
-        Work through many requests in chunks: the result takes 4 F + 20 bytes per pair.
+        The columns are the catalogue's; an ad that could not be shown is no candidate (-1). Work
+        through many requests in chunks: the result takes 4 F + 20 bytes per pair.
         """
         log = features.impressions
         start, end = log.history_start[first_rows], log.history_end[first_rows]
@@ -96,16 +106,28 @@ class Engine:
             end,
             log.context[first_rows],
         )
-        return self.over(catalogue, asked, last_times(features.events, start, end))
+        last = last_times(features.events, start, end)
+        return self.over(catalogue, asked, last, catalogue.eligible(asked.event_time))
 
-    def over(self, catalogue: Catalogue, asked: "Asked", last_time: Longs) -> Requests:
-        """Every ad of the catalogue for each request; `last_time` (B,) as `dense` takes it."""
+    def over(
+        self,
+        catalogue: Catalogue,
+        asked: "Asked",
+        last_time: Longs,
+        eligible: Flags | None = None,
+    ) -> Requests:
+        """Every ad of the catalogue for each request, or those that are `eligible` (B, a).
+
+        `last_time` (B,) is as `dense` takes it.
+        """
         shape = (asked.number.size, catalogue.ad.size)
         ad, price, bid = (
             # Copies: the compiled passes take contiguous arrays, and a broadcast view is none.
             np.ascontiguousarray(np.broadcast_to(values, shape))
             for values in (catalogue.ad, catalogue.price, catalogue.bid)
         )
+        if eligible is not None:
+            ad = np.where(eligible, ad, np.int32(-1))
         return Requests(
             request=asked.number,
             user=asked.user,

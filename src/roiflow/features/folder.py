@@ -24,7 +24,7 @@ from roiflow.features.table import (
     dtype_of,
 )
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "features.json"
 CATALOGUES = "catalogues"
 

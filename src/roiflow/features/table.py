@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.data.split import TEST, TRAIN, split
+from roiflow.data.weeks import MICROS_PER_HOUR, Week
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -103,12 +104,29 @@ class LaterLabels:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The ads that could be shown in one week."""
+    """The ads that could be shown in one week, and when in it."""
 
     week: str
     ad: Ints  # (a,)
     price: Longs  # (a,) micros
     bid: Longs  # (a,) micros
+    start: Longs  # (a,) microseconds: it may be shown in [start, end)
+    end: Longs  # (a,)
+    solvent: Flags  # (hours of the week, a) whether money was left; one row: alike in all hours
+
+    @classmethod
+    def all_week(cls, week: str, ad: Ints, price: Longs, bid: Longs) -> "Catalogue":
+        """Of ads that could be shown all the time."""
+        start, end = np.zeros(ad.size, np.int64), np.full(ad.size, np.iinfo(np.int64).max)
+        return cls(week, ad, price, bid, start, end, np.ones((1, ad.size), np.bool_))
+
+    def eligible(self, time: Longs) -> Flags:
+        """Which ads could be shown at times (B,) of the week; (B, a)."""
+        hour = (time - Week.parse(self.week).start) // MICROS_PER_HOUR
+        # What happened just before the window became known in it, and takes its first hour.
+        hour = np.clip(hour, 0, self.solvent.shape[0] - 1)
+        there: Flags = (self.start <= time[:, None]) & (time[:, None] < self.end)
+        return there & self.solvent[hour]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from roiflow import columns as c
+from roiflow.catalogue.eligibility import Pacing
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.split import TRAIN, boundaries, split
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
@@ -67,6 +68,7 @@ from roiflow.features.vocabulary import Vocabulary
 from roiflow.offline.ahead import ahead
 from roiflow.offline.item_values import ItemValues
 from roiflow.offline.moments import Moments
+from roiflow.offline.open_hours import Spend
 from roiflow.offline.partitions import Aside, UserRanges, range_and_place, scratch
 from roiflow.offline.settled import attributes_of, catalogues_of, price_and_bid, profile_of
 from roiflow.online.item_rows import ItemCounter
@@ -113,6 +115,7 @@ class _Read:
     conversions: Conversions
     items: ItemLog
     asked: Longs  # (m,) distinct event hours and ads, as hour times ads plus ad, sorted
+    spend: Spend
     priors: tuple[float, float, float]
 
 
@@ -160,7 +163,15 @@ def build(
             folder,
             plan,
             profile_of(users, profile_names, vocabulary, sizes["user"], starts[1]),
-            tuple(catalogues_of(window, vocabulary)),
+            tuple(
+                catalogues_of(
+                    window,
+                    vocabulary,
+                    read.asked,
+                    read.spend,
+                    Pacing.of(np.array(params.traffic, np.float64)),
+                )
+            ),
             starts,
             as_of,
         )
@@ -224,7 +235,7 @@ def _read(
     rows = window.count("impressions") + window.count("behaviours")
     ranges = UserRanges.of(sizes["user"], rows)
     shown, behaved = Aside(place, "shown", ranges, Rows), Aside(place, "behaved", ranges, Behaved)
-    converted, asked = Converted(window), []
+    converted, asked, spend = Converted(window), [], []
     items = ItemCounter(sizes["ad"], sizes["placement"])
     clicks, totals = np.zeros(len(ranges), np.int64), np.zeros(2, np.int64)
     since = as_of - ATTRIBUTION_DAYS * MICROS_PER_DAY
@@ -243,6 +254,7 @@ def _read(
             _count_items(items, batch, apart)
             hour = batch.event_time // MICROS_PER_HOUR
             asked.append(_distinct(hour * sizes["ad"] + batch.ad))
+            spend.append(Spend.of_rows(batch, sizes["ad"]))
             # Priors are of what was known before validation: they go into every feature, and later
             # rows would leak through them.
             early = batch.known_time < validation
@@ -265,6 +277,7 @@ def _read(
         conversions,
         _items_log(items),
         _distinct(np.concatenate(asked)),
+        Spend.of(spend, sizes["ad"]),
         _priors(totals, conversions, validation),
     )
 

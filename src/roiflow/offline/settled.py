@@ -1,16 +1,18 @@
 """Slowly changing values: attributes of ads and users, and each week's catalogue."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from roiflow import columns as c
-from roiflow.data.weeks import Week
-from roiflow.features.rows import Window, micros, numbers
+from roiflow.catalogue.eligibility import UNLIMITED, Pacing
+from roiflow.data.weeks import MICROS_PER_HOUR, Week
+from roiflow.features.rows import Window, micros
 from roiflow.features.table import AD_ATTRIBUTES, Catalogue, Ints, Longs
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.offline.open_hours import NEVER, Spend, shown_hours, solvent
 
 _ATTRIBUTE_COLUMNS = dict(
     zip(AD_ATTRIBUTES, (c.CAMPAIGN, c.ADVERTISER, c.CATEGORY, c.BRAND, c.AD_TYPE), strict=True)
@@ -58,22 +60,45 @@ def profile_of(
     return profile
 
 
-def catalogues_of(window: Window, vocabulary: Vocabulary) -> Iterable[Catalogue]:
-    """One per week; a week without a snapshot has the one before."""
-    latest = Catalogue("", np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64))
+def catalogues_of(
+    window: Window, vocabulary: Vocabulary, shown: Longs, spend: Spend, pacing: Pacing
+) -> Iterable[Catalogue]:
+    """One per week, with when its ads could be shown; a week without a snapshot has the one before.
+
+    `shown` (m,) are hours since the epoch times ads plus ad of what the log shows, sorted.
+    """
+    columns = [c.AD, c.PRICE, c.BID, c.KNOWN_TIME, c.DAILY_BUDGET, c.CREATED_AT, c.ENDS_AT]
+    latest = window.read("ads", window.weeks[0], columns).slice(0, 0)
     for week in window.weeks:
-        table = window.read("ads", week, [c.AD, c.PRICE, c.BID, c.KNOWN_TIME])
-        if table.num_rows:
-            table = _settled(table, c.AD, week.end)
-            ad = vocabulary.index("ad", table[c.AD])
-            order = np.argsort(ad, kind="stable")
-            latest = Catalogue(
-                str(week),
-                ad[order],
-                numbers(table[c.PRICE])[order],
-                numbers(table[c.BID])[order],
-            )
-        yield replace(latest, week=str(week))
+        table = window.read("ads", week, columns)
+        latest = table if table.num_rows else latest
+        yield _catalogue(week, _settled(latest, c.AD, week.end), vocabulary, shown, spend, pacing)
+
+
+def _catalogue(
+    week: Week, table: pa.Table, vocabulary: Vocabulary, shown: Longs, spend: Spend, pacing: Pacing
+) -> Catalogue:
+    ad = vocabulary.index("ad", table[c.AD])
+    order = np.argsort(ad, kind="stable")
+    ad = ad[order]
+
+    def column(name: str, missing: int) -> Longs:
+        values = pc.fill_null(table[name].cast(pa.int64()), missing)
+        return np.asarray(values.to_numpy())[order]
+
+    budget = np.where(ad > 0, column(c.DAILY_BUDGET, UNLIMITED), UNLIMITED)
+    start, end = column(c.CREATED_AT, 0), column(c.ENDS_AT, NEVER)
+    money = solvent(week, ad, budget, spend, pacing)
+    hour, at = shown_hours(shown, spend.ads, week, ad)
+    # What was shown could be shown, whatever a snapshot says that came late or was corrected.
+    time = week.start + MICROS_PER_HOUR * hour
+    np.minimum.at(start, at, time)
+    np.maximum.at(end, at, time + MICROS_PER_HOUR)
+    if money.shape[0] > 1:
+        money[hour, at] = True
+    return Catalogue(
+        str(week), ad, column(c.PRICE, 0), column(c.BID, 0), start, end, np.asarray(money)
+    )
 
 
 def price_and_bid(

@@ -47,7 +47,7 @@ class SlateChooser(Protocol):
         ...
 
     def observe(self, tables: Tables) -> None:
-        """Impressions, behaviours, conversions and ads that have just become known."""
+        """Impressions, behaviours and conversions that have just become known."""
         ...
 
 
@@ -70,14 +70,12 @@ def run_week(
 ) -> WeekRun:
     """Let `chooser` fill the week's slates; `carried` is what earlier weeks left pending.
 
-    A chooser that learns observes what has become known before each chunk, each row once: ads of
-    the week's catalogue when they come. Raises
+    A chooser that learns observes what has become known before each chunk, each row once. Raises
     PropensityError or ContractError, naming the request, where its answer is not a slate.
     """
     tables = WorldTables(world, week)
     log = _Log(carried, tables.behaviours())
     shown: list[Shown] = []
-    snapshots, seen = {"ads": tables.ads(), "users": tables.users()}, week.start
 
     def before(at: int) -> None:
         if chooser.learns:
@@ -86,10 +84,7 @@ def run_week(
             for one in shown:
                 log.add(**tables.of(one, chooser.policy_version, chooser.arm))
             shown.clear()
-            nonlocal seen
-            come = between(snapshots["ads"], seen, at + 1)
-            seen = at + 1
-            chooser.observe(log.news(at) | {"ads": come})
+            chooser.observe(log.news(at))
         if progress:
             done = (at - week.start) / (week.end - week.start)
             progress(done, f"{week} by {chooser.policy_version}")
@@ -98,7 +93,7 @@ def run_week(
     log.add(**tables.of(joined(shown), chooser.policy_version, chooser.arm))
     if progress:
         progress(1.0, f"{week} by {chooser.policy_version}")
-    return log.close(week, snapshots)
+    return log.close(week, {"ads": tables.ads(), "users": tables.users()})
 
 
 def serve(

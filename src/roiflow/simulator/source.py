@@ -64,7 +64,9 @@ class SimulatorSource:
         # the same whenever it is asked for.
         known = {name: between(tables[name], week.start, week.end) for name in DELAYED}
         arrived = SCENARIOS[params.scenario].arrive(params, week, tables | known)
-        return arrived | {name: between(arrived[name], week.start, as_of) for name in DELAYED}
+        # Ads that come in the week are known when they come; all others, and users, at its start.
+        timed = (*DELAYED, "ads")
+        return arrived | {name: between(arrived[name], week.start, as_of) for name in timed}
 
     def weeks(self) -> list[Week]:
         """See Source.weeks: every week that the world can play, five years of an endless one."""

@@ -171,7 +171,7 @@ def feature_files(folder: Path, features: Features) -> dict[str, bytes]:
 def named(catalogue: Catalogue) -> Catalogue:
     """Without the ads that share the out-of-vocabulary row: they have no name to be served by."""
     known = catalogue.ad > 0
-    return Catalogue(
+    return Catalogue.all_week(
         catalogue.week, catalogue.ad[known], catalogue.price[known], catalogue.bid[known]
     )
 

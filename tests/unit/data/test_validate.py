@@ -49,9 +49,11 @@ def test_a_sound_window_passes_whole_and_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "row", "changes", "reason"),
     [
-        ("ads", 1, {c.PRICE: -1}, "negative price, bid or budget"),
-        ("ads", 1, {c.BID: -1}, "negative price, bid or budget"),
-        ("ads", 1, {c.DAILY_BUDGET: -1}, "negative price, bid or budget"),
+        ("ads", 1, {c.PRICE: -1}, "negative price or bid"),
+        ("ads", 1, {c.BID: -1}, "negative price or bid"),
+        ("ads", 1, {c.DAILY_BUDGET: -1}, "daily budget of 0 or below"),
+        ("ads", 1, {c.DAILY_BUDGET: 0}, "daily budget of 0 or below"),
+        ("ads", 1, {c.ENDS_AT: FIRST.start - 9}, "ends before it begins"),
         ("ads", 1, {c.AD: "a0"}, "duplicate ad_id"),
         ("ads", 1, {c.KNOWN_TIME: SECOND.end}, "known after as_of"),
         ("users", 2, {c.USER: "u0"}, "duplicate user_id"),

@@ -15,8 +15,10 @@ from tests.unit.policy.worlds import planted
 
 WEEKS = ("2026-W03", "2026-W04")
 CATALOGUES = (
-    Catalogue(WEEKS[0], np.array([1, 2], np.int32), np.array([10, 20]), np.array([100, 200])),
-    Catalogue(
+    Catalogue.all_week(
+        WEEKS[0], np.array([1, 2], np.int32), np.array([10, 20]), np.array([100, 200])
+    ),
+    Catalogue.all_week(
         WEEKS[1], np.array([2, 3, 4], np.int32), np.array([20, 30, 40]), np.array([200, 300, 400])
     ),
 )

@@ -192,7 +192,7 @@ def build(
         profile=rng.integers(0, 5, (people, 1)).astype(np.int32),
         attributes=attributes,
         catalogues=(
-            Catalogue(
+            Catalogue.all_week(
                 "2026-W04",
                 np.arange(1, ADS, dtype=np.int32),
                 np.full(ADS - 1, 2_000_000),

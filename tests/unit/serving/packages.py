@@ -46,6 +46,7 @@ FEATURES = FeaturesParams(
     prior_strength=20.0,
     validation_days=2,
     min_count=1,
+    traffic=load_params(ROOT / "params.yaml").build_features.traffic,
 )
 
 
@@ -70,7 +71,9 @@ def tiny_world(folder: Path, weeks: tuple[str, ...] = WEEKS, **keys: object) -> 
         week = Week.parse(name)
         for table, rows in source.pull(week, week.end).items():
             lake.write(folder / "validated", table, week, rows)
-    built = build(Window(folder / "validated"), Vocabulary({}), FEATURES, folder / "features")
+    paced = FEATURES.traffic if params.auction.pacing else []
+    counted = FEATURES.model_copy(update={"traffic": paced})
+    built = build(Window(folder / "validated"), Vocabulary({}), counted, folder / "features")
     return TinyWorld(params, source, built, folder / "features", folder / "validated")
 
 
@@ -93,8 +96,11 @@ def write_package(
     temperature: float = 1.0,
     feature_sample: float = 0.5,
     judged: str | None = None,
+    scores: bytes | None = None,
+    top_k: int = TOP_K,
+    shares: CostShares = SHARES,
 ) -> Package:
-    """The world's package."""
+    """The world's package; `scores` in the place of this file's scorer."""
     built = world.built
     features = built.features
     params = load_params(ROOT / "params.yaml").train_candidates
@@ -105,7 +111,7 @@ def write_package(
     slates = network.start(
         _any_candidates(),
         slate_size=SLATE,
-        top_k=TOP_K,
+        top_k=top_k,
         cost_weight=1.0,
         temperature=temperature,
         residual_bound=1.0,
@@ -120,16 +126,16 @@ def write_package(
         history_length=HISTORY,
         encode_length=serving_form.encode_length(layers, HISTORY),
         slate_size=SLATE,
-        top_k=TOP_K,
+        top_k=top_k,
         temperature=temperature,
         cost_weight=1.0,
-        cost_shares=SHARES,
+        cost_shares=shares,
         feature_sample=feature_sample,
         judged=judged,
     )
     files = {
         package.USER_ENCODER: encoder(),
-        package.SCORER: scorer(len(features.profile_names), len(features.dense_names)),
+        package.SCORER: scores or scorer(len(features.profile_names), len(features.dense_names)),
         package.POLICY: slates.to_bytes(),
         package.ADS: package.ads_table(
             features.attributes, catalogue, [names[ad - 1] for ad in catalogue.ad]
@@ -192,23 +198,6 @@ def encoder() -> bytes:
 
 def scorer(profile: int, dense: int) -> bytes:
     """predictions (B, K, 3) as in this file's first lines."""
-    shapes: dict[str, tuple[int, list[str | int | None]]] = {
-        "memory": (REAL, ["B", "L", 1]),
-        "history_ad": (LONG, ["B", "L"]),
-        "history_category": (LONG, ["B", "L"]),
-        "elapsed_hours": (REAL, ["B", "L"]),
-        "length": (LONG, ["B"]),
-        "user": (LONG, ["B"]),
-        "profile": (LONG, ["B", profile]),
-        "context": (LONG, ["B", 4]),
-        "ad": (LONG, ["B", "K"]),
-        "attributes": (LONG, ["B", "K", 5]),
-        "dense": (REAL, ["B", "K", dense]),
-    }
-    inputs = [
-        helper.make_tensor_value_info(name, shapes[name][0], shapes[name][1])
-        for name in serving_form.SCORER_INPUTS
-    ]
     nodes = [
         helper.make_node("ReduceMean", ["dense", "last"], ["mean"], keepdims=1),
         helper.make_node("Mul", ["mean", "tenth"], ["from_dense"]),
@@ -233,6 +222,30 @@ def scorer(profile: int, dense: int) -> bytes:
     constants = [helper.make_tensor(name, REAL, [], [value]) for name, value in values.items()]
     constants += [helper.make_tensor("last", LONG, [1], [2])]
     constants += [helper.make_tensor("middle", LONG, [1], [1])]
+    return scorer_of(profile, dense, nodes, constants)
+
+
+def scorer_of(
+    profile: int, dense: int, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto]
+) -> bytes:
+    """Nodes that make predictions (B, K, 3) of the inputs that every scorer takes."""
+    shapes: dict[str, tuple[int, list[str | int | None]]] = {
+        "memory": (REAL, ["B", "L", 1]),
+        "history_ad": (LONG, ["B", "L"]),
+        "history_category": (LONG, ["B", "L"]),
+        "elapsed_hours": (REAL, ["B", "L"]),
+        "length": (LONG, ["B"]),
+        "user": (LONG, ["B"]),
+        "profile": (LONG, ["B", profile]),
+        "context": (LONG, ["B", 4]),
+        "ad": (LONG, ["B", "K"]),
+        "attributes": (LONG, ["B", "K", 5]),
+        "dense": (REAL, ["B", "K", dense]),
+    }
+    inputs = [
+        helper.make_tensor_value_info(name, shapes[name][0], shapes[name][1])
+        for name in serving_form.SCORER_INPUTS
+    ]
     output = helper.make_tensor_value_info(serving_form.SCORER_OUTPUT, REAL, ["B", "K", 3])
     return _model(nodes, inputs, [output], constants)
 

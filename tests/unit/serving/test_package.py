@@ -44,7 +44,9 @@ POLICY = SlatePolicy(
 
 
 ATTRIBUTES = np.arange(20, dtype=np.int32).reshape(4, 5)
-CATALOGUE = Catalogue("2026-W04", np.array([1, 3], np.int32), np.array([5, 6]), np.array([7, 8]))
+CATALOGUE = Catalogue.all_week(
+    "2026-W04", np.array([1, 3], np.int32), np.array([5, 6]), np.array([7, 8])
+)
 
 STATISTICS = Statistics(
     *(np.array(pair, np.float32) for pair in ([0.1, 0.2], [1, 1 / 3], [0, 0], [1, 1]))
