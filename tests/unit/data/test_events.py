@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 
 from roiflow.data import event_lake, schemas
@@ -58,6 +59,18 @@ def test_a_click_makes_clicked_its_time_and_the_cost() -> None:
     assert known == [30, None, None]
     # bid x (0.1 + 0.5 clicked + 0.25 converted)
     assert found["cost_micros"].to_pylist() == [85, 120, 105]
+
+
+def test_terms_that_change_between_a_slate_and_its_click_change_no_cost() -> None:
+    """An ad pays the bid of its slate, 100 before the change and 300 after, whenever clicked."""
+    before = slate("r1", "u1", ["a1"], 5)
+    after = msgspec.structs.replace(
+        slate("r2", "u1", ["a1"], 7), ads=[msgspec.structs.replace(before.ads[0], bid_micros=300)]
+    )
+    table = rows.table([before, after, click("r1:1", 9), click("r2:1", 9)])
+    found = with_outcomes(shown(table), of_kind(table, "click"), of_kind(table, "conversion"))
+    assert found["bid_micros"].to_pylist() == [100, 300]
+    assert found["cost_micros"].to_pylist() == [60, 180]  # bid x (0.1 + 0.5)
 
 
 def test_columns_that_are_not_there_are_null() -> None:

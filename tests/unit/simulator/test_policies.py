@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from roiflow.data.weeks import Week
+from roiflow.errors import ContractError
 from roiflow.simulator import response
 from roiflow.simulator.noise import Floats
 from roiflow.simulator.policies import (
@@ -70,6 +71,25 @@ def test_slates_are_drawn_with_their_propensities(make: Make, temperature: float
         shown = (slates == slate).all(axis=1).mean()
         assert shown == pytest.approx(probability, abs=4 * error + 1e-9)
     assert total == pytest.approx(1.0)
+
+
+def test_too_few_ads_are_named_and_not_drawn_for_ever(make: Make) -> None:
+    world = World(make(ads=5, categories=2, slate_size=3))
+    eligible = everything(world)
+    eligible[:3] = False
+    with pytest.raises(ContractError, match=r"logging, week 2026-W02: 2 of 5 .* fewer than 3 slot"):
+        logging_policy(world).choose(world.requests(WEEK), eligible, RNG)
+
+
+def test_the_best_that_is_left_is_drawn_however_bad_it_is(make: Make) -> None:
+    """An ad that has ended outweighs the others by more than a double holds."""
+    world = World(make(ads=4, categories=2, slate_size=3))
+    policy = PlackettLuce(world, "extreme")
+    policy._logits[WEEK] = np.array([0.0, 2000.0, 0.0, 0.0])
+    eligible = np.array([True, False, True, True])
+    slates, propensity = policy.choose(world.requests(WEEK), eligible, RNG)
+    assert set(slates.ravel().tolist()) == {0, 2, 3}
+    np.testing.assert_allclose(propensity, np.tile([1 / 3, 1 / 2, 1.0], (len(slates), 1)))
 
 
 def test_a_policy_of_extreme_logits_still_draws_whole_slates(make: Make) -> None:

@@ -7,6 +7,7 @@ from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError, PropensityError
+from roiflow.simulator import auction
 from roiflow.simulator.noise import Floats, Longs
 from roiflow.simulator.policies import Oracle, PlackettLuce, logging_policy
 from roiflow.simulator.population import Flags, Ints, WorldRequests
@@ -88,6 +89,19 @@ def test_an_ad_without_money_is_refused_by_its_request(make: Make) -> None:
     named = r"week 2026-W02, request \d+: ads \[.*\] hold one that has ended or spent its budget"
     with pytest.raises(ContractError, match=named):
         run_week(world, WEEK, Spender(world, "spender"), nothing())
+
+
+def test_a_catalogue_that_has_spent_all_is_named(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One click each a day, and no ad without a budget: nobody comes back to fill a slate."""
+    monkeypatch.setattr(auction, "budgets", lambda params, bid, *rest: bid.copy())
+    world = World(make(click_rate=0.5, requests_per_user_day=20.0, pacing=False))
+    named = (
+        r"week 2026-W02, hour \d+: [012] of 20 ads can be shown, fewer than the 3 places .* spent"
+    )
+    with pytest.raises(ContractError, match=named):
+        run_week(world, WEEK, logging_policy(world), nothing())
 
 
 def test_a_partition_holds_what_became_known_in_its_week(make: Make) -> None:
