@@ -197,6 +197,29 @@ def approve(
 
 
 @app.command()
+def recalibrate(source: Source = "simulator") -> None:
+    """Renew click and conversion probabilities of what is deployed, from the slates it served.
+
+    Two maps beside each deployed package, with a digest of their own: no new model, no restart.
+    Slates are those that the stream's consumer put into the lake; positions and conversions that
+    are still to come count as the newest finished run of the source says.
+
+        roiflow recalibrate
+    """
+    from roiflow.labels.model import Labels
+    from roiflow.weekly.checkout import checkout_of
+    from roiflow.weekly.choice import last_finished
+    from roiflow.weekly.run import job
+    from roiflow.weekly.values import PARAMS
+
+    _, settings, console = here()
+    newest = last_finished(settings.home, source)
+    checkout = finished(checkout_of(settings.home, source, str(newest)))
+    arguments = [str(Labels.place.parent), str(PARAMS)]
+    job(checkout, settings.home, "recalibrate", arguments, console.print)
+
+
+@app.command()
 def leaderboard(source: Source = "simulator", week: Week = None) -> None:
     """Train every ranker on one split of a week and compare their AUCs on its test week.
 

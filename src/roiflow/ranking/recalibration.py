@@ -11,7 +11,6 @@ the position to be looked at, a conversion has to be known by now.
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -96,10 +95,10 @@ class Recalibration:
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod
-    def of(cls, content: Mapping[str, Any], where: str) -> "Recalibration":
+    def of(cls, content: Any, where: str) -> "Recalibration":
         """What `content` gave. Raises ArtefactError, naming where it is from."""
         names = {"format", *(field.name for field in fields(cls))}
-        if content.keys() != names:
+        if not isinstance(content, dict) or content.keys() != names:
             raise ArtefactError(f"{where}: not a recalibration: keys are not {sorted(names)}")
         if content["format"] != FORMAT:
             raise ArtefactError(f"{where}: format {content['format']!r}, not {FORMAT}")

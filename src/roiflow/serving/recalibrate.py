@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from roiflow import columns as c
-from roiflow.data.events import ADS, P_CLICK, P_CONVERSION, RECALIBRATION
+from roiflow.data.events import ADS, FEATURES, P_CLICK, P_CONVERSION, RECALIBRATION
 from roiflow.data.schemas import CONVERSIONS, IMPRESSIONS
 from roiflow.data.served_features import SERVED
 from roiflow.data.sources.protocol import Tables
@@ -133,7 +133,7 @@ class _Shown:
         position = np.arange(slate.size) - np.repeat(np.cumsum(size) - size, size) + 1
         name = ads.flatten()
         click, conversion = (
-            np.asarray(_chunk(slates[column]).flatten(), np.float64)
+            _chunk(slates[column]).flatten().to_numpy(zero_copy_only=False).astype(np.float64)
             for column in (P_CLICK, P_CONVERSION)
         )
         click, given = _own(slates[RECALIBRATION].to_pylist(), slate, click, conversion, models)
@@ -153,7 +153,7 @@ class _Shown:
             around[slate],
             click,
             given,
-        ).take(np.flatnonzero(pc.not_equal(name, "").to_numpy(zero_copy_only=False)))
+        ).take(np.flatnonzero(_flags(pc.not_equal(name, "")) & ~np.isnan(given)))
 
     def take(self, rows: Longs) -> "_Shown":
         """Some of the rows."""
@@ -172,7 +172,10 @@ def _chunk(column: pa.ChunkedArray) -> pa.Array:
 def _own(
     digests: list[str | None], slate: Longs, click: Floats, conversion: Floats, models: Models
 ) -> tuple[Floats, Floats]:
-    """What the package said before its recalibration: P(click), P(conversion | click), (n,)."""
+    """What the package said before its recalibration: P(click), P(conversion | click), (n,).
+
+    The second is NaN where a service that is older than the column told none.
+    """
     each = {one.digest: one for one in models.recalibrations.each}
     click, given = click.copy(), given_click(click, conversion)
     number = {name: at for at, name in enumerate(dict.fromkeys(digests))}
@@ -209,8 +212,8 @@ def learn(
         )
     )
     chosen = in_share(slates[c.USER].to_pylist(), params.user_share)
-    # Slates of an older service tell no expected conversion; they are left out whole.
-    chosen &= pc.is_valid(slates[P_CONVERSION]).to_numpy()
+    # Without a user's features a slate is another model's, as it were.
+    chosen &= pc.is_valid(slates[FEATURES]).to_numpy()
     shown = _Shown.of(slates.filter(pa.array(chosen)), models)
     rows = known.impressions.filter(_between(known.impressions[c.KNOWN_TIME], 0, until))
     at = pc.index_in(shown.place, value_set=_place(rows[c.REQUEST], rows[c.POSITION]))

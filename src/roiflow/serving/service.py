@@ -1,22 +1,29 @@
 """The slate app of one package, one event log and one online store."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from roiflow.errors import ServiceError
+from roiflow.errors import ArtefactError, ServiceError
 from roiflow.online.redis_store import RedisValues
 from roiflow.online.store import FeatureStore, OnlineStore, Value, Values, Writes
+from roiflow.ranking.recalibration import Recalibration, Recalibrations
 from roiflow.serving.app import SlateApp, Version
 from roiflow.serving.package import Package
-from roiflow.serving.recommender import Recommender
+from roiflow.serving.recommender import Models, Recommender
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.stream.checks import Limits
 from roiflow.stream.served_log import EventLog
 
 RETRY_SECONDS = 0.5
 """After a failure the online store is left alone so long; slates are degraded meanwhile."""
+RECALIBRATION_KEY = "recalibration"
+"""Of a package's own values in the online store: its recalibrations, as JSON."""
+LOOK_SECONDS = 1.0
+"""A service looks so often whether they are others."""
 
 
 class Breaker:
@@ -55,14 +62,67 @@ class Breaker:
         self._values.commit(key, expected, writes)
 
 
+class Renewal:
+    """Puts a package's newest recalibrations from its online store into its models."""
+
+    def __init__(
+        self,
+        models: Models,
+        values: Values,
+        seconds: float = LOOK_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._models, self._values = models, values
+        self._seconds, self._clock = seconds, clock
+        self._look_at = -math.inf
+        self._content: Value = None
+
+    def look(self) -> None:
+        """If it is time; where the store fails or holds nothing whole, what was in force stays."""
+        now = self._clock()
+        if now < self._look_at:
+            return
+        self._look_at = now + self._seconds
+        # A slate by the maps of a second ago is better than none.
+        with suppress(ServiceError, ArtefactError):
+            (content,) = self._values.get([RECALIBRATION_KEY])
+            if content is not None and content != self._content:
+                self._content = content
+                self._models.recalibrations = told(content, self._models.digest)
+
+
+def told(content: bytes, digest: str) -> Recalibrations:
+    """A package's recalibrations from their value in the store. Raises ArtefactError."""
+    try:
+        each = json.loads(content)
+    except ValueError as error:
+        raise ArtefactError(f"{RECALIBRATION_KEY}: not JSON: {error}") from None
+    if not isinstance(each, list):
+        raise ArtefactError(f"{RECALIBRATION_KEY}: not a list: {type(each).__name__}")
+    found = Recalibrations.of(tuple(Recalibration.of(one, RECALIBRATION_KEY) for one in each))
+    if others := {one.package for one in found.each} - {digest}:
+        raise ArtefactError(f"{RECALIBRATION_KEY}: is of package {min(others)}, not of {digest}")
+    return found
+
+
+def tell(values: Values, recalibrations: Recalibrations) -> None:
+    """Put them where the services of the package look. Raises ServiceError."""
+    content = json.dumps([one.content() for one in recalibrations.each])
+    values.put({RECALIBRATION_KEY: content.encode()}, 0)
+
+
 class OnlineSlates:
     """A recommender with its store: the app's SlateMaker."""
 
-    def __init__(self, recommender: Recommender, store: OnlineStore) -> None:
-        self._recommender, self._store = recommender, store
+    def __init__(
+        self, recommender: Recommender, store: OnlineStore, renewal: Renewal | None = None
+    ) -> None:
+        self._recommender, self._store, self._renewal = recommender, store, renewal
 
     def __call__(self, contexts: RequestContexts) -> tuple[Slates, bool]:
         """See app.SlateMaker."""
+        if self._renewal:
+            self._renewal.look()
         return self._recommender.recommend(contexts, self._store)
 
 
@@ -94,7 +154,7 @@ def build_app(
     store = FeatureStore(models.plan, models.vocabulary, recommender.history, values)
     about = package.description
     return SlateApp(
-        OnlineSlates(recommender, store),
+        OnlineSlates(recommender, store, Renewal(models, values)),
         EventLog(served),
         Version(recommender.policy_version, package.digest, about.week, len(package.ads.ad_id)),
         about.cost_shares,

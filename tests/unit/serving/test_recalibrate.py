@@ -76,7 +76,7 @@ def known(
         "p_click": [[0.2]] * size,
         "p_conversion": [[0.05]] * size,
         "as_of": pa.nulls(size, pa.int64()),
-        "features": pa.nulls(size, pa.string()),
+        "features": ["f"] * size,
         "vector": pa.nulls(size, pa.binary()),
         "recalibration": pa.nulls(size, pa.string()),
     }

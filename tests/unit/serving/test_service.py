@@ -1,18 +1,31 @@
 """What the app is made of."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from roiflow.errors import PackageError, ParamsError, ServiceError
+from roiflow.errors import ArtefactError, PackageError, ParamsError, ServiceError
 from roiflow.online.snapshot import load_snapshot
 from roiflow.online.store import FeatureStore, MemoryValues, Value, Writes
+from roiflow.ranking.recalibration import Recalibrations
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
-from roiflow.serving.service import Breaker, OnlineSlates, build_app, namespace
+from roiflow.serving.service import (
+    RECALIBRATION_KEY,
+    Breaker,
+    OnlineSlates,
+    Renewal,
+    build_app,
+    namespace,
+    tell,
+    told,
+)
 from roiflow.serving.slates import RequestContexts
+from tests.unit.ranking.test_recalibration import ONE
 from tests.unit.serving.packages import LIMITS, TinyWorld
 
 
@@ -97,3 +110,37 @@ def test_without_an_address_of_redis_there_is_no_app(
 def test_without_a_package_there_is_no_app(limits: Path, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match=r"manifest\.json"):
         build_app(tmp_path, limits, "redis://127.0.0.1:1/0", tmp_path / "served")
+
+
+def test_a_service_takes_up_what_is_put_beside_its_package(
+    package: Package, world: TinyWorld
+) -> None:
+    recommender, now = Recommender(Package.load(package.folder)), [0.0]
+    models, beneath = recommender.models, Failing()
+    store = FeatureStore(models.plan, models.vocabulary, recommender.history, beneath)
+    load_snapshot(store, world.features / "online")
+    maker = OnlineSlates(recommender, store, Renewal(models, beneath, 1.0, lambda: now[0]))
+    user = world.built.vocabulary.ids("user").to_pylist()[0]
+    time = np.array([world.built.as_of + 1_000])
+    contexts = RequestContexts(["r1"], [user], time, ["home_top"], ["phone"])
+    before, _ = maker(contexts)
+    assert before.recalibration.tolist() == [None]
+    one = replace(ONE, package=package.digest)
+    tell(beneath, Recalibrations((one,)))
+    again, _ = maker(contexts)  # within a second of the last look
+    assert again.recalibration.tolist() == [None]
+    now[0] = 1.0
+    after, _ = maker(contexts)
+    assert after.recalibration.tolist() == [one.digest]
+    assert (after.click != before.click).all()
+    # What is broken, of another package or not to be read changes nothing.
+    for content in (b"{", b"{}", b"[1]", json.dumps([ONE.content()]).encode()):
+        beneath.put({RECALIBRATION_KEY: content}, 0)
+        now[0] += 1.0
+        maker(contexts)
+        assert models.recalibrations.each == (one,)
+        with pytest.raises(ArtefactError, match="recalibration: "):
+            told(content, package.digest)
+    now[0], beneath.down = now[0] + 1.0, True
+    assert maker(contexts)[1]
+    assert models.recalibrations.each == (one,)
