@@ -1,0 +1,105 @@
+"""What the greedy policy of one run is worth in the shipped world, with budgets and without.
+
+A run ends with a week of the logging policy; its models fill the next week's slates with what they
+take for the best values, each request with the features that are known then. The oracle does not
+save a budget for later, so with budgets on it is no upper bound: it too spends in the morning what
+would have earned more in the evening.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roiflow.candidates import selector as candidates
+from roiflow.data import lake
+from roiflow.data.weeks import Week
+from roiflow.features.rows import Window
+from roiflow.features.vocabulary import Vocabulary
+from roiflow.loop.ranker_chooser import KnownWeek, RankerChooser
+from roiflow.offline.build import Built, build
+from roiflow.params import Params, load_params
+from roiflow.simulator.policies import Oracle, logging_policy, random_policy
+from roiflow.simulator.run import SlateChooser
+from roiflow.simulator.source import SimulatorSource
+from roiflow.simulator.truth import expected_value_of
+from tests.conftest import Record
+from tests.worlds import ROOT
+
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(3600)]
+
+LAST = Week.parse("2017-W15")
+SEEDS = (7, 8, 9, 10, 11)
+
+
+@pytest.mark.parametrize("budgets", [False, True], ids=["without-budgets", "with-budgets"])
+def test_greedy_policies_of_one_run(
+    full: bool, record: Record, tmp_path: Path, budgets: bool
+) -> None:
+    """Way from random (0) to the oracle (1) in the week after the run."""
+    ways: dict[str, list[float]] = {}
+    for seed in SEEDS if full else SEEDS[:1]:
+        for name, way in ways_of(shipped(seed, budgets), tmp_path / str(seed)).items():
+            ways.setdefault(name, []).append(way)
+    what = f"shipped world, {'with' if budgets else 'without'} budgets, {LAST.plus(1)}"
+    for name, found in ways.items():
+        spread = f" ({min(found):.1%} to {max(found):.1%}, {len(found)} seeds)"
+        record(f"{what}, greedy by {name}: way to the oracle", f"{np.mean(found):.1%}{spread}")
+    assert abs(np.mean(ways["logging"])) < 0.1
+    for kind in candidates.KINDS:
+        assert min(ways[kind]) > 0.4
+
+
+def shipped(seed: int, budgets: bool) -> Params:
+    """params.yaml with another seed, and its budgets switched."""
+    params = load_params(ROOT / "params.yaml")
+    world = params.ingest.simulator
+    auction = world.auction.model_copy(update={"budgets": budgets})
+    changed = world.model_copy(update={"seed": seed, "auction": auction})
+    return params.model_copy(
+        update={"ingest": params.ingest.model_copy(update={"simulator": changed})}
+    )
+
+
+def ways_of(params: Params, folder: Path) -> dict[str, float]:
+    """By ranker, and of the logging policy."""
+    source = SimulatorSource(params.ingest.simulator, folder / "lake")
+    judged = LAST.plus(1)
+    window = LAST.window(params.ingest.simulator.weeks)
+    for week in (*window, judged):
+        for table, rows in source.pull(week, judged.end).items():
+            lake.write(folder / "weeks", table, week, rows)
+    run = built(folder, "run", window, params, Vocabulary({}))
+    after = built(folder, "after", [*window[1:], judged], params, run.vocabulary)
+    known = KnownWeek(source.world, after.features, after.engine, after.vocabulary)
+    known = known.counted_as(run.engine.plan)
+    policies: list[SlateChooser] = [logging_policy(source.world)]
+    for kind in candidates.KINDS:
+        ranker = candidates.fit(run.features, params.train_candidates, kind)
+        policies.append(
+            RankerChooser(
+                ranker, known, ranker.shares, cost_weight=params.finetune_policy.cost_weight
+            )
+        )
+    low, high = (
+        expected_value_of(source.world, judged, one)[0]["value"]
+        for one in (random_policy(source.world), Oracle(source.world))
+    )
+    return {
+        one.policy_version: (
+            expected_value_of(source.world, judged, one)[0]["value"] - low
+        ) / (high - low)
+        for one in policies
+    }  # fmt: skip
+
+
+def built(
+    folder: Path, name: str, weeks: list[Week], params: Params, published: Vocabulary
+) -> Built:
+    """Features of some of the weeks."""
+    for week in weeks:
+        for table in (folder / "weeks").glob(f"*/week={week}"):
+            link = folder / name / table.parent.name / table.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(table)
+    return build(Window(folder / name), published, params.build_features, folder / f"{name}-made")
