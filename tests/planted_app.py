@@ -35,13 +35,17 @@ SLATES = Slates(
 )
 
 
-def always(contexts: RequestContexts) -> tuple[Slates, bool]:
-    return SLATES, False
+class Always:
+    def __call__(self, contexts: RequestContexts) -> tuple[Slates, bool]:
+        return SLATES, False
+
+    def check(self, at: int) -> None:
+        return
 
 
 def planted(kind: type[EventLog] = EventLog) -> SlateApp:
     log, shares = kind(Path(os.environ["SERVED"])), CostShares(0.0, 1.0, 0.0)
-    return SlateApp(always, log, Version("v", "v", "2026-W01", 3), shares, LIMITS)
+    return SlateApp(Always(), log, Version("v", "v", "2026-W01"), shares, LIMITS)
 
 
 def app() -> SlateApp:

@@ -33,6 +33,8 @@ REVENUE = "revenue_micros"
 DAILY_BUDGET = "daily_budget_micros"
 CREATED_AT = "created_at"
 ENDS_AT = "ends_at"
+CHANGE = "change"
+CHANGE_ID = "event_id"
 
 REASON = "reason"
 WEEK = "week"

@@ -332,12 +332,11 @@ def test_a_shifted_vocabulary_is_named(home: Home) -> None:
 class OtherPriors(ServedChooser):
     """Rates are smoothed towards other means, more strongly."""
 
-    def __init__(self, recommender: Recommender, *rest: Any) -> None:
-        super().__init__(recommender, *rest)
-        own = recommender.models.plan
-        recommender.models.plan = replace(
-            own, ctr=1.5 * own.ctr, cvr=0.5 * own.cvr, prior_strength=35.0
-        )
+    def __init__(self, recommender: Recommender, store: MemoryStore, *rest: Any) -> None:
+        super().__init__(recommender, store, *rest)
+        own = store.plan
+        other = replace(own, ctr=1.5 * own.ctr, cvr=0.5 * own.cvr, prior_strength=35.0)
+        store._shelf = replace(store.shelf, plan=other)
 
 
 def test_other_priors_are_named(home: Home) -> None:

@@ -214,7 +214,7 @@ def test_the_package_serves(checkout: Checkout, package: Package) -> None:
     slates, degraded = recommender.recommend(batch, store)
     assert not degraded
     assert slates.ad_ids.shape == (2, package.description.slate_size)
-    assert set(slates.ad_ids.ravel()) <= set(package.ads.ad_id)
+    assert set(slates.ad_ids.ravel()) <= set(store.shelf.catalogue.ad_id.to_pylist())
     assert np.all((slates.propensity > 0) & (slates.propensity <= 1))
 
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from roiflow import columns as c
 from roiflow.catalogue.eligibility import UNLIMITED, Longs, Terms
-from roiflow.catalogue.updates import CHANGE, ENDS_AT, TEXTS, UPDATE, UPDATES, UPSERT, standing
+from roiflow.catalogue.updates import CHANGE, END, ENDS_AT, TEXTS, UPDATE, UPDATES, UPSERT, standing
 from roiflow.catalogue.updates import faults as faults_of
+from roiflow.data.events import complete
 from roiflow.data.schemas import ADS, TIME
 from roiflow.errors import CatalogueError
 
@@ -136,6 +137,24 @@ class Catalogue:
         return pa.table([values[name] for name in ADS.names], schema=ADS)
 
 
+def succession(catalogue: Catalogue, ads: pa.Table, at: int) -> pa.Table:
+    """The changes that make the snapshot `ads` of a catalogue: what is not in it ends at `at`.
+
+    An empty snapshot changes nothing.
+    """
+    gone = catalogue.ad_id.filter(pc.invert(pc.is_in(catalogue.ad_id, value_set=_array(ads[c.AD]))))
+    gone = gone if ads.num_rows else gone[:0]
+    size, moment = len(gone), pa.scalar(at, pa.int64()).cast(TIME)
+    ends = {
+        CHANGE: pa.repeat(END, size),
+        UPDATE: pc.binary_join_element_wise("ads", gone, ":"),
+        c.AD: gone,
+        c.EVENT_TIME: pa.repeat(moment, size),
+        c.KNOWN_TIME: pa.repeat(moment, size),
+    }
+    return pa.concat_tables([upserts(ads), complete(pa.table(ends), UPDATES)])
+
+
 def _refuse(updates: pa.Table) -> None:
     for _, fault in faults_of(updates):
         raise CatalogueError(f"catalogue: {fault}")
@@ -153,6 +172,11 @@ def upserts(ads: pa.Table) -> pa.Table:
     budget = ads[c.DAILY_BUDGET]
     values[c.DAILY_BUDGET] = pc.if_else(pc.greater(budget, 0), budget, pa.scalar(None, pa.int64()))
     return pa.table(values).cast(UPDATES)
+
+
+def known(updates: pa.Table) -> Longs:
+    """When each change became known (n,), microseconds."""
+    return np.asarray(updates[c.KNOWN_TIME].cast(pa.int64()))
 
 
 def _ends(rows: pa.Table, at: NDArray[np.int64]) -> Longs:

@@ -42,11 +42,11 @@ class Pacing:
         return cls(np.ones(24))
 
     @classmethod
-    def of(cls, traffic: Floats | Longs) -> "Pacing":
+    def of(cls, traffic: Floats) -> "Pacing":
         """In step with the traffic (24,) by hour of the day; where there is none, `none`."""
         if not traffic.sum():
             return cls.none()
-        return cls(np.cumsum(traffic) / np.sum(traffic))
+        return cls(np.cumsum(traffic) / traffic.sum())
 
 
 def eligible(terms: Terms, spent: Floats | Longs, at: int | Longs, pacing: Pacing) -> Flags:

@@ -14,32 +14,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from roiflow import columns as c
-from roiflow.data.schemas import TIME
+from roiflow.data import schemas
 
-CHANGE, UPDATE = "change", "update_id"
-ENDS_AT = c.ENDS_AT
+CHANGE, UPDATE, ENDS_AT = c.CHANGE, c.CHANGE_ID, c.ENDS_AT
 UPSERT, END, PRICE, BID, BUDGET = CHANGES = ("upsert", "end", "price", "bid", "budget")
 
 TEXTS = (c.CAMPAIGN, c.ADVERTISER, c.CATEGORY, c.BRAND, c.AD_TYPE)
 
-UPDATES = pa.schema(
-    [
-        pa.field(CHANGE, pa.string(), False),
-        pa.field(UPDATE, pa.string(), False),
-        pa.field(c.EVENT_TIME, TIME, False),
-        pa.field(c.KNOWN_TIME, TIME, False),
-        pa.field(c.AD, pa.string(), False),
-        *((name, pa.string()) for name in TEXTS),
-        (c.PRICE, pa.int64()),
-        (c.BID, pa.int64()),
-        (c.DAILY_BUDGET, pa.int64()),
-        (c.CREATED_AT, TIME),
-        (ENDS_AT, TIME),
-    ]
-)
-"""Columns that a change does not say are null; so are a budget and an end that there is not.
-
-An `upsert` begins at `created_at`, or when it happened; an `end` ends at `ends_at`, or likewise.
+UPDATES = schemas.CHANGES
+"""An `upsert` begins at `created_at`, or when it happened; an `end` ends at `ends_at`, or likewise.
 """
 
 THINGS: dict[str, tuple[str, ...]] = {

@@ -44,6 +44,27 @@ IMPRESSIONS = pa.schema(
 # Clicks that come by themselves, as a stream has them; no table of the lake.
 CLICKS = pa.schema([*_TIMES, pa.field(c.IMPRESSION, pa.string(), False)])
 
+# Changes of the catalogue (catalogue/updates.py), as a stream has them; no table of the lake.
+# Columns that a change does not say are null; so are a budget and an end that there is not.
+CHANGES = pa.schema(
+    [
+        pa.field(c.CHANGE, pa.string(), False),
+        pa.field(c.CHANGE_ID, pa.string(), False),
+        *_TIMES,
+        pa.field(c.AD, pa.string(), False),
+        (c.CAMPAIGN, pa.string()),
+        (c.ADVERTISER, pa.string()),
+        (c.CATEGORY, pa.string()),
+        (c.BRAND, pa.string()),
+        (c.AD_TYPE, pa.string()),
+        (c.PRICE, pa.int64()),
+        (c.BID, pa.int64()),
+        (c.DAILY_BUDGET, pa.int64()),
+        (c.CREATED_AT, TIME),
+        (c.ENDS_AT, TIME),
+    ]
+)
+
 BEHAVIOURS = pa.schema(
     [
         *_TIMES,

@@ -6,7 +6,7 @@ offline engine did.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -76,6 +76,11 @@ class Plan:
     """Rows of each vocabulary, out-of-vocabulary row included, of ids known before the test
     period: a model trained before it has learnt nothing of later rows."""
     attributes: Ints = field(repr=False)  # (ads, len(AD_ATTRIBUTES))
+
+    def with_ads(self, attributes: Ints) -> "Plan":
+        """With rows for ads that are newer; `attributes` (n, len(AD_ATTRIBUTES)) are theirs."""
+        whole = np.concatenate([self.attributes, attributes]).astype(np.int32)
+        return replace(self, sizes={**self.sizes, "ad": whole.shape[0]}, attributes=whole)
 
     @property
     def specs(self) -> tuple[FeatureSpec, ...]:

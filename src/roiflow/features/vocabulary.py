@@ -67,8 +67,15 @@ class Vocabulary:
 
     def appended(self, kind: str, ids: pa.ChunkedArray) -> "Vocabulary":
         """With ids that it does not have yet, in this order."""
-        added = ids.combine_chunks().cast(pa.string())
-        return Vocabulary({**self._ids, kind: pa.concat_arrays([self.ids(kind), added])})
+        added = pa.concat_arrays(ids.cast(pa.string()).chunks or [pa.array([], pa.string())])
+        longer = Vocabulary({**self._ids, kind: pa.concat_arrays([self.ids(kind), added])})
+        # What was made of the other kinds is as good as new: of a million users it takes a while.
+        for name in self._ids.keys() - {kind}:
+            if name in self._lookups:
+                longer._lookups[name] = self._lookups[name]
+            if name in self._indices:
+                longer._indices[name] = self._indices[name]
+        return longer
 
     def new(self, kind: str, seen: Iterable[pa.Table], min_count: int) -> pa.Table:
         """New ids in the order of their indices: columns `id`, and `known_time` when first known.

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from roiflow import columns as c
 from roiflow.artefacts.parity import NOT_SERVED, Compared, NotCompared, ParityReport
+from roiflow.catalogue.catalogue import known, succession
 from roiflow.data import served_features
 from roiflow.data.events import FEATURES
 from roiflow.data.weeks import Week
@@ -26,6 +27,8 @@ from roiflow.features.plan import Plan
 from roiflow.features.rows import Window, micros
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.offline.build import VOCABULARY
+from roiflow.online.shelf import Shelf
+from roiflow.online.snapshot import first_shelf
 from roiflow.params import CheckParityParams, IngestParams, load_params
 from roiflow.parity.fault_case import UNEXPLAINED
 from roiflow.parity.faults import explain
@@ -40,7 +43,8 @@ from roiflow.parity.replay import (
 )
 from roiflow.progress import Progress, progress
 from roiflow.registry import Registry, model_name, package_folder, read_digest
-from roiflow.serving.package import Package
+from roiflow.serving.package import PLAN, Package
+from roiflow.serving.package import VOCABULARY as VOCABULARY_FILE
 from roiflow.serving.recommender import vector_shape
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
@@ -153,7 +157,10 @@ def _check(
         join_weeks(joined, {one: before / places.VALIDATED for one in earlier if one not in own})
         join_weeks(joined, dict.fromkeys(own, validated))
         join_weeks(former, dict.fromkeys(earlier, before / places.VALIDATED))
-        setting = setting_of(package, before / places.FEATURES, week, slates, Window(joined))
+        shelves = _shelves(package, before / places.ONLINE, validated, week)
+        setting = setting_of(
+            package, before / places.FEATURES, shelves, week, slates, Window(joined)
+        )
         content = Content.read(joined, setting.vocabulary)
         # What the snapshot was made from: rows that the source has given or taken back since
         # explain some differences, and only both readings show which rows these are.
@@ -182,11 +189,34 @@ def _check(
     )
 
 
+def _shelves(
+    package: Package, online: Path, validated: Path, week: Week
+) -> list[tuple[int, Shelf]]:
+    """Every catalogue that the week's slates may have been made from, and since when it was known.
+
+    The snapshot's, then the week's own, as the simulated world's chooser takes it.
+    """
+    plan = Plan.read(package.folder / PLAN)
+    first = first_shelf(online, plan, Vocabulary.read(package.folder / VOCABULARY_FILE))
+    changes = succession(first.catalogue, Window(validated).read("ads", week), week.start)
+    shelves = [(-1, first)]
+    times = known(changes)
+    for moment in np.unique(times).tolist():
+        now = changes.filter(pa.array(times == moment))
+        shelves.append((moment, shelves[-1][1].merged(now)))
+    return shelves
+
+
 def setting_of(
-    package: Package, features: Path, week: Week, slates: pa.Table, window: Window
+    package: Package,
+    features: Path,
+    shelves: Sequence[tuple[int, Shelf]],
+    week: Week,
+    slates: pa.Table,
+    window: Window,
 ) -> Setting:
     """The package with the snapshot in the features of the run before; raises ContractError."""
-    plan = Plan.read(package.folder / "plan.parquet")
+    plan = Plan.read(package.folder / PLAN)
     then = Plan.read(features / counters.PLAN)
     vocabulary = Vocabulary.read(features / VOCABULARY)
     # Users whom the week itself brought: serving gave them rows after the vocabulary's, and so must
@@ -195,15 +225,24 @@ def setting_of(
         slates[c.USER],
         *(window.all(name, [c.USER])[c.USER] for name in ("impressions", "behaviours")),
     ]
-    # By ad number, with room for the ads of either run; what the package does not have stays 0.
-    price, bid = np.zeros((2, max(plan.sizes["ad"], then.sizes["ad"])), np.int64)
-    price[package.ads.ad], bid[package.ads.ad] = package.ads.price, package.ads.bid
+    last = shelves[-1][1]
+    price, bid = np.zeros((2, len(shelves), last.plan.sizes["ad"]), np.int64)
+    for number, (_, shelf) in enumerate(shelves):
+        price[number, shelf.ad] = shelf.catalogue.price
+        bid[number, shelf.ad] = shelf.catalogue.bid
+    # Ads that came after the snapshot have rows after its vocabulary's, as the store gave them out.
+    met = last.vocabulary.ids("ad")[vocabulary.size("ad") - 1 :]
+    none = np.zeros((len(met), then.attributes.shape[1]), np.int32)
     return Setting(
-        plan=plan,
+        plan=last.plan,
+        learnt=plan,
+        catalogue_known=np.array([since for since, _ in shelves], np.int64),
         shape=vector_shape(package),
-        vocabulary=with_later_users(vocabulary, later),
+        vocabulary=with_later_users(
+            vocabulary.appended("ad", pa.chunked_array([met], pa.string())), later
+        ),
         known_users=vocabulary.size("user"),
-        attributes=then.attributes,
+        attributes=np.concatenate([then.attributes, none]),
         profile=np.asarray(feature_store.read(features).profile),
         start=week.start,
         price=price,

@@ -72,7 +72,13 @@ from roiflow.offline.open_hours import Spend
 from roiflow.offline.partitions import Aside, UserRanges, range_and_place, scratch
 from roiflow.offline.settled import attributes_of, catalogues_of, price_and_bid, profile_of
 from roiflow.online.item_rows import ItemCounter
-from roiflow.online.snapshot import OpenImpressions, UserValues, user_values, write_item_values
+from roiflow.online.snapshot import (
+    OpenImpressions,
+    UserValues,
+    user_values,
+    write_catalogue,
+    write_item_values,
+)
 from roiflow.params import FeaturesParams
 
 VOCABULARY = "vocabulary.parquet"
@@ -179,6 +185,7 @@ def build(
         write_item_log(folder, read.items)
         progress(0.5, f"features of {read.shown.counts.sum():,} impressions")
         _write_ranges(folder, plan, vocabulary, read, starts, as_of, threads)
+        write_catalogue(online, window, vocabulary, params.traffic)
         write_item_values(online, plan, read.items, as_of)
     features, engine = files.read(folder), open_engine(folder)
     vocabulary.write(folder / VOCABULARY)

@@ -1,7 +1,7 @@
 """The online store's content at one moment, in files: written with the features, loaded in bulk."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,29 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from roiflow import columns as c
+from roiflow.catalogue.catalogue import Catalogue, upserts
+from roiflow.catalogue.eligibility import Pacing
+from roiflow.data.schemas import ADS
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.errors import ContractError
 from roiflow.features.engine import ItemLog, UserLog
 from roiflow.features.plan import Plan
-from roiflow.features.rows import Rows
+from roiflow.features.rows import Rows, Window
 from roiflow.features.table import Events, Ints
+from roiflow.features.vocabulary import Vocabulary
 from roiflow.online import item_rows, layout
 from roiflow.online.layout import NewRows
-from roiflow.online.store import AS_OF_KEY, LAYOUT_KEY, STORED_HISTORIES, FeatureStore
+from roiflow.online.shelf import Shelf
+from roiflow.online.store import (
+    AS_OF_KEY,
+    LAYOUT_KEY,
+    STORED_HISTORIES,
+    FeatureStore,
+    as_kept,
+)
 from roiflow.online.updates import impression_heads
 
-SNAPSHOT = "snapshot.json"
+SNAPSHOT, CATALOGUE, ADS_KNOWN = "snapshot.json", "catalogue.parquet", "ads.parquet"
 
 _CHUNK = 10_000
 
@@ -115,6 +126,38 @@ def user_values(
     return _pairs(keys, values[users - len(ids) :])
 
 
+def write_catalogue(
+    folder: Path, window: Window, vocabulary: Vocabulary, traffic: Sequence[float]
+) -> None:
+    """The window's newest `ads`, and the traffic (24,) by which budgets are paced; none: not.
+
+    And the vocabulary's ads, in whose indices the counters are: a package may be older.
+    """
+    snapshots = (window.read("ads", week) for week in reversed(window.weeks))
+    ads = next((table for table in snapshots if table.num_rows), ADS.empty_table())
+    about = {"traffic": json.dumps(list(traffic))}
+    pq.write_table(upserts(ads).replace_schema_metadata(about), folder / CATALOGUE, **_ZSTD)
+    pq.write_table(pa.table({c.AD: vocabulary.ids("ad")}), folder / ADS_KNOWN, **_ZSTD)
+
+
+def first_shelf(folder: Path, plan: Plan, vocabulary: Vocabulary) -> Shelf:
+    """A snapshot's catalogue for a package. Raises ContractError, naming the file."""
+    changes, ads = _read_table(folder / CATALOGUE), _read_table(folder / ADS_KNOWN)
+    traffic = json.loads((changes.schema.metadata or {}).get(b"traffic", b"[]"))
+    catalogue = Catalogue.of_sound(changes.replace_schema_metadata())
+    # Vocabularies only grow: what a newer one has beyond the package's are rows of the counters.
+    newer = ads[c.AD].to_pylist()[vocabulary.size("ad") - 1 :]
+    bare = Shelf.bare(plan, vocabulary)
+    return bare.of(catalogue, Pacing.of(np.array(traffic, np.float64)), newer)
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ContractError(f"{path}: cannot read the online snapshot: {error}") from None
+
+
 def write_item_values(folder: Path, plan: Plan, log: ItemLog, as_of: int) -> None:
     """Hours and days; and last, what makes the folder a snapshot."""
     for name, values in zip(("hours", "days"), _item_values(plan, log, as_of), strict=True):
@@ -160,7 +203,7 @@ def load_snapshot(store: FeatureStore, folder: Path) -> bool:
     if as_of is not None and int(as_of) >= content["as_of"]:
         return False
 
-    def chunks() -> Iterator[tuple[dict[str, bytes], int]]:
+    def chunks() -> Iterator[tuple[Mapping[str, bytes], int]]:
         for name, seconds in (
             ("impressions", store.impression_seconds),
             ("hours", store.hour_seconds),
@@ -172,6 +215,7 @@ def load_snapshot(store: FeatureStore, folder: Path) -> bool:
                     dict(zip(batch["key"].to_pylist(), batch["value"].to_pylist(), strict=True)),
                     seconds,
                 )
+        yield as_kept(first_shelf(folder, *store.shelf.package)), 0
         # Last, since a store without as_of counts as empty: a load that was cut off is done again.
         yield {LAYOUT_KEY: store.layout, AS_OF_KEY: str(content["as_of"]).encode()}, 0
 

@@ -7,6 +7,8 @@ Everything is kept by these keys, so that one round trip reads all that a reques
     impression:<impression_id>   whose a later click or conversion is
     waiting:<impression_id>      clicks and conversions that came before their impression
     layout, as_of                version of the values, newest known_time that was taken in
+    catalogue                    what can be shown, on which terms (shelf.py)
+    catalogue_version            moves with it, so that it is read again only then
 
 A request adds up the closed hours of its day, and whole days before those.
 What has been passed to `update` is known: pass events when they become known, before the first
@@ -21,6 +23,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from roiflow.catalogue.catalogue import known
+from roiflow.catalogue.updates import UPDATES
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.errors import ContractError, ServiceError
 from roiflow.features import kernels
@@ -30,13 +34,18 @@ from roiflow.features.table import Ints, Longs, Singles
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.online import item_rows, layout
 from roiflow.online.layout import UserStates
+from roiflow.online.shelf import Shelf, version
 from roiflow.online.updates import Batch, Changes
 
 STORED_HISTORIES = 4
 """A store keeps this many history lengths of behaviours: enough for encoders of 4 layers."""
 
 LAYOUT_KEY, AS_OF_KEY = "layout", "as_of"
+CATALOGUE_KEY, VERSION_KEY = "catalogue", "catalogue_version"
+CATALOGUE = "catalogue"
+"""Among the tables of an update: rows of catalogue.updates.UPDATES."""
 
+_HEAD = (LAYOUT_KEY, AS_OF_KEY, VERSION_KEY)
 _DAY_SECONDS = 86_400
 
 Value = bytes | None
@@ -77,8 +86,16 @@ class OnlineStore(Protocol):
         """Item counters of the closed hours before as_of; no round trip right after `read`."""
         ...
 
+    @property
+    def shelf(self) -> Shelf:
+        """What can be shown, as of the last `read`: where the store was away, as before."""
+        ...
+
     def update(self, tables: Tables, stamp: int | None = None) -> bool:
-        """New rows of impressions, clicks, conversions, behaviours, users, in the order known."""
+        """New rows of impressions, clicks, conversions, behaviours, users, in the order known.
+
+        And changes of the catalogue, as CATALOGUE.
+        """
         ...
 
 
@@ -140,26 +157,46 @@ class FeatureStore:
             raise ContractError(
                 f"history of {history} behaviours: a store keeps 1 to {self.capacity}"
             )
-        self.plan, self.vocabulary, self.history, self.values = plan, vocabulary, history, values
+        self.history, self.values = history, values
+        self._shelf = Shelf.bare(plan, vocabulary)
+        self._version: Value = None
         self._rows: dict[str, Longs] = {}
-        empty = np.zeros((int(plan.item_cells.base[-1]), kernels.ITEM_COUNTS), np.int64)
-        self._ads = AdStates(-1, empty, degraded=True)
+        self._counted = plan
+        self._ads = AdStates(-1, _no_counts(plan), degraded=True)
+
+    @property
+    def shelf(self) -> Shelf:
+        """See OnlineStore."""
+        return self._shelf
+
+    @property
+    def plan(self) -> Plan:
+        """The package's, with rows for newer ads."""
+        return self._shelf.plan
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The package's, with newer ads."""
+        return self._shelf.vocabulary
 
     def read(self, user_ids: Sequence[str], as_of: int) -> UserStates:
         """See OnlineStore. Raises ServiceError where the store holds another layout."""
         hour = as_of // MICROS_PER_HOUR
         periods = self._stale(hour)
-        keys = [LAYOUT_KEY, AS_OF_KEY, *(f"user:{name}" for name in user_ids), *periods]
+        keys = [*_HEAD, *(f"user:{name}" for name in user_ids), *periods]
         attributes = len(self.plan.profile_names)
         try:
             found = self.values.get(keys)
+            catalogue = self._moved(found[2])
         except ServiceError:
             self._ads = AdStates(self._ads.hour, self._ads.counts, degraded=True)
             return layout.unpack([None] * len(user_ids), self.history, attributes, degraded=True)
         self._check(found[0])
+        self._take(catalogue)
         watermark = _number(found[1])
-        states = found[2 : 2 + len(user_ids)]
-        self._refresh(hour, watermark, dict(zip(periods, found[2 + len(user_ids) :], strict=True)))
+        first = len(_HEAD) + len(user_ids)
+        states = found[len(_HEAD) : first]
+        self._refresh(hour, watermark, dict(zip(periods, found[first:], strict=True)))
         _check_values(states)
         users = layout.unpack(
             states, self.history, attributes, as_of=watermark, degraded=watermark < 0
@@ -214,22 +251,43 @@ class FeatureStore:
         # Read, compute, then write over the watermark that was read. It is the only thing that two
         # writers contend for: every value that a batch changes is the watermark's, so nothing else
         # has to be compared.
-        batch = Batch.of(self.plan, self.vocabulary, tables)
-        found = self.values.get([LAYOUT_KEY, AS_OF_KEY, *batch.keys])
+        found = self.values.get(_HEAD)
         self._check(found[0])
+        self._take(self._moved(found[2]))
         watermark = _number(found[1])
         # Sent again, after an answer that did not arrive.
         if stamp is not None and watermark >= stamp:
             return False
         if after is not None and watermark != after:
             raise ServiceError(moved(AS_OF_KEY, str(after).encode(), found[1]))
-        changes = batch.changes(dict(zip(batch.keys, found[2:], strict=True)))
+        # Before the rest: an ad may be shown for the first time in the batch that brings it.
+        changed = tables.get(CATALOGUE, UPDATES.empty_table())
+        news = changed.num_rows > 0
+        shelf = self._shelf.merged(changed) if news else self._shelf
+        batch = Batch.of(shelf.plan, shelf.vocabulary, tables)
+        changes = batch.changes(dict(zip(batch.keys, self.values.get(batch.keys), strict=True)))
         # The watermark moves without a change, too: it says what is known to the store, not what it
         # holds.
-        newest = max(watermark, changes.known if stamp is None else stamp)
-        if newest >= 0:
-            self.values.commit(AS_OF_KEY, found[1], self._writes(changes, newest))
+        newest = max(watermark, changes.known, *known(changed).tolist())
+        newest = newest if stamp is None else stamp
+        written = self._writes(changes, newest) if newest >= 0 else []
+        kept = as_kept(shelf) if news else {}
+        self.values.commit(AS_OF_KEY, found[1], [*written, (kept, 0)])
+        if news:
+            self._shelf, self._version = shelf, kept[VERSION_KEY]
         return True
+
+    def _moved(self, found: Value) -> Value:
+        """The store's catalogue, where its version is not the one that is had; one round trip."""
+        # An emptied store has none: what was known of what can be shown stays.
+        if found is None or found == self._version:
+            return None
+        return self.values.get([CATALOGUE_KEY])[0]
+
+    def _take(self, catalogue: Value) -> None:
+        if catalogue is not None:
+            # Its own version and not the one that was seen: it may have moved again since.
+            self._shelf, self._version = self._shelf.read(catalogue), version(catalogue)
 
     def _writes(self, changes: Changes, newest: int) -> Writes:
         keys = [f"user:{name}" for name in changes.user_ids]
@@ -269,6 +327,7 @@ class FeatureStore:
             self.values.put(chunk, seconds)
         self._rows.clear()
         self._ads = AdStates(-1, self._ads.counts, degraded=True)
+        self._take(self._moved(self.values.get([VERSION_KEY])[0]))
 
     @property
     def layout(self) -> bytes:
@@ -325,25 +384,38 @@ class FeatureStore:
         ]
 
     def _refresh(self, hour: int, watermark: int, found: Mapping[str, Value]) -> None:
-        ads = self._ads
-        if ads.hour == hour and not ads.degraded and (ads.final or ads.as_of == watermark):
+        ads, plan = self._ads, self.plan
+        there = plan is self._counted and ads.hour == hour and not ads.degraded
+        if there and (ads.final or ads.as_of == watermark):
             return
         # Counters of all ads are made anew once an hour, and as often as the watermark moves while
         # the hour before may still get rows. A difference to the last ones would be less to add and
         # much to get wrong.
         periods = item_rows.periods(hour, self.plan.max_days)
-        known = self._rows | {key: item_rows.read(value) for key, value in found.items()}
-        self._rows = {key: known[key] for key, _, _ in periods}
-        counts = np.zeros_like(ads.counts)
-        cells, attributes = self.plan.item_cells, self.plan.ad_attributes
+        read = self._rows | {key: item_rows.read(value) for key, value in found.items()}
+        self._rows = {key: read[key] for key, _, _ in periods}
+        counts = _no_counts(plan)
+        cells, attributes = plan.item_cells, plan.ad_attributes
         for key, start, _ in periods:
-            rows = self._rows[key]
-            if rows.size:
+            if self._rows[key].size:
                 inside = item_rows.windows(cells.days, hour, start)
+                # Of a copy: an ad that has no row now may have one with the next catalogue.
+                rows = self._rows[key].copy()
                 for column, kind in enumerate(("ad", "placement")):
-                    forget_newer(rows[:, column], self.plan.sizes[kind])
+                    forget_newer(rows[:, column], plan.sizes[kind])
                 kernels.item_counts(counts, inside, rows, attributes, cells)
+        self._counted = plan
         self._ads = AdStates(hour, counts, watermark, degraded=watermark < 0)
+
+
+def _no_counts(plan: Plan) -> Longs:
+    return np.zeros((int(plan.item_cells.base[-1]), kernels.ITEM_COUNTS), np.int64)
+
+
+def as_kept(shelf: Shelf) -> dict[str, bytes]:
+    """A catalogue by its keys, for `load`."""
+    value = shelf.value()
+    return {CATALOGUE_KEY: value, VERSION_KEY: version(value)}
 
 
 def _number(value: Value) -> int:

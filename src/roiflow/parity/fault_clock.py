@@ -84,15 +84,15 @@ def _at_clock(
     prefix = np.searchsorted(items.hour, as_of // MICROS_PER_HOUR, "right")
     there = ItemLog(frozen(items.hour[:prefix]), frozen(items.rows[:prefix]))
     plan = replace(counted.plan, sizes={**counted.plan.sizes, "user": 1})
-    shown = np.maximum(slate.ad, 0)
+    price, bid = setting.terms(slate)
     return Engine(plan, one, there).dense(
         np.zeros(1, np.int32),
         time,
         slate.placement,
         last,
         ad=slate.ad,
-        price=setting.price[shown],
-        bid=setting.bid[shown],
+        price=price,
+        bid=bid,
         until=time,
     )
 

@@ -54,7 +54,9 @@ class Setting:
     """The package that served, and the snapshot that its store began with."""
 
     plan: Plan
-    """The package's."""
+    """The package's, with rows for the ads that its store has met beside."""
+    learnt: Plan
+    """The package's, as its models know it."""
     shape: Shape
     vocabulary: Vocabulary
     """Of the snapshot's run, with users who came later."""
@@ -64,14 +66,22 @@ class Setting:
     profile: Ints  # (users, P) of the snapshot
     start: int
     """The snapshot's as_of, microseconds."""
-    price: Longs  # (ads,) micros, of the package's catalogue
-    bid: Longs  # (ads,) micros
+    catalogue_known: Longs  # (k,) when each catalogue became known, in order
+    price: Longs  # (k, ads) micros, by row of the plan
+    bid: Longs  # (k, ads) micros
 
     @property
     def wide(self) -> Plan:
         """The plan, with the vocabulary and the attributes of the snapshot's run."""
         kinds = {kind: self.vocabulary.size(kind) for kind in self.vocabulary.kinds}
         return replace(self.plan, sizes={**self.plan.sizes, **kinds}, attributes=self.attributes)
+
+    def terms(self, slates: "Slates") -> tuple[Longs, Longs]:
+        """Price and bid (B, S) of the shown ads."""
+        # As the store had taken in the catalogue, whatever the slate's own time.
+        then = np.searchsorted(self.catalogue_known, slates.as_of, side="right") - 1
+        at = np.maximum(then, 0)[:, None], np.maximum(slates.ad, 0)
+        return self.price[at], self.bid[at]
 
     @property
     def narrow(self) -> Plan:
@@ -247,11 +257,11 @@ def given(
         if not values.size:
             return np.zeros(at.shape, values.dtype)
         found = np.where(there, values[np.where(there, at, 0)], 0).astype(values.dtype)
-        return _within(found, plan.sizes[kind]) if kind else found
+        return _within(found, setting.learnt.sizes[kind]) if kind else found
 
     known = np.where(slates.user < profile.shape[0], slates.user, 0)
     sizes = [plan.sizes[f"profile:{name}"] for name in plan.profile_names]
-    shown = np.maximum(slates.ad, 0)
+    price, bid = setting.terms(slates)
     around = context(slates.placement, slates.device, slates.event_time)
     return Inputs(
         user=_within(slates.user, plan.sizes["user"]),
@@ -269,8 +279,8 @@ def given(
             around[:, CONTEXT_PLACEMENT],
             last_times(events, start, end),
             ad=slates.ad,
-            price=setting.price[shown],
-            bid=setting.bid[shown],
+            price=price,
+            bid=bid,
             until=until,
         ),
     )

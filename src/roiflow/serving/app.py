@@ -7,7 +7,7 @@ model's.
     POST /v1/events    clicks, conversions and behaviours: each is taken or comes back with a reason
     GET  /v1/version   what serves
     GET  /healthz      the process lives
-    GET  /readyz       it is warm, and its log can be written: what cannot be logged is not served
+    GET  /readyz       it is warm, its log can be written, and there is an ad to show
     GET  /metrics      Prometheus text
 
 One process, one thread: a request is a millisecond of computing, so threads would only queue.
@@ -113,6 +113,10 @@ class SlateMaker(Protocol):
         """Slates of B requests, and whether they are degraded."""
         ...
 
+    def check(self, at: int) -> None:
+        """Raises ServiceError, with the reason, where no ad may be shown at a time."""
+        ...
+
 
 @dataclass(frozen=True)
 class Version:
@@ -121,7 +125,6 @@ class Version:
     policy_version: str
     digest: str
     week: str
-    ads: int
 
 
 class Refused(Exception):
@@ -191,7 +194,7 @@ class SlateApp:
         self._encode = msgspec.json.Encoder().encode
         self._slate_decoder = msgspec.json.Decoder(SlateRequest)
         self._events_decoder = msgspec.json.Decoder(ReportedEvents)
-        self._ready = False
+        self._ready, self._cold = False, True
         self._version_body = msgspec.json.encode(version)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -231,6 +234,9 @@ class SlateApp:
             if not self._ready:
                 raise Refused(503, "not warm yet")
             self._log.check()
+            self._maker.check(self._now())
+            if self._cold:
+                self._warm_up()
             return b'{"status":"ready"}', JSON
         if path == "/v1/version":
             return self._version_body, JSON
@@ -256,6 +262,10 @@ class SlateApp:
             )
         )
         ads = _ads(request.request_id, slates)
+        if not ads:
+            # Nothing to show is no slate: whoever asked has something else for the place.
+            self._maker.check(at)
+            raise Refused(503, "no ad may be shown: those that are there have spent their budgets")
         shown = [
             Shown(
                 ad.ad_id,
@@ -342,8 +352,12 @@ class SlateApp:
 
         A collection over everything that was loaded would stall one request in a thousand.
         """
+        self._warm_up()
+        self._ready = True
+
+    def _warm_up(self) -> None:
         for number in range(WARM_UP_SLATES):
-            self._maker(
+            slates, _ = self._maker(
                 RequestContexts(
                     (f"warm-up-{number}",),
                     (f"warm-up-{number}",),
@@ -352,9 +366,10 @@ class SlateApp:
                     ("",),
                 )
             )
+            # With nothing to show no model was asked: again, once there is an ad.
+            self._cold = not (slates.row >= 0).any()
         gc.collect()
         gc.freeze()
-        self._ready = True
 
     def close(self) -> None:
         """Seal the event log."""

@@ -4,6 +4,8 @@ import numpy as np
 import pyarrow as pa
 
 from roiflow import columns as c
+from roiflow.catalogue.catalogue import known, succession
+from roiflow.catalogue.updates import UPDATES
 from roiflow.data.events import ADS, AS_OF, FEATURES, P_CLICK, P_CONVERSION, RECALIBRATION, VECTOR
 from roiflow.data.schemas import TIME
 from roiflow.data.served_features import SERVED
@@ -11,13 +13,13 @@ from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError
 from roiflow.online import given as parity
-from roiflow.online.store import OnlineStore
+from roiflow.online.store import CATALOGUE, OnlineStore
 from roiflow.serving.recalibrate import Recalibrator
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.simulator.noise import Floats
 from roiflow.simulator.population import Flags, Ints, WorldRequests
-from roiflow.simulator.tables import request_ids
+from roiflow.simulator.tables import WorldTables, request_ids
 from roiflow.simulator.world import World
 
 
@@ -37,7 +39,9 @@ class ServedChooser:
         self.policy_version = recommender.policy_version
         self.arm = "stable"
         self._recommender, self._store, self._world = recommender, store, world
-        self._ads = np.array(recommender.models.ads.ad_id)
+        self._week: Week | None = None
+        self._coming = UPDATES.empty_table()
+        self._row = np.zeros(0, np.int32)
         self._served: list[pa.Table] = []
         self._recalibrator = recalibrator
 
@@ -47,7 +51,6 @@ class ServedChooser:
         """Rows of the world's catalogue (B, S) and propensities (B, S).
 
         What the package draws hangs on the requests' ids, as behind the door, and not on `rng`.
-        Ads that are newer than the package wait for the next one.
         """
         del rng
         if not requests.number.size:
@@ -57,7 +60,7 @@ class ServedChooser:
         week = Week.of(first)
         if self._recalibrator:
             self._recalibrator.renew(first // MICROS_PER_HOUR * MICROS_PER_HOUR)
-        world_row = self._world.ad_rows(week, self._ads)
+        world_row = self._rows_at(week, first // MICROS_PER_HOUR * MICROS_PER_HOUR)
         contexts = RequestContexts(
             request_ids(week, requests.number, 1).to_pylist(),
             self._world.user_ids[requests.user_index].tolist(),
@@ -74,13 +77,28 @@ class ServedChooser:
             row = int(np.flatnonzero((slates.row < 0).any(axis=1))[0])
             raise ContractError(
                 f"request {requests.number[row]}: only {eligible[world_row].sum()} ads of the "
-                f"package can be shown, fewer than {slates.row.shape[1]} slots"
+                f"catalogue can be shown, fewer than {slates.row.shape[1]} slots"
             )
         evidence = self._evidence(contexts, slates)
         self._served.append(evidence)
         if self._recalibrator:
             self._recalibrator.serve(evidence)
         return world_row[slates.row], slates.propensity
+
+    def _rows_at(self, week: Week, hour: int) -> Ints:
+        """The world's rows of the store's catalogue, in which what has come by the hour is."""
+        if week != self._week:
+            self._week = week
+            self._store.read([], week.start)
+            ads = WorldTables(self._world, week).ads()
+            self._coming = succession(self._store.shelf.catalogue, ads, week.start)
+        news = known(self._coming) <= hour
+        if news.any():
+            self._store.update({CATALOGUE: self._coming.filter(pa.array(news))})
+            self._coming = self._coming.filter(pa.array(~news))
+            names = np.array(self._store.shelf.catalogue.ad_id.to_pylist())
+            self._row = self._world.ad_rows(week, names)
+        return self._row
 
     def _evidence(self, contexts: RequestContexts, slates: Slates) -> pa.Table:
         names = contexts.request_ids

@@ -3,8 +3,9 @@
 A retry gets the slate that it missed, and any served slate can be made again from the log. The
 numbers are counter-based, as Philox is (Salmon et al., 2011), by the finaliser of SplitMix64
 (Steele, Lea & Flood, 2014): a batch of requests is one pass, where a generator for each would take
-as long as their slates. The ad counts by its row of the catalogue and not by its rank, so that
-features which changed a little before the retry move little.
+as long as their slates. The ad counts by its index and not by its rank or its place in the
+catalogue, so that features which changed a little before the retry move little, and a new ad none
+but its own.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from roiflow.features.table import Floats, Longs
+from roiflow.features.table import Floats
 
 Seeds = NDArray[np.uint64]
 
@@ -35,11 +36,11 @@ def seeds(digest: str, request_ids: Sequence[str]) -> Seeds:
     return np.frombuffer(b"".join(map(of, request_ids)), "<u8").astype(np.uint64)
 
 
-def uniform(seed: Seeds, row: Longs) -> Floats:
-    """Uniform in (0, 1) (B, K) for requests (B,) and rows of the catalogue (B, K)."""
+def uniform(seed: Seeds, ad: NDArray[np.integer]) -> Floats:
+    """Uniform in (0, 1) (B, K) for requests (B,) and indices of ads (B, K)."""
     # One counter a pair: a Weyl sequence from the request's seed, so that equal requests with other
     # candidates keep the noise of those they share.
-    bits = seed[:, None] + (row.astype(np.uint64) + np.uint64(1)) * _GAMMA
+    bits = seed[:, None] + (ad.astype(np.uint64) + np.uint64(1)) * _GAMMA
     for shift, factor in _MIXES:
         bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
     bits ^= bits >> np.uint64(31)
@@ -47,7 +48,7 @@ def uniform(seed: Seeds, row: Longs) -> Floats:
     return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
-def gumbel(seed: Seeds, row: Longs) -> Floats:
-    """Standard Gumbel noise (B, K) for requests (B,) and rows of the catalogue (B, K)."""
-    noise: Floats = -np.log(-np.log(uniform(seed, row)))
+def gumbel(seed: Seeds, ad: NDArray[np.integer]) -> Floats:
+    """Standard Gumbel noise (B, K) for requests (B,) and indices of ads (B, K)."""
+    noise: Floats = -np.log(-np.log(uniform(seed, ad)))
     return noise

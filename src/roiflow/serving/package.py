@@ -5,30 +5,27 @@
     scorer.onnx         encoded history and candidate ads -> calibrated predictions
     policy.json         the slate policy
     candidates/...      the pre-selection
-    ads.parquet         the last week's catalogue with attributes, price and bid
     vocabulary.parquet  ids to dense indices
     plan.parquet        what turns counts into dense features (features.plan)
     statistics.json     normalisation of the dense features
 
+What can be shown is no part of it: ads, bids and budgets change by the hour, a package does not.
 The digest covers the files and the manifest's own values, but no time and no path: equal content,
 equal digest. Using a package needs neither torch nor pandas.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from roiflow import columns as c
 from roiflow.errors import PackageError
-from roiflow.features.table import AD_ATTRIBUTES, Catalogue, Ints, Longs, Statistics
+from roiflow.features.table import Statistics
 from roiflow.files import write_directory
 from roiflow.policy import network
 from roiflow.policy import network as policy
@@ -38,13 +35,12 @@ FORMAT = 4
 MANIFEST = "manifest.json"
 USER_ENCODER = "user_encoder.onnx"
 SCORER = "scorer.onnx"
-ADS = "ads.parquet"
 VOCABULARY = "vocabulary.parquet"
 PLAN = "plan.parquet"
 POLICY = network.FILE
 STATISTICS = "statistics.json"
 CANDIDATES = "candidates"
-REQUIRED = (USER_ENCODER, SCORER, POLICY, ADS, VOCABULARY, PLAN, STATISTICS)
+REQUIRED = (USER_ENCODER, SCORER, POLICY, VOCABULARY, PLAN, STATISTICS)
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Description:
 
     source: str
     week: str
-    """The last week of the window: whose catalogue `ads.parquet` is."""
+    """The last week of the window."""
     dense_names: tuple[str, ...]
     profile_names: tuple[str, ...]
     sizes: dict[str, int]
@@ -73,17 +69,6 @@ class Description:
 
     None in a judged package itself, which saw nothing of its test week and is not shipped.
     """
-
-
-@dataclass(frozen=True)
-class Ads:
-    """The ads that can be shown; a rows."""
-
-    ad_id: tuple[str, ...]
-    ad: Ints  # (a,) dense index
-    attributes: Ints  # (a, len(AD_ATTRIBUTES))
-    price: Longs  # (a,) micros
-    bid: Longs  # (a,) micros
 
 
 @dataclass(frozen=True)
@@ -151,18 +136,6 @@ class Package:
         return policy.load(self.folder)
 
     @cached_property
-    def ads(self) -> Ads:
-        """The catalogue that can be shown."""
-        table = pq.ParquetFile(self.folder / ADS).read()
-        return Ads(
-            ad_id=tuple(table[c.AD].to_pylist()),
-            ad=_array(table["ad"]),
-            attributes=np.column_stack([_array(table[name]) for name in AD_ATTRIBUTES]),
-            price=_array(table[c.PRICE]),
-            bid=_array(table[c.BID]),
-        )
-
-    @cached_property
     def statistics(self) -> Statistics:
         """Normalisation of the dense features."""
         content = json.loads((self.folder / STATISTICS).read_text())
@@ -183,39 +156,10 @@ def session(model: Path | bytes) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def ads_table(all_attributes: Ints, catalogue: Catalogue, ad_ids: Sequence[str]) -> bytes:
-    """`ads.parquet` of a catalogue.
-
-    `all_attributes` (ads, len(AD_ATTRIBUTES)) of the vocabulary; `ad_ids` (a,) in the order of
-    the catalogue.
-    """
-    attributes = all_attributes[catalogue.ad]
-    table = pa.table(
-        {
-            c.AD: pa.array(ad_ids, pa.string()),
-            "ad": catalogue.ad.astype(np.int32),
-            **{
-                name: attributes[:, number].astype(np.int32)
-                for number, name in enumerate(AD_ATTRIBUTES)
-            },
-            c.PRICE: catalogue.price.astype(np.int64),
-            c.BID: catalogue.bid.astype(np.int64),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=False)
-    return bytes(sink.getvalue())
-
-
 def statistics_json(statistics: Statistics) -> bytes:
     """`statistics.json`; the float32 values come back bit-equal."""
     # A float32 is a double, too, and JSON's shortest text of a double reads back as the same.
     return json.dumps({name: values.tolist() for name, values in vars(statistics).items()}).encode()
-
-
-def _array(column: pa.ChunkedArray) -> Any:
-    """A column as an array; pyarrow's own conversions (and `read_table`) would import pandas."""
-    return np.from_dlpack(column.combine_chunks())
 
 
 def _digest(description: Description, files: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.candidates import selector as candidates
+from roiflow.catalogue.eligibility import eligible as may_be_shown
 from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.errors import PackageError
 from roiflow.features.plan import CONTEXT_PLACEMENT, Plan, context
@@ -22,6 +23,7 @@ from roiflow.online import given as parity
 from roiflow.online import store as online
 from roiflow.online.given import Bytes
 from roiflow.online.layout import UserStates
+from roiflow.online.shelf import Shelf, known_ads
 from roiflow.online.store import AdStates, MemoryStore, OnlineStore
 from roiflow.policy import plackett_luce
 from roiflow.policy.candidate_sets import CandidateSets, of_predictions
@@ -60,7 +62,6 @@ class Models:
         self.digest = package.digest
         self.about, self.plan = about, Plan.read(package.folder / PLAN)
         self.vocabulary = Vocabulary.read(package.folder / VOCABULARY)
-        self.ads = package.ads
         self.sizes = serving_form.Sizes.of(about.sizes, about.profile_names)
         self._selector = candidates.load(package.folder / CANDIDATES)
         self._encoder, self._scorer = package.user_encoder, package.scorer
@@ -140,7 +141,7 @@ class Models:
 
 
 class Recommender:
-    """Slates over the package's catalogue, from an online store."""
+    """Slates over a store's catalogue, from its features and the package's models."""
 
     def __init__(self, package: Package) -> None:
         """Raises PackageError where parts of the package do not fit each other."""
@@ -148,8 +149,7 @@ class Recommender:
         self.digest = package.digest
         self.policy_version = package.digest[:12]
         self.slate_size = package.description.slate_size
-        # One name more, at row -1: an empty slot is an index like any other.
-        self._names = np.array([*package.ads.ad_id, ""], dtype=object)
+        self._named: tuple[Shelf, NDArray[Any]] | None = None
         self._vector = vector_shape(package)
         self.feature_sample = package.description.feature_sample
 
@@ -170,9 +170,11 @@ class Recommender:
     ) -> tuple[Slates, bool]:
         """Slates of B requests, and whether they were made without online features.
 
-        The same request to the same package gets the same slate, as long as its features are the
-        same (draws.py).
-        Ads of the catalogue (A,) that are not `eligible` (ended, out of budget) are not shown.
+        The same request to the same package gets the same slate, as long as its features and its
+        catalogue are the same (draws.py).
+        What has ended or spent its money is not shown, as the store says, or where `eligible` (A,)
+        is given, as that does: whoever fills a world's slates knows its money better than a store.
+        Slots for which nothing is left are empty.
         Requests of different hours are read apart, since item counters stand still in an hour.
         """
         # Requests of the door come one by one and go straight on; a simulated week brings hours of
@@ -184,7 +186,7 @@ class Recommender:
             parts = [self.recommend(_take(batch, rows), store, eligible) for rows in by_hour]
             back = np.argsort(order, kind="stable")
             return _stack([slates for slates, _ in parts], back), any(bad for _, bad in parts)
-        chunk = max(1, CHUNK_PAIRS // max(1, self.models.ads.ad.size))
+        chunk = max(1, CHUNK_PAIRS // max(1, store.shelf.size))
         if hours.size <= chunk:
             return self._recommend(batch, store, eligible)
         every = np.arange(hours.size)
@@ -202,61 +204,78 @@ class Recommender:
     ) -> tuple[Slates, bool]:
         """Requests of one hour, few enough to be worked on at once."""
         if not batch.event_time.size:
-            return self._empty(), False
+            return self._empty(0), False
         # Any of the requests: a store goes by their hour alone.
         as_of = int(batch.event_time[-1])
-        users = within(store.read(batch.user_ids, as_of), self.models.plan)
-        items = store.ad_states(as_of)
-        columns, requests, sets = self._expect(batch, users, items, eligible)
+        read = store.read(batch.user_ids, as_of)
+        # After the read, which takes in what has become of the catalogue.
+        shelf, items = store.shelf, store.ad_states(as_of)
+        users = within(read, shelf.plan, self.models.plan)
+        if not shelf.size:
+            return self._empty(batch.event_time.size), users.degraded
+        columns, requests, sets = self._expect(batch, shelf, users, items, eligible)
         logits = self.models.logits(sets)
         # The noise hangs on the request's id and not on a generator: a retry finds its slate again,
         # and the log is enough to draw it once more.
-        noise = draws.gumbel(draws.seeds(self.digest, batch.request_ids), columns)
+        noise = draws.gumbel(draws.seeds(self.digest, batch.request_ids), shelf.ad[columns])
         choices, propensity = plackett_luce.choose(logits, self.slate_size, noise)
-        slates = self._slates(columns, sets, choices, propensity, users, requests)
+        slates = self._slates(shelf, columns, sets, choices, propensity, users, requests)
         return slates, users.degraded or items.degraded
 
     def expect(
         self,
         batch: RequestContexts,
+        shelf: Shelf,
         users: UserStates,
         items: AdStates,
         eligible: Flags | None = None,
     ) -> tuple[Longs, CandidateSets]:
         """Rows of the catalogue (B, k) that requests of one hour may show, and what to expect."""
-        columns, _, sets = self._expect(batch, users, items, eligible)
+        columns, _, sets = self._expect(batch, shelf, users, items, eligible)
         return columns, sets
 
     def _expect(
         self,
         batch: RequestContexts,
+        shelf: Shelf,
         users: UserStates,
         items: AdStates,
         eligible: Flags | None,
     ) -> tuple[Longs, Requests, CandidateSets]:
-        requests = self.requests(batch, users, items)
-        if eligible is not None:
-            # Before pre-selection: what may not be shown would take places in the top K.
-            requests = replace(requests, ad=np.where(eligible, requests.ad, -1).astype(np.int32))
+        requests = self.requests(batch, shelf, users, items)
+        if eligible is None:
+            eligible = may_be_shown(
+                shelf.catalogue.terms, np.zeros(shelf.size), batch.event_time, shelf.pacing
+            )
+        # Before pre-selection: what may not be shown would take places in the top K.
+        requests = replace(requests, ad=np.where(eligible, requests.ad, -1).astype(np.int32))
         people = People(users.user, users.profile, _history(users))
-        columns = self.models.select(requests, people, self.models.plan.attributes)
+        columns = self.models.select(requests, people, shelf.plan.attributes)
         requests = candidates.narrow(requests, columns)
-        predictions = self.models.predict(requests, people, self.models.ads.attributes[columns])
+        # To the models an ad is what they have learnt of it; its attributes say the rest.
+        known = np.where(requests.ad < 0, requests.ad, known_ads(shelf, self.models.plan)[columns])
+        requests = replace(requests, ad=known.astype(np.int32))
+        predictions = self.models.predict(requests, people, shelf.attributes[columns])
         return columns, requests, self.models.candidate_sets(requests, predictions)
 
-    def requests(self, batch: RequestContexts, users: UserStates, items: AdStates) -> Requests:
-        """Requests of one hour with every ad of the catalogue and its features."""
-        plan, ads = self.models.plan, self.models.ads
+    def requests(
+        self, batch: RequestContexts, shelf: Shelf, users: UserStates, items: AdStates
+    ) -> Requests:
+        """Requests of one hour with every ad of the catalogue and its features.
+
+        Ads are rows of the shelf's plan.
+        """
+        plan, catalogue = shelf.plan, shelf.catalogue
         around = context(
             self._index("placement", batch.placement),
             self._index("device", batch.device),
             batch.event_time,
         )
         # Views of one row: the catalogue is the same for every request.
-        shape = (batch.event_time.size, ads.ad.size)
-        ad: Ints = np.broadcast_to(ads.ad, shape)
-        price: Longs = np.broadcast_to(ads.price, shape)
-        bid: Longs = np.broadcast_to(ads.bid, shape)
+        shape = (batch.event_time.size, shelf.size)
+        ad: Ints = np.broadcast_to(shelf.ad, shape)
+        price: Longs = np.broadcast_to(catalogue.price, shape)
+        bid: Longs = np.broadcast_to(catalogue.bid, shape)
         dense: Singles = online.dense(
             plan,
             users,
@@ -286,8 +305,16 @@ class Recommender:
         lookup = self.models.vocabulary.lookup(kind)
         return np.array([lookup.get(name, 0) for name in names], np.int32)
 
+    def _names(self, shelf: Shelf) -> NDArray[Any]:
+        """Ads' names (A + 1,), one more at row -1: an empty slot is an index like any other."""
+        if self._named is None or self._named[0] is not shelf:
+            names = np.array([*shelf.catalogue.ad_id.to_pylist(), ""], dtype=object)
+            self._named = shelf, names
+        return self._named[1]
+
     def _slates(
         self,
+        shelf: Shelf,
         columns: Longs,
         sets: CandidateSets,
         choices: Longs,
@@ -304,7 +331,7 @@ class Recommender:
         row = np.where(shown, columns[rows, at], -1)
         return Slates(
             row=row,
-            ad_ids=self._names[row],
+            ad_ids=self._names(shelf)[row],
             propensity=propensity,
             click=take(sets.click),
             conversion=take(sets.conversion),
@@ -324,33 +351,32 @@ class Recommender:
         found[:] = self.models.recalibrations.digests(event_time)
         return found
 
-    def _empty(self) -> Slates:
-        none = np.zeros((0, self.slate_size))
-        rows = none.astype(np.int64)
-        nothing = rows[:, 0]
-        vectors = np.zeros((0, self._vector.bytes), np.uint8)
-        unchanged = np.empty(0, object)
+    def _empty(self, requests: int) -> Slates:
+        """Nothing for each request."""
+        none = np.zeros((requests, self.slate_size))
         return Slates(
-            rows,
-            self._names[rows],
-            none,
-            none,
-            none,
-            none,
-            none,
-            rows,
-            nothing,
-            unchanged,
-            vectors,
+            row=np.full(none.shape, -1),
+            ad_ids=np.full(none.shape, "", dtype=object),
+            propensity=none,
+            click=none,
+            conversion=none,
+            revenue=none,
+            value=none,
+            bid=none.astype(np.int64),
+            as_of=np.full(requests, -1),
+            recalibration=np.full(requests, None, dtype=object),
+            vectors=np.zeros((requests, self._vector.bytes), np.uint8),
         )
 
 
-def within(users: UserStates, plan: Plan) -> UserStates:
-    """States whose ads and categories are newer than the plan count as out of vocabulary."""
+def within(users: UserStates, counted: Plan, learnt: Plan) -> UserStates:
+    """States with 0 for what is newer: than the counters in buckets, than the models in history."""
     return replace(
         users,
-        bucket_ad=_inside(users.bucket_ad, plan.sizes["ad"]),
-        bucket_category=_inside(users.bucket_category, plan.sizes["category"]),
+        history_ad=_inside(users.history_ad, learnt.sizes["ad"]),
+        history_category=_inside(users.history_category, learnt.sizes["category"]),
+        bucket_ad=_inside(users.bucket_ad, counted.sizes["ad"]),
+        bucket_category=_inside(users.bucket_category, counted.sizes["category"]),
     )
 
 

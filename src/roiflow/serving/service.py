@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
+from roiflow.catalogue.eligibility import eligible
 from roiflow.errors import ArtefactError, ServiceError
 from roiflow.online.redis_store import RedisValues
 from roiflow.online.store import FeatureStore, OnlineStore, Value, Values, Writes
@@ -125,6 +128,17 @@ class OnlineSlates:
             self._renewal.look()
         return self._recommender.recommend(contexts, self._store)
 
+    def check(self, at: int) -> None:
+        """See app.SlateMaker."""
+        self._store.read([], at)
+        shelf = self._store.shelf
+        if not shelf.size:
+            raise ServiceError("the catalogue is empty: no ad has ever come, or no store was read")
+        terms = shelf.catalogue.terms
+        # Without what was spent: that is another day's again tomorrow, and no fault.
+        if not eligible(terms, np.zeros(shelf.size), at, shelf.pacing).any():
+            raise ServiceError(f"no ad may be shown: all {shelf.size} have ended or not begun")
+
 
 def namespace(digest: str) -> str:
     """Prefix of a package's keys: its own, since dense indices mean nothing to another one."""
@@ -156,7 +170,7 @@ def build_app(
     return SlateApp(
         OnlineSlates(recommender, store, Renewal(models, values)),
         EventLog(served),
-        Version(recommender.policy_version, package.digest, about.week, len(package.ads.ad_id)),
+        Version(recommender.policy_version, package.digest, about.week),
         about.cost_shares,
         Limits.read(limits),
         feature_sample=about.feature_sample,

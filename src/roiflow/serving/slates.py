@@ -25,7 +25,7 @@ class RequestContexts:
 class Slates:
     """B slates of S ads, best position first; where `row` is -1 the slot is empty."""
 
-    row: Longs  # (B, S) rows of the package's catalogue
+    row: Longs  # (B, S) rows of the catalogue
     ad_ids: NDArray[Any]  # (B, S) strings, "" where empty
     propensity: Floats  # (B, S) given the ads above
     click: Floats  # (B, S) P(click | position 1)

@@ -13,8 +13,7 @@ from roiflow.data.split import TEST
 from roiflow.errors import ParityError
 from roiflow.features import engine as counters
 from roiflow.features import folder as feature_store
-from roiflow.features.table import Catalogue, Features, Requests
-from roiflow.features.vocabulary import Vocabulary
+from roiflow.features.table import Features, Requests
 from roiflow.files import write_file
 from roiflow.params import Params, load_params
 from roiflow.policy import network as slate_policy
@@ -155,25 +154,12 @@ def describe(
 
 
 def feature_files(folder: Path, features: Features) -> dict[str, bytes]:
-    """Vocabulary, plan, statistics and the last week's ads."""
-    vocabulary = Vocabulary.read(folder / packages.VOCABULARY)
-    catalogue = named(features.catalogues[-1])
-    # Row 0 is what is out of vocabulary, so names begin at row 1.
-    names = vocabulary.ids("ad").take(catalogue.ad - 1).to_pylist()
+    """Vocabulary, plan and statistics."""
     return {
         packages.VOCABULARY: (folder / packages.VOCABULARY).read_bytes(),
         packages.PLAN: (folder / counters.PLAN).read_bytes(),
         packages.STATISTICS: packages.statistics_json(features.statistics),
-        packages.ADS: packages.ads_table(features.attributes, catalogue, names),
     }
-
-
-def named(catalogue: Catalogue) -> Catalogue:
-    """Without the ads that share the out-of-vocabulary row: they have no name to be served by."""
-    known = catalogue.ad > 0
-    return Catalogue.all_week(
-        catalogue.week, catalogue.ad[known], catalogue.price[known], catalogue.bid[known]
-    )
 
 
 def candidate_files(folder: Path) -> dict[str, bytes]:

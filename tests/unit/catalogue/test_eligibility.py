@@ -30,7 +30,7 @@ def test_a_spent_budget_is_out_and_none_comes_back_to_fill_a_slate() -> None:
 
 def test_a_paced_budget_is_spent_in_step_with_the_traffic() -> None:
     """Of 10 parts of a day's traffic 1 comes in the first hour, 3 in the first two."""
-    pacing = Pacing.of(np.array([1, 2, 7, *[0] * 21]))
+    pacing = Pacing.of(np.array([1.0, 2, 7, *[0] * 21]))
     ads = terms(*[(0, LONG, 1_000)] * 4)
     spent = np.array([99, 100, 299, 300])
     assert eligible(ads, spent, DAY, pacing).tolist() == [True, False, False, False]
@@ -56,7 +56,7 @@ def test_spend_counts_from_midnight_to_the_full_hour() -> None:
 def test_more_spend_never_makes_an_ad_eligible(pairs: list[tuple[int, int]]) -> None:
     budget, spent = np.array(pairs, np.int64).T
     ads = Terms(np.zeros_like(budget), np.full_like(budget, LONG), budget)
-    pacing = Pacing.of(np.arange(1, 25))
+    pacing = Pacing.of(np.arange(1.0, 25))
     before, after = (eligible(ads, spent + more, NOON, pacing) for more in (0, 1))
     assert not (after & ~before).any()
     assert before[budget == 0].all()

@@ -75,8 +75,10 @@ def replayed(folder: Path, world: World, batches: int, seed: int) -> Replayed:
         attributes=plan.attributes,
         profile=np.asarray(built.features.profile),
         start=LAST.start,
-        price=price,
-        bid=bid,
+        learnt=plan,
+        catalogue_known=np.array([-1]),
+        price=price[None],
+        bid=bid[None],
     )
     content = Content.read(whole, setting.vocabulary)
     return replay(setting, content, Slates.of(served, setting))

@@ -106,8 +106,6 @@ def write_package(
     params = load_params(ROOT / "params.yaml").train_candidates
     selector = folder.parent / f"{folder.name}-candidates"
     candidates.fit(features, params, "logistic").save(selector)
-    catalogue = features.catalogues[-1]
-    names = built.vocabulary.ids("ad").to_pylist()
     slates = network.start(
         _any_candidates(),
         slate_size=SLATE,
@@ -119,7 +117,7 @@ def write_package(
     )
     about = Description(
         source="simulator",
-        week=str(Week.parse(catalogue.week)),
+        week=features.catalogues[-1].week,
         dense_names=features.dense_names,
         profile_names=features.profile_names,
         sizes=features.sizes,
@@ -137,9 +135,6 @@ def write_package(
         package.USER_ENCODER: encoder(),
         package.SCORER: scores or scorer(len(features.profile_names), len(features.dense_names)),
         package.POLICY: slates.to_bytes(),
-        package.ADS: package.ads_table(
-            features.attributes, catalogue, [names[ad - 1] for ad in catalogue.ad]
-        ),
         package.VOCABULARY: (world.features / "vocabulary.parquet").read_bytes(),
         package.PLAN: (world.features / "plan.parquet").read_bytes(),
         package.STATISTICS: package.statistics_json(features.statistics),

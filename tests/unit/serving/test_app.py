@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from roiflow.errors import ServiceError
 from roiflow.online.given import hashes, sampled
 from roiflow.ranking.value import CostShares
-from roiflow.serving.app import MAX_SLATE_BYTES, SlateApp, Version
+from roiflow.serving.app import MAX_SLATE_BYTES, WARM_UP_SLATES, SlateApp, Version
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.stream.arrivals import Arrived
 from roiflow.stream.checks import Limits
@@ -36,6 +37,8 @@ class Planted:
 
     def __init__(self) -> None:
         self.degraded = False
+        self.left = ""
+        """Why there is nothing to show, where there is not."""
         self.seen: list[RequestContexts] = []
 
     def __call__(self, contexts: RequestContexts) -> tuple[Slates, bool]:
@@ -43,13 +46,17 @@ class Planted:
         ids = np.array([[f"a{len(user)}", "b", ""] for user in contexts.user_ids], object)
         size = (len(contexts.user_ids), 1)
         one = np.tile([[0.5, 0.25, 1.0]], size)
-        rows = np.tile(np.array([[0, 1, -1]]), size)
+        rows = np.tile(np.array([[-1, -1, -1] if self.left else [0, 1, -1]]), size)
         bid = np.tile(np.array([[10, 20, 0]]), size)
         as_of, vectors = np.full(size[0], NOW - 5), np.full((size[0], 12), 7, np.uint8)
         maps = np.full(size[0], "0f" * 32, object)
         some = (one, one / 10, one / 100, one, one * 8)
         slates = Slates(rows, ids, *some, bid, as_of, maps, vectors)
         return slates, self.degraded
+
+    def check(self, at: int) -> None:
+        if self.left:
+            raise ServiceError(self.left)
 
 
 @pytest.fixture
@@ -60,7 +67,7 @@ def maker() -> Planted:
 @pytest.fixture
 def app(maker: Planted, tmp_path: Path) -> SlateApp:
     log = EventLog(tmp_path / "served")
-    version = Version("v7", "digest", "2026-W04", 2)
+    version = Version("v7", "digest", "2026-W04")
     app = SlateApp(maker, log, version, SHARES, LIMITS, now=lambda: NOW)
     app.start()
     maker.seen.clear()
@@ -132,7 +139,7 @@ def slates(folder: Path) -> list[Slate]:
 def test_what_a_slate_was_made_from_is_logged(maker: Planted, tmp_path: Path, share: float) -> None:
     """The hash of every slate, the vector of the sampled ones, neither of a degraded one."""
     log = EventLog(tmp_path / "served")
-    version = Version("v7", "digest", "2026-W04", 2)
+    version = Version("v7", "digest", "2026-W04")
     app = SlateApp(maker, log, version, SHARES, LIMITS, lambda: NOW, feature_sample=share)
     for number in range(40):
         maker.degraded = number == 39
@@ -213,7 +220,7 @@ def test_what_the_consumer_would_not_take_is_not_served(
 
 
 def test_a_slate_too_large_for_the_consumer_is_not_served(maker: Planted, tmp_path: Path) -> None:
-    log, version = EventLog(tmp_path), Version("v7", "digest", "2026-W04", 2)
+    log, version = EventLog(tmp_path), Version("v7", "digest", "2026-W04")
 
     def answer(longest: int) -> httpx.Response:
         limits = msgspec.structs.replace(LIMITS, message_bytes=longest)
@@ -352,9 +359,38 @@ def test_unknown_paths_and_methods(app: SlateApp) -> None:
     assert call(app, "POST", "/healthz").status_code == 405
 
 
+def test_nothing_to_show_is_no_slate_and_not_ready(
+    app: SlateApp, maker: Planted, tmp_path: Path
+) -> None:
+    maker.left = "the catalogue is empty"
+    for answer in (post(app, BODY), call(app, "GET", "/readyz")):
+        assert answer.status_code == 503
+        assert "the catalogue is empty" in answer.json()["error"]
+    assert slates(tmp_path / "served") == []
+    maker.left = ""
+    assert call(app, "GET", "/readyz").status_code == 200
+    assert post(app, BODY).status_code == 200
+
+
+def test_who_starts_with_nothing_to_show_is_warm_before_it_is_ready(
+    maker: Planted, tmp_path: Path
+) -> None:
+    maker.left = "the catalogue is empty"
+    version = Version("v7", "digest", "2026-W04")
+    app = SlateApp(maker, EventLog(tmp_path), version, SHARES, LIMITS)
+    app.start()
+    assert call(app, "GET", "/readyz").status_code == 503
+    maker.left = ""
+    maker.seen.clear()
+    assert call(app, "GET", "/readyz").status_code == 200
+    assert len(maker.seen) == WARM_UP_SLATES
+    assert call(app, "GET", "/readyz").status_code == 200
+    assert len(maker.seen) == WARM_UP_SLATES
+
+
 def test_ready_only_between_start_and_close(maker: Planted, tmp_path: Path) -> None:
     log = EventLog(tmp_path)
-    app = SlateApp(maker, log, Version("v7", "digest", "2026-W04", 2), SHARES, LIMITS)
+    app = SlateApp(maker, log, Version("v7", "digest", "2026-W04"), SHARES, LIMITS)
     assert call(app, "GET", "/healthz").status_code == 200
     assert call(app, "GET", "/readyz").status_code == 503
     app.start()
@@ -396,5 +432,5 @@ def test_degraded_slates_say_so_and_are_counted(app: SlateApp, maker: Planted) -
 
 def test_version(app: SlateApp) -> None:
     assert call(app, "GET", "/v1/version").json() == {
-        "policy_version": "v7", "digest": "digest", "week": "2026-W04", "ads": 2,
+        "policy_version": "v7", "digest": "digest", "week": "2026-W04",
     }  # fmt: skip

@@ -126,5 +126,5 @@ def test_a_package_whose_ads_have_ended_is_named(world: TinyWorld, package: Pack
     chooser = ServedChooser(recommender, store, source.world)
     eligible = np.zeros(source.world.ads(WEEK).ids.size, bool)
     eligible[:2] = True
-    with pytest.raises(ContractError, match=r"only 2 ads of the package .* fewer than 3 slots"):
+    with pytest.raises(ContractError, match=r"only 2 ads of the catalogue .* fewer than 3 slots"):
         chooser.choose(source.world.requests(WEEK), eligible, np.random.default_rng(0))

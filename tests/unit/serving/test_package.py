@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from roiflow.errors import PackageError
-from roiflow.features.table import Catalogue, Statistics
+from roiflow.features.table import Statistics
 from roiflow.policy.network import FEATURES, Network, SlatePolicy
 from roiflow.ranking.value import CostShares
 from roiflow.serving import package
@@ -43,11 +43,6 @@ POLICY = SlatePolicy(
 )
 
 
-ATTRIBUTES = np.arange(20, dtype=np.int32).reshape(4, 5)
-CATALOGUE = Catalogue.all_week(
-    "2026-W04", np.array([1, 3], np.int32), np.array([5, 6]), np.array([7, 8])
-)
-
 STATISTICS = Statistics(
     *(np.array(pair, np.float32) for pair in ([0.1, 0.2], [1, 1 / 3], [0, 0], [1, 1]))
 )
@@ -58,7 +53,6 @@ def files() -> dict[str, bytes]:
         package.USER_ENCODER: b"encoder",
         package.SCORER: b"scorer",
         package.POLICY: POLICY.to_bytes(),
-        package.ADS: package.ads_table(ATTRIBUTES, CATALOGUE, ("ad-a", "ad-b")),
         package.VOCABULARY: b"vocabulary",
         package.PLAN: b"plan",
         package.STATISTICS: package.statistics_json(STATISTICS),
@@ -75,11 +69,6 @@ def folder(tmp_path: Path) -> Path:
 def test_what_was_written_is_read(folder: Path) -> None:
     loaded = Package.load(folder)
     assert loaded.description == DESCRIPTION
-    assert loaded.ads.ad_id == ("ad-a", "ad-b")
-    np.testing.assert_array_equal(loaded.ads.ad, [1, 3])
-    np.testing.assert_array_equal(loaded.ads.attributes, [[5, 6, 7, 8, 9], [15, 16, 17, 18, 19]])
-    np.testing.assert_array_equal(loaded.ads.price, [5, 6])
-    np.testing.assert_array_equal(loaded.ads.bid, [7, 8])
     np.testing.assert_array_equal(loaded.statistics.std, np.array([1, 1 / 3], np.float32))
     np.testing.assert_array_equal(loaded.policy.network.input_weight, POLICY.network.input_weight)
 
@@ -131,7 +120,7 @@ def edit(folder: Path, **values: object) -> None:
 
 def test_another_format_is_refused_with_both_versions(folder: Path) -> None:
     edit(folder, format=2)
-    with pytest.raises(PackageError, match=r"manifest.json: format 2, .* reads format 3"):
+    with pytest.raises(PackageError, match=r"manifest.json: format 2, .* reads format 4"):
         Package.load(folder)
 
 
@@ -173,7 +162,7 @@ def test_an_incomplete_package_is_not_written(tmp_path: Path) -> None:
 def test_loading_needs_no_training_library(folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from roiflow.serving.package import Package; "
-        "package = Package.load(Path(sys.argv[1])); package.ads, package.policy; "
+        "package = Package.load(Path(sys.argv[1])); package.policy, package.statistics; "
         "heavy = {'torch', 'sklearn', 'mlflow', 'xgboost', 'pandas'} & set(sys.modules); "
         "sys.exit(', '.join(heavy) or 0)"
     )

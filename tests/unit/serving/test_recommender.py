@@ -86,10 +86,10 @@ def test_slates_hold_different_ads_of_the_catalogue(
     recommender: Recommender, store: MemoryStore, world: TinyWorld
 ) -> None:
     slates = recommend(recommender, store, batch(world, 40, hours=3))
-    ads = recommender.models.ads
+    ads = store.shelf.catalogue
     assert slates.row.shape == (40, SLATE)
     assert (np.diff(np.sort(slates.row, axis=1), axis=1) > 0).all()
-    assert (slates.ad_ids == np.array(ads.ad_id, object)[slates.row]).all()
+    assert (slates.ad_ids == np.array(ads.ad_id.to_pylist(), object)[slates.row]).all()
     assert (slates.bid == ads.bid[slates.row]).all()
     assert ((slates.propensity > 0) & (slates.propensity <= 1)).all()
 
@@ -101,10 +101,10 @@ def test_predictions_are_the_networks_closed_form(
     slates = recommend(recommender, store, contexts)
     state = store.read(contexts.user_ids, int(contexts.event_time[0]))
     items = store.ad_states(int(contexts.event_time[0]))
-    dense = recommender.requests(contexts, state, items).dense[0, slates.row[0]]
+    dense = recommender.requests(contexts, store.shelf, state, items).dense[0, slates.row[0]]
     there = state.history_ad[0] > 0
     memory = float((state.history_action[0][there] + 1)[-HISTORY:].sum())
-    ad = recommender.models.ads.ad[slates.row[0]]
+    ad = store.shelf.ad[slates.row[0]]
     z = 0.1 * dense.mean(axis=1) + 0.01 * ad + 0.02 * memory - 2
     click = 1 / (1 + np.exp(-z))
     np.testing.assert_allclose(slates.click[0], click, rtol=1e-5)
@@ -142,10 +142,9 @@ def logits(
 ) -> NDArray[np.float64]:
     """Logits (B, A) by row of the catalogue, NaN where pre-selection cut the ad."""
     as_of = int(contexts.event_time[-1])
-    columns, sets = recommender.expect(
-        contexts, store.read(contexts.user_ids, as_of), store.ad_states(as_of)
-    )
-    out = np.full((len(contexts.user_ids), recommender.models.ads.ad.size), np.nan)
+    users = store.read(contexts.user_ids, as_of)
+    columns, sets = recommender.expect(contexts, store.shelf, users, store.ad_states(as_of))
+    out = np.full((len(contexts.user_ids), store.shelf.size), np.nan)
     np.put_along_axis(out, columns, recommender.models.logits(sets), axis=1)
     return out
 
@@ -212,7 +211,7 @@ def test_an_ineligible_ad_is_never_shown(
 ) -> None:
     """Barring the ads that were shown most leaves the others their propensity law."""
     contexts = batch(world, 40, hours=3)
-    ads = recommender.models.ads.ad.size
+    ads = store.shelf.size
     every, _ = recommender.recommend(contexts, store, np.ones(ads, bool))
     np.testing.assert_array_equal(every.row, recommend(recommender, store, contexts).row)
     favourites = np.argsort(-np.bincount(every.row.ravel(), minlength=ads))[: ads // 2]
@@ -228,7 +227,7 @@ def test_an_ineligible_ad_is_never_shown(
 def test_a_slate_of_the_last_eligible_ads_is_certain_but_for_its_order(
     recommender: Recommender, store: MemoryStore, world: TinyWorld
 ) -> None:
-    eligible = np.zeros(recommender.models.ads.ad.size, bool)
+    eligible = np.zeros(store.shelf.size, bool)
     eligible[[1, 4, 7]] = True
     slates, _ = recommender.recommend(batch(world, 20), store, eligible)
     np.testing.assert_array_equal(np.sort(slates.row, axis=1), np.tile([1, 4, 7], (20, 1)))
@@ -238,7 +237,7 @@ def test_a_slate_of_the_last_eligible_ads_is_certain_but_for_its_order(
 def test_slots_that_no_eligible_ad_can_fill_stay_empty(
     recommender: Recommender, store: MemoryStore, world: TinyWorld
 ) -> None:
-    eligible = np.zeros(recommender.models.ads.ad.size, bool)
+    eligible = np.zeros(store.shelf.size, bool)
     eligible[[2, 5]] = True
     slates, _ = recommender.recommend(batch(world, 5), store, eligible)
     np.testing.assert_array_equal(np.sort(slates.row, axis=1), np.tile([-1, 2, 5], (5, 1)))
@@ -261,6 +260,8 @@ def test_states_of_a_newer_vocabulary_are_read_as_unknown(
 
         def ad_states(self, as_of: int) -> object:
             return store.ad_states(as_of)
+
+        shelf = store.shelf
 
     contexts = batch(world, 5)
     slates, _ = recommender.recommend(contexts, Newer())  # type: ignore[arg-type]
