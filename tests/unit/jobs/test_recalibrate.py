@@ -62,7 +62,7 @@ def write_events(lake: Path, package: Package) -> None:
     Half of the second positions were looked at, so that all of it is half of what was expected.
     Part of it is of the week before, and some slates do not count.
     """
-    ads = package.ads.ad_id[:2]
+    ads = Vocabulary.read(package.folder / VOCABULARY).ids("ad")[:2].to_pylist()
     start = WEEK.start - 2 * HOUR
     slates = [slate(n, package, ads, start + n * MINUTE // 10) for n in range(1000)]
     clicked = [impression_id(f"r{n}", place) for n in range(100) for place in (1, 2)]
