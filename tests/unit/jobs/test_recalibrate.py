@@ -12,11 +12,12 @@ from roiflow.data import event_lake
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.deployment.placed import remember
 from roiflow.errors import ServiceError
+from roiflow.features.vocabulary import Vocabulary
 from roiflow.jobs import recalibrate
 from roiflow.online.store import MemoryValues
 from roiflow.params import load_params
 from roiflow.ranking.recalibration import Recalibrations
-from roiflow.serving.package import Package
+from roiflow.serving.package import VOCABULARY, Package
 from roiflow.serving.recalibrate import kept, learn
 from roiflow.serving.recommender import Models
 from roiflow.serving.service import RECALIBRATION_KEY, told
