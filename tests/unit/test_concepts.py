@@ -11,10 +11,13 @@ from roiflow.evaluation.gate import roi_lift
 from roiflow.evaluation.ranking import calibration_curve, ece
 from roiflow.evaluation.roi import roi
 from roiflow.features import kernels
+from roiflow.params import load_params
 from roiflow.policy.plackett_luce import log_conditional_propensities
+from roiflow.ranking.recalibration import Observed, fit
 from tests.records import estimate
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "concepts.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "concepts.md"
 
 
 def bold(heading: str) -> list[str]:
@@ -81,4 +84,12 @@ def test_calibration() -> None:
     predicted = np.repeat([0.02, 0.10], 200)
     clicked = np.concatenate([np.arange(200) < 6, np.arange(200) < 12])
     error = ece(calibration_curve(predicted, clicked, bins=2))
-    assert bold("Calibration") == [f"{error:.4f}"]
+    weak = load_params(ROOT / "params.yaml").recalibrate.model_copy(update={"prior_events": 1e-6})
+    level, seen = np.full(1000, 0.2), np.arange(1000) < 100
+    all_looked, half_looked = (
+        fit(Observed(level, seen, np.full(1000, share)), weak) for share in (1.0, 0.5)
+    )
+    lower = all_looked.apply(np.array([0.2, 0.05]))
+    same = half_looked.apply(np.array([0.2]))
+    numbers = [error, *lower, *same]
+    assert bold("Calibration") == [f"{number:.4f}" for number in numbers]
