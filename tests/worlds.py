@@ -9,7 +9,7 @@ from roiflow.params import SimulatorParams, load_params
 
 ROOT = Path(__file__).parents[1]
 
-SYNTHETIC: dict[str, Any] = {"world": "synthetic", "shock_week": "2026-W06"}
+SYNTHETIC: dict[str, Any] = {"world": "synthetic", "weeks": 4, "shock_week": "2026-W06"}
 """What makes the shipped simulator the planted world."""
 
 SHIPPED = load_params(ROOT / "params.yaml").ingest.simulator.model_copy(update=SYNTHETIC)

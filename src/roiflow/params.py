@@ -200,6 +200,7 @@ class FeaturesParams(Section):
     history_length: Count
     prior_strength: Positive
     validation_days: Count
+    run_up_days: Annotated[int, Field(ge=0)]
     min_count: Count
     traffic: list[NonNegative]
 

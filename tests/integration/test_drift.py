@@ -95,7 +95,7 @@ def features(rows: int = 2000) -> Features:
             np.empty(0, np.int64), np.empty(0, bool), np.empty(0, bool), np.empty(0, np.int64)
         ),
         validation_start=rows,
-        known_until=(rows, rows, n),
+        known_until=(rows, rows, n, 0),
         profile=np.zeros((1, 0), np.int32),
         attributes=np.arange(20, dtype=np.int32).reshape(4, 5) % 3,
         catalogues=(),

@@ -178,7 +178,7 @@ class Engines:
 
     @cached_property
     def in_sql(self) -> Found:
-        test = boundaries(self.weeks, self.params.validation_days)[1]
+        test = boundaries(self.weeks, self.params.validation_days, 0).test
         rows = oracle(self.folder, self.weeks, self.plan, self.built.vocabulary, test)
         return found(rows, self.plan)
 
@@ -233,6 +233,7 @@ def engines(
         history_length=case.history_length,
         prior_strength=20.0,
         validation_days=2,
+        run_up_days=0,
         min_count=case.min_count,
         traffic=[],
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.artefacts.record import Artefact
+from roiflow.data.split import Boundaries
 from roiflow.errors import ArtefactError, ContractError
 from roiflow.features.plan import Plan
 from roiflow.features.table import (
@@ -46,7 +47,7 @@ class Manifest(Artefact):
     weeks: tuple[str, ...]
     """Of the catalogues, oldest first."""
     validation_start: int
-    known_until: tuple[int, int, int]
+    known_until: tuple[int, int, int, int]
     """By split, microseconds."""
 
 
@@ -126,12 +127,12 @@ def write_settled(
     plan: Plan,
     profile: Ints,
     catalogues: Sequence[Catalogue],
-    starts: tuple[int, int],
+    starts: Boundaries,
     end: int,
 ) -> None:
     """What does not depend on the impressions, and the manifest.
 
-    `starts` are the first microseconds of VALIDATION and TEST, `end` is that after the window.
+    `end` is the first microsecond after the window.
     """
     np.save(folder / "profile.npy", profile)
     np.save(folder / "attributes.npy", plan.attributes)
@@ -144,8 +145,8 @@ def write_settled(
         profile_names=tuple(plan.profile_names),
         history_length=plan.history_length,
         weeks=tuple(catalogue.week for catalogue in catalogues),
-        validation_start=starts[0],
-        known_until=(starts[1], starts[1], end),
+        validation_start=starts.validation,
+        known_until=(starts.test, starts.test, end, starts.test),
     ).write(folder / MANIFEST)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from roiflow.data.split import TEST, TRAIN, split
+from roiflow.data.split import RUN_UP, TEST, TRAIN, VALIDATION
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 
 Ints = NDArray[np.int32]
@@ -80,7 +80,7 @@ class Impressions:
     clicked: Flags  # (n,)
     converted: Flags  # (n,)
     propensity: Floats  # (n,) given the ads above in the slate; NaN where not logged
-    split: Bytes  # (n,) TRAIN, VALIDATION or TEST, by global time
+    split: Bytes  # (n,) RUN_UP, TRAIN, VALIDATION or TEST, by global time
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class Features:
     later_labels: LaterLabels
     validation_start: int
     """First microsecond of the validation days."""
-    known_until: tuple[int, int, int]
+    known_until: tuple[int, int, int, int]
     """By split: the labels of its rows are made of what was known before this time. A model that is
     tested on the test week could not have learned from it, so rows before it stand at its start."""
     profile: Ints  # (users, profile attributes)
@@ -199,7 +199,8 @@ class Features:
     def as_of_end(self) -> "Features":
         """The same rows with every label as known at the window's end: what a refit trains on.
 
-        Splits move on: all but the last validation days are TRAIN, those VALIDATION, none is TEST.
+        Splits move on: all but the run-up and the last validation days are TRAIN, those VALIDATION,
+        none is TEST.
         Features and their normalisation stay as they are.
         """
         log, later, end = self.impressions, self.later_labels, self.known_until[TEST]
@@ -208,12 +209,14 @@ class Features:
         revenue = log.revenue.copy()
         clicked[later.row], converted[later.row] = later.clicked, later.converted
         revenue[later.row] = later.revenue
+        split = np.where(log.event_time < start, TRAIN, VALIDATION).astype(np.uint8)
+        split[log.split == RUN_UP] = RUN_UP
         labelled = replace(
             log,
             clicked=clicked,
             converted=converted,
             revenue=revenue,
-            split=split(log.event_time, start, end),
+            split=split,
         )
         none = LaterLabels(**{name: values[:0] for name, values in vars(later).items()})
         return replace(
@@ -221,5 +224,5 @@ class Features:
             impressions=labelled,
             later_labels=none,
             validation_start=start,
-            known_until=(end, end, end),
+            known_until=(end, end, end, end),
         )

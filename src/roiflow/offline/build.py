@@ -16,7 +16,7 @@ import pyarrow as pa
 from roiflow import columns as c
 from roiflow.catalogue.eligibility import Pacing
 from roiflow.data.schemas import SCHEMAS
-from roiflow.data.split import TRAIN, boundaries, split
+from roiflow.data.split import TRAIN, Boundaries, boundaries, split
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.errors import ContractError
 from roiflow.features import folder as files
@@ -139,21 +139,22 @@ def build(
     Raises ContractError where there is nothing to learn.
 
     The last week is the test period (in a window of one week: its last `validation_days`), the
-    `validation_days` before it are for validation. Attributes of ads and users are the newest
-    known before the test period, or the first known of those that appear in it.
+    `validation_days` before it are for validation, and the first `run_up_days` count and teach
+    nothing. Attributes of ads and users are the newest known before the test period, or the first
+    known of those that appear in it.
     """
     as_of = window.weeks[-1].end
-    starts = boundaries(window.weeks, params.validation_days)
+    starts = boundaries(window.weeks, params.validation_days, params.run_up_days)
     progress(0.0, "vocabulary")
     ads, users = window.all("ads"), window.all("users")
     profile_names = tuple(name for name in users.column_names if name not in SCHEMAS["users"].names)
-    vocabulary, known = _vocabulary(window, published, profile_names, params.min_count, starts[1])
+    vocabulary, known = _vocabulary(window, published, profile_names, params.min_count, starts.test)
     sizes = _sizes(vocabulary, profile_names)
     folder.mkdir(parents=True, exist_ok=True)
     with scratch(folder) as place:
         progress(0.2, "read")
         online = folder / ONLINE
-        read = _read(window, vocabulary, sizes, as_of, starts[0], place, online)
+        read = _read(window, vocabulary, sizes, as_of, starts.validation, place, online)
         plan = Plan(
             prior_strength=params.prior_strength,
             ctr=read.priors[0],
@@ -163,12 +164,12 @@ def build(
             sizes=sizes,
             profile_names=profile_names,
             known_before_test=known,
-            attributes=attributes_of(ads, vocabulary, sizes["ad"], starts[1]),
+            attributes=attributes_of(ads, vocabulary, sizes["ad"], starts.test),
         )
         files.write_settled(
             folder,
             plan,
-            profile_of(users, profile_names, vocabulary, sizes["user"], starts[1]),
+            profile_of(users, profile_names, vocabulary, sizes["user"], starts.test),
             tuple(
                 catalogues_of(
                     window,
@@ -390,7 +391,7 @@ class _Task:
     vocabulary: Vocabulary
     read: _Read
     catalogues: tuple[Catalogue, ...]
-    starts: tuple[int, int]
+    starts: Boundaries
     values: ItemValues
     impressions: ArraysFile
     events: ArraysFile
@@ -407,7 +408,7 @@ def _write_ranges(
     plan: Plan,
     vocabulary: Vocabulary,
     read: _Read,
-    starts: tuple[int, int],
+    starts: Boundaries,
     as_of: int,
     threads: int,
 ) -> None:
@@ -504,7 +505,7 @@ def _write_range(task: _Task, part: int) -> _Written:
         return _Written(0, Moments.none(len(plan.specs)), pairs, *nothing)
     # Within the range users and events count from 0; they are moved to their place when written.
     order, _ = sort_rows(rows.user, users, rows.event_time, rows.request, rows.position)
-    labels = _labels(rows, conversions, task.starts[1])
+    labels = _labels(rows, conversions, task.starts.test)
     found = _impressions(task, rows, order, labels, events, log)
     moments = Moments.of(found.dense[found.split == TRAIN])
     requests = int(found.request[-1]) + 1
@@ -584,7 +585,7 @@ def _impressions(
     task: _Task, rows: Rows, order: Longs, labels: _Labels, events: Events, log: UserLog
 ) -> Impressions:
     """Sorted by user, event_time, request, position, which is `order`."""
-    plan, (validation, test) = task.plan, task.starts
+    plan = task.plan
     user, ad, time = rows.user[order], rows.ad[order], rows.event_time[order]
     request, placement = rows.request[order], rows.placement[order]
     start, end = history_slices(user, time, events.offsets, events.known_time, plan.history_length)
@@ -619,7 +620,7 @@ def _impressions(
         clicked=labels.clicked[order],
         converted=labels.converted[order],
         propensity=rows.propensity[order],
-        split=split(time, validation, test),
+        split=split(time, task.starts),
     )
 
 

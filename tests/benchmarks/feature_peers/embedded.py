@@ -13,6 +13,7 @@ PARAMS = FeaturesParams(
     history_length=50,
     prior_strength=20.0,
     validation_days=2,
+    run_up_days=0,
     min_count=1,
     traffic=[],
 )

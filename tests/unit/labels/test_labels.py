@@ -64,8 +64,8 @@ def test_labels_stand_at_the_test_weeks_start_and_as_of_end_they_have_moved_on(
     assert ended.impressions.converted[young]
     assert ended.impressions.revenue[young] == 50
     assert ended.impressions.clicked[late]
-    assert features.known_until == (TEST_START, TEST_START, END)
-    assert ended.known_until == (END, END, END)
+    assert features.known_until == (TEST_START, TEST_START, END, TEST_START)
+    assert ended.known_until == (END, END, END, END)
     returned = row(features, at(2))
     assert ended.impressions.revenue[returned] == log.revenue[returned] == 0
     assert log.split[young] == VALIDATION

@@ -77,22 +77,30 @@ def test_every_kind_of_feature_worked_by_hand(tmp_path: Path) -> None:
         "user_ctr_28d": rate(1, 2, ctr),
         "user_clicks_28d": log(1),
         "user_conversions_28d": log(1),
+        "user_conversions_56d": log(1),
         "user_behaviours_28d": log(3),
+        "user_behaviours_56d": log(3),
         "user_category_clicks_28d": log(1),  # both ads are shoes
         "user_category_ctr_28d": rate(1, 2, ctr),
         "user_category_behaviours_7d": log(2),
         "user_category_behaviours_28d": log(3),
+        "user_category_behaviours_56d": log(3),
         "user_advertiser_ctr_7d": rate(1, 1, ctr),
         "user_advertiser_behaviours_28d": log(2),
+        "user_advertiser_behaviours_56d": log(2),
         "user_ad_clicks_28d": log(1),
         "user_ad_ctr_28d": rate(1, 1, ctr),
         "user_ad_behaviours_7d": log(1),
         "user_ad_behaviours_28d": log(2),
+        "user_ad_behaviours_56d": log(2),
         "ad_ctr_28d": rate(1, 1, ctr),
         "ad_cvr_28d": rate(1, 1, cvr),
+        "ad_cvr_56d": rate(1, 1, cvr),
         "campaign_ctr_28d": rate(1, 1, ctr),
         "campaign_cvr_28d": rate(1, 1, cvr),
+        "campaign_cvr_56d": rate(1, 1, cvr),
         "category_cvr_28d": rate(2, 2, cvr),  # u2's shoes of training too
+        "category_cvr_56d": rate(2, 2, cvr),  # u2's shoes of training too
         "log_price": log(20 + LAST.number / 1e6),
         "log_bid": log(0.5),
         "log_hours_since_behaviour": log(2),
@@ -102,14 +110,22 @@ def test_every_kind_of_feature_worked_by_hand(tmp_path: Path) -> None:
     assert_allclose(list(found.values()), list(expected.values()), rtol=1e-6, atol=1e-6)
 
 
-CONVERSION = {"user_conversions_28d", "ad_cvr_28d", "campaign_cvr_28d", "category_cvr_28d"}
+CONVERSION = {
+    f"{name}_{days}d"
+    for name in ("user_conversions", "ad_cvr", "campaign_cvr", "category_cvr")
+    for days in (28, 56)
+}
 BEHAVIOUR = {
     "user_behaviours_28d",
+    "user_behaviours_56d",
     "user_category_behaviours_7d",
     "user_category_behaviours_28d",
+    "user_category_behaviours_56d",
     "user_advertiser_behaviours_28d",
+    "user_advertiser_behaviours_56d",
     "user_ad_behaviours_7d",
     "user_ad_behaviours_28d",
+    "user_ad_behaviours_56d",
     "log_hours_since_behaviour",
 }
 CLICK = {
@@ -122,9 +138,12 @@ CLICK = {
     "user_ad_ctr_28d",
     "ad_ctr_28d",
     "ad_cvr_28d",
+    "ad_cvr_56d",
     "campaign_ctr_28d",
     "campaign_cvr_28d",
+    "campaign_cvr_56d",
     "category_cvr_28d",
+    "category_cvr_56d",
 }
 """A rate changes with an impression as with a click."""
 

@@ -368,7 +368,7 @@ class StoreContract:
         assert store.read(["u2", "u3"], AFTER).profile.tolist() == [[1], [0]]
 
     def test_old_buckets_and_old_behaviours_are_dropped(self, store: FeatureStore) -> None:
-        world, days = World(), 40
+        world, days = World(), 70
         for day in range(days):
             for hour in (1, 1.5, 3):
                 world = world.behave("u1", "a1", FIRST.start + day * DAY + int(hour * HOUR))
@@ -376,12 +376,12 @@ class StoreContract:
             store.update(world.tables(FIRST.start + day * DAY, FIRST.start + (day + 1) * DAY))
         states = store.read(["u1"], FIRST.start + days * DAY)
         today = FIRST.start // DAY + days - 1
-        assert states.bucket_day.tolist() == list(range(today - 28, today + 1))
-        assert states.bucket_ad.tolist() == [1] * 29
-        assert states.bucket_counts[:, 3].tolist() == [3] * 29
+        assert states.bucket_day.tolist() == list(range(today - 56, today + 1))
+        assert states.bucket_ad.tolist() == [1] * 57
+        assert states.bucket_counts[:, 3].tolist() == [3] * 57
         (value,) = store.values.get(["user:u1"])
         assert value is not None
-        assert len(value) == 20 + 4 + 12 * 20 + 29 * 24  # profile 1, 4 histories of 3, buckets
+        assert len(value) == 20 + 4 + 12 * 20 + 57 * 24  # profile 1, 4 histories of 3, buckets
 
     def test_a_request_is_one_round_trip(self, store: FeatureStore, snapshot: Path) -> None:
         load_snapshot(store, snapshot)

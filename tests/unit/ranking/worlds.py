@@ -188,7 +188,7 @@ def build(
             np.empty(0, np.int64), np.empty(0, bool), np.empty(0, bool), np.empty(0, np.int64)
         ),
         validation_start=int(0.6 * horizon) + 1,
-        known_until=(int(0.8 * horizon) + 1, int(0.8 * horizon) + 1, horizon),
+        known_until=(int(0.8 * horizon) + 1, int(0.8 * horizon) + 1, horizon, 0),
         profile=rng.integers(0, 5, (people, 1)).astype(np.int32),
         attributes=attributes,
         catalogues=(

@@ -45,6 +45,7 @@ FEATURES = FeaturesParams(
     history_length=HISTORY,
     prior_strength=20.0,
     validation_days=2,
+    run_up_days=0,
     min_count=1,
     traffic=load_params(ROOT / "params.yaml").build_features.traffic,
 )
