@@ -16,7 +16,7 @@ from roiflow.errors import RegistryError
 from roiflow.files import read_json, write_file
 from roiflow.jobs.decide import NONE
 from roiflow.registry import CHALLENGER, Evidence, Registry, flatten, model_name, read_digest
-from roiflow.serving.package import Package
+from roiflow.serving.package import MANIFEST
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -64,7 +64,8 @@ def main(
 
 def judged_in(package: Path) -> str:
     """Digest of the package that was judged in the place of this one."""
-    return Package.load(package).description.judged or NONE
+    # As in `read_digest`, whatever else is in it: loading a package checks every file of it.
+    return str(read_json(package / MANIFEST).get("judged") or NONE)
 
 
 def decision_tags(decision: Decision) -> dict[str, str]:

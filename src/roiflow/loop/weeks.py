@@ -55,7 +55,7 @@ from roiflow.weekly.values import PARAMS, with_values
 
 SOURCE = "simulator"
 RESULT = "loop.json"
-STEPS = 16
+STEPS = 18
 """Things done in a week, about."""
 
 TOLD_EVERY = 5.0
