@@ -18,4 +18,4 @@ def planted_labels(theta: Sequence[float], by_age: Sequence[float]) -> Labels:
     sales = Curves(np.zeros((CATEGORIES, 1), np.int32), curve)
     each = np.zeros(CATEGORIES)
     delays = Delays(0, -1, sales, sales, each, each, each, 0)
-    return Labels(Examination(np.array(theta)), (delays,))
+    return Labels(Examination(np.array(theta)), (delays,), 0.5)

@@ -44,7 +44,7 @@ def estimate(
 
 def roi_estimate(roi: Estimate, lift: Estimate | None = None) -> RoiEstimate:
     """Money is the same of all."""
-    return RoiEstimate(roi, lift or estimate(0.0, 0.0, 0.0), 2.5e6, 1.25e6)
+    return RoiEstimate(roi, lift or estimate(0.0, 0.0, 0.0), 2.5e6, 1.25e6, 0.9)
 
 
 def metrics(**values: float | None) -> Metrics:
@@ -62,7 +62,8 @@ def report(**more: Any) -> Report:
         "slates": SlateCounts(whole=90, with_propensities=90, evaluated=80),
         "propensities_logged": True,
         "models": {"rosa": metrics(auc=0.7, auc_low=0.68, auc_high=0.72, ece=0.01)},
-        "position_factors": (1.0, 0.6),
+        "examination": (1.0, 0.6),
+        "maturity": 0.9,
         "roi": {"logged": roi_estimate(estimate(0.111, 0.011, 0.9))},
         "policy": {"test_policy_arp": 10.0, "test_policy_coverage": 0.5},
         "suspected_leak": Leaks((), ()),

@@ -212,6 +212,26 @@ class FeaturesParams(Section):
         return traffic
 
 
+class LabelsParams(Section):
+    """How labels ripen, and which positions are looked at.
+
+    Delays are learnt by category and by one column of the context; `prior_conversions` draw each
+    category's to those of all, and each segment's to its category's. Where the log has propensities
+    that tell the positions' factors to `max_swap_error`, they come from exchanged positions, else
+    from a regression.
+    """
+
+    segment: Literal["placement", "device", "none"]
+    prior_conversions: NonNegative
+    longest_days: Count
+    min_maturity: Probability
+    max_swap_error: NonNegative
+    l2: NonNegative
+    prior_clicks: NonNegative
+    max_rows: Count
+    iterations: Count
+
+
 class LogisticParams(Section):
     """Logistic regression; dense features are normalised by statistics of the training rows."""
 
@@ -326,8 +346,8 @@ class EvaluateParams(Section):
     max_weight: Annotated[float, Field(gt=0, le=1e6)]
     mean_weight_tolerance: Positive
     min_support: Fraction
+    min_maturity: Probability
     draws: Count
-    prior_clicks: NonNegative
     popularity_strength: NonNegative
     calibration_bins: Annotated[int, Field(ge=2)]
     max_pairs: Count
@@ -451,6 +471,7 @@ class Params(Section):
     # pydantic's models have a `validate` of their own.
     validate_: ValidateParams = Field(alias="validate")
     build_features: FeaturesParams
+    fit_labels: LabelsParams
     train_candidates: CandidatesParams
     train_ranker: RankerParams
     finetune_policy: PolicyParams

@@ -48,7 +48,10 @@ class RoiEstimate(Record):
     roi: Estimate
     lift: Estimate
     revenue_per_slate_micros: float
+    """As it will be once all conversions and returns are known."""
     cost_per_slate_micros: float
+    maturity: float | None
+    """Share of the conversions in it that is known; None where it counts none."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,10 @@ class Report(Artefact):
     slates: SlateCounts
     propensities_logged: bool
     models: dict[str, Metrics]
-    position_factors: tuple[float, ...]
-    """Clicks at each position, relative to the first."""
+    examination: tuple[float, ...]
+    """How much each position is looked at, relative to the first."""
+    maturity: float | None
+    """Share of the conversions of the slates' clicks that is known; None where none is expected."""
     roi: dict[str, RoiEstimate]
     """By estimator, and `logged`: what the logging policy earned."""
     policy: dict[str, float]

@@ -114,9 +114,10 @@ def compare(
     names = list(scores)
     # An AUC is no sum over rows; its influences are, to first order, and a user's add up. A
     # resampled AUC is the value plus the drawn users' influences: nothing is sorted again.
+    every = np.ones(label.size)
     value = np.array([auc(scores[name], label) for name in names])
     influence = np.column_stack(
-        [auc_influence(scores[name].astype(np.float64), label) for name in names]
+        [auc_influence(scores[name].astype(np.float64), label, every)[1] for name in names]
     )
     # One set of draws for all models: what a draw of users does to one, it does to the other.
     rng = np.random.default_rng(params.evaluate.seed)

@@ -171,6 +171,8 @@ class Limits(Protocol):
     def mean_weight_tolerance(self) -> float: ...  # noqa: D102
     @property
     def min_support(self) -> float: ...  # noqa: D102
+    @property
+    def min_maturity(self) -> float: ...  # noqa: D102
 
 
 def doubts(found: Diagnostics, limits: Limits) -> list[str]:

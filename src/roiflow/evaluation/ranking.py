@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from roiflow.evaluation.statistics import cluster_sums
 from roiflow.features.table import Flags, Floats, Ints, Longs
-from roiflow.ranking.metrics import auc, log_loss
+from roiflow.ranking.metrics import log_loss
 
 CUTOFF = 5
 
@@ -26,41 +26,65 @@ class Interval:
     high: float | None
 
 
-def _placements(score: Floats, label: Flags) -> Floats:
-    """Share of the other class that each row is on the right side of, ties one half; (n,)."""
+@dataclass(frozen=True)
+class Happened:
+    """One outcome of n rows, as far as it is known."""
+
+    user: NDArray[np.integer]  # (n,)
+    label: Flags  # (n,) whether it is known
+    known: Floats  # (n,) P(it is known | it happens)
+    floor: float
+    """Rows where less can be known say nothing of order: each would count many times."""
+
+    @property
+    def weight(self) -> Floats:
+        """(n,) so that the known positives stand for all of them; 0 under the floor."""
+        told = self.known >= self.floor
+        return np.where(told, np.where(self.label, 1 / np.where(told, self.known, 1.0), 1.0), 0.0)
+
+
+def _placements(score: Floats, hit: Floats, miss: Floats, label: Flags) -> Floats:
+    """Share of the other class that each row is on the right side of, ties one half; (n,).
+
+    Hits and misses are weights of the rows, 0 in the other class.
+    """
     # Through groups of equal scores, not through ranks: calibrated scores tie often, and a tie
     # counts one half.
-    _, group, size = np.unique(score, return_inverse=True, return_counts=True)
-    hits = np.bincount(group, weights=label, minlength=size.size)
-    misses = size - hits
+    _, group = np.unique(score, return_inverse=True)
+    hits, misses = np.bincount(group, weights=hit), np.bincount(group, weights=miss)
     misses_below = np.cumsum(misses) - misses
     hits_above = hits.sum() - np.cumsum(hits)
     return np.where(
         label,
-        (misses_below + 0.5 * misses)[group] / max(misses.sum(), 1),
-        (hits_above + 0.5 * hits)[group] / max(hits.sum(), 1),
+        (misses_below + 0.5 * misses)[group] / misses.sum(),
+        (hits_above + 0.5 * hits)[group] / hits.sum(),
     )
 
 
-def auc_influence(score: Floats, label: Flags) -> Floats:
-    """What each row (n,) adds to the AUC beyond its mean; sums to 0 (DeLong et al., 1988)."""
-    value = auc(score, label)
+def auc_influence(score: Floats, label: Flags, weight: Floats) -> tuple[float, Floats]:
+    """AUC, and what each row (n,) adds to it beyond its mean; sums to 0 (DeLong et al., 1988).
+
+    Rows count with their weights (n,). NaN and nothing where a class is absent.
+    """
+    hit, miss = np.where(label, weight, 0.0), np.where(label, 0.0, weight)
+    if not (hit.any() and miss.any()):
+        return float("nan"), np.zeros(label.size)
+    placed = _placements(score, hit, miss, label)
+    value = float(np.sum(hit * placed) / hit.sum())
     # DeLong's two components in one column: a hit's share among the hits, a miss's among the
     # misses.
-    of_class = np.where(label, label.sum(), label.size - label.sum())
-    return (_placements(score, label) - value) / of_class
+    of_class = np.where(label, hit.sum(), miss.sum())
+    return value, weight * (placed - value) / of_class
 
 
-def auc_interval(
-    score: Floats, label: Flags, user: NDArray[np.integer], confidence: float
-) -> Interval:
+def auc_interval(score: Floats, happened: Happened, confidence: float) -> Interval:
     """AUC with a normal interval whose variance is over users (Obuchowski, 1997)."""
-    value = auc(score, label)
+    value, influence = auc_influence(score, happened.label, happened.weight)
     if np.isnan(value):
         return Interval(None, None, None)
     # A user's impressions are alike; their influences are added up before they are squared, or the
     # interval would be that of as many independent rows.
-    by_user = cluster_sums(user, auc_influence(score, label)[:, None])[:, 0]
+    by_user = cluster_sums(happened.user, influence[:, None])[:, 0]
     clusters = by_user.size
     if clusters < 2:
         return Interval(value, None, None)
@@ -69,23 +93,23 @@ def auc_interval(
     return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
 
 
-def gauc(score: Floats, label: Flags, user: NDArray[np.integer]) -> float:
+def gauc(score: Floats, happened: Happened) -> float:
     """AUC within each user, weighted by impressions (Zhou et al., 2018).
 
     Over users with both classes; NaN where there is none.
     """
     # All users in one pass over groups of equal score within a user. `before` counts misses from
     # the top of the array on, so those of the users before are taken off; ties count one half.
-    _, index = np.unique(user, return_inverse=True)
+    _, index = np.unique(happened.user, return_inverse=True)
     order = np.lexsort((score, index))
-    index, label, score = index[order], label[order], score[order]
+    index, label, score = index[order], happened.label[order], score[order]
+    weight = happened.weight[order]
     new_group = np.r_[True, (index[1:] != index[:-1]) | (score[1:] != score[:-1])]
     group = np.cumsum(new_group) - 1
-    hits = np.bincount(group, weights=label)
-    size = np.bincount(group)
+    hits = np.bincount(group, weights=np.where(label, weight, 0.0))
+    misses = np.bincount(group, weights=np.where(label, 0.0, weight))
     owner = index[new_group]
     users = owner[-1] + 1
-    misses = size - hits
     total_hits = np.bincount(owner, weights=hits, minlength=users)
     total_misses = np.bincount(owner, weights=misses, minlength=users)
     before = np.cumsum(misses) - misses
@@ -99,8 +123,8 @@ def gauc(score: Floats, label: Flags, user: NDArray[np.integer]) -> float:
     both = pairs > 0
     if not both.any():
         return float("nan")
-    weight = (total_hits + total_misses)[both]
-    return float(np.sum(weight * wins[both] / pairs[both]) / np.sum(weight))
+    shown = (total_hits + total_misses)[both]
+    return float(np.sum(shown * wins[both] / pairs[both]) / np.sum(shown))
 
 
 @dataclass(frozen=True)
@@ -182,8 +206,7 @@ def label_metrics(
     name: str,
     score: Floats,
     calibrated: Floats,
-    label: Flags,
-    user: NDArray[np.integer],
+    happened: Happened,
     *,
     confidence: float,
     bins: int,
@@ -192,18 +215,21 @@ def label_metrics(
     """Every metric of one label (`click`, `conversion`) on the test week, by full name.
 
     `score` (n,) is the prediction at position 1; `calibrated` (n,) at the position it was logged.
+    What is known is compared with what a right prediction lets be known by now; where positives are
+    compared with each other, each known one stands for those that are not known yet.
     """
-    interval = auc_interval(score, label, user, confidence)
-    curve = calibration_curve(calibrated, label, bins)
+    interval = auc_interval(score, happened, confidence)
+    label, by_now = happened.label, calibrated * happened.known
+    curve = calibration_curve(by_now, label, bins)
     values: dict[str, float | None] = {
         "auc": interval.value,
         "auc_low": interval.low,
         "auc_high": interval.high,
-        "gauc": _defined(gauc(score, label, user)),
-        "log_loss": log_loss(calibrated, label),
+        "gauc": _defined(gauc(score, happened)),
+        "log_loss": log_loss(by_now, label),
         "ece": ece(curve),
-        "pcoc": pcoc(calibrated, label),
-        **top_metrics(score, label, user, rng),
+        "pcoc": pcoc(by_now, label),
+        **top_metrics(score, label, happened.user, rng),
     }
     return {f"test_full_{name}_{metric}": value for metric, value in values.items()}
 

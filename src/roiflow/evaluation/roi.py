@@ -51,6 +51,7 @@ class Terms:
     normalised: bool
     model_based: bool
     diagnostics: Diagnostics | None
+    maturity: float | None
 
     def revenue_and_cost(self, totals: Floats) -> tuple[Floats, Floats]:
         """Totals (..., m) -> revenue (...) and cost (...) of all slates, micros."""
@@ -67,7 +68,7 @@ class Terms:
 def logged_terms(slates: Slates) -> Terms:
     """What the logging policy earned: on-policy."""
     columns = np.column_stack([slates.revenue.sum(axis=1), slates.cost.sum(axis=1)])
-    return Terms(columns, normalised=False, model_based=False, diagnostics=None)
+    return Terms(columns, False, False, None, slates.maturity())
 
 
 def target_terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
@@ -80,7 +81,7 @@ def target_terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
     """
     revenue, cost = target.revenue, target.cost
     direct = Terms(
-        np.column_stack([dm_terms(revenue.target), dm_terms(cost.target)]), False, True, None
+        np.column_stack([dm_terms(revenue.target), dm_terms(cost.target)]), False, True, None, None
     )
     # All or nothing: estimators on the slates that have propensities, beside a direct method on all
     # of them, would be about two different sets of users.
@@ -91,29 +92,37 @@ def target_terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
         for weight in (target.weight, target.slate_weight)
     )
 
-    def both(values: Callable[[Floats, Expectation], Floats], found: Diagnostics) -> Terms:
-        columns = [values(slates.revenue, revenue), values(slates.cost, cost)]
-        return Terms(np.column_stack(columns), False, False, found)
-
     weight, slate_weight = target.weight, target.slate_weight
+    ripe, slate_ripe = slates.maturity(weight), slates.maturity(slate_weight)
+
+    def both(
+        values: Callable[[Floats, Expectation], Floats], found: Diagnostics, known: float | None
+    ) -> Terms:
+        columns = [values(slates.revenue, revenue), values(slates.cost, cost)]
+        return Terms(np.column_stack(columns), False, False, found, known)
+
     return {
-        "ips": both(lambda money, _: ips_terms(money, weight), by_position),
+        "ips": both(lambda money, _: ips_terms(money, weight), by_position, ripe),
         "snips": Terms(
             np.hstack([weight * slates.revenue, weight * slates.cost, weight, slates.present]),
             True,
             False,
             by_position,
+            ripe,
         ),
         "dr": both(
-            lambda money, model: dr_terms(money, weight, model.logged, model.target), by_position
+            lambda money, model: dr_terms(money, weight, model.logged, model.target),
+            by_position,
+            ripe,
         ),
         "dm": direct,
-        "rips": both(lambda money, _: ips_terms(money, slate_weight), by_slate),
+        "rips": both(lambda money, _: ips_terms(money, slate_weight), by_slate, slate_ripe),
         "cascade_dr": both(
             lambda money, model: cascade_dr_terms(
                 money, slate_weight, model.cascade_logged, model.cascade_target
             ),
             by_slate,
+            slate_ripe,
         ),
     }
 
@@ -164,6 +173,7 @@ def estimate_roi(
             lift=_estimate(name, lift - 1, confidence, faults + of_base, each),
             revenue_per_slate_micros=float(revenue[0]) / user.size,
             cost_per_slate_micros=float(cost[0]) / user.size,
+            maturity=each.maturity,
         )
     return estimates
 
@@ -171,7 +181,10 @@ def estimate_roi(
 def _faults(terms: Terms, limits: Limits) -> list[str]:
     if terms.model_based:
         return [MODEL_BASED]
-    return doubts(terms.diagnostics, limits) if terms.diagnostics else []
+    faults = doubts(terms.diagnostics, limits) if terms.diagnostics else []
+    if terms.maturity is not None and terms.maturity < limits.min_maturity:
+        faults.append(f"maturity {terms.maturity:.3f} under {limits.min_maturity:g}")
+    return faults
 
 
 def _estimate(

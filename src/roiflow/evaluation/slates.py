@@ -1,8 +1,4 @@
-"""Slates as they were logged, and how much less a lower position is looked at.
-
-A click at position p is as likely as at position 1 times a factor of p (examination hypothesis;
-Richardson, Dominowska & Ragno, 2007).
-"""
+"""Slates as they were logged, with what they will have brought once all of it is known."""
 
 from dataclasses import dataclass, fields
 from typing import TypeVar
@@ -12,6 +8,8 @@ from numpy.typing import NDArray
 
 from roiflow.errors import ContractError
 from roiflow.features.table import Features, Flags, Floats, Ints, Longs
+from roiflow.labels.model import Labels
+from roiflow.labels.settled import settle
 
 T = TypeVar("T", bound=np.generic)
 
@@ -26,9 +24,11 @@ class Slates:
     position: Ints  # (B, S) 1-based, as logged; 1 where absent
     present: Flags  # (B, S)
     clicked: Flags  # (B, S)
-    revenue: Floats  # (B, S) micros, 0 where absent
+    revenue: Floats  # (B, S) micros in the end, as labels.settled has it; 0 where absent
     cost: Floats  # (B, S) micros, 0 where absent
     propensity: Floats  # (B, S) given the ads above; NaN where not logged, 1 where absent
+    expected: Floats  # (B, S) conversions that clicks bring as their category does; 0 where absent
+    known: Floats  # (B, S) share of them that is known; 0 where absent
 
     def take(self, rows: Longs) -> "Slates":
         """The slates `rows`, in that order."""
@@ -40,8 +40,13 @@ class Slates:
         logged: Flags = np.all(~np.isnan(self.propensity), axis=1)
         return logged
 
+    def maturity(self, weight: Floats | float = 1.0) -> float | None:
+        """Share of the conversions that is known, slates weighed (B, S); None without any."""
+        whole = float(np.sum(weight * self.expected))
+        return float(np.sum(weight * self.expected * self.known)) / whole if whole > 0 else None
 
-def logged_slates(features: Features, rows: Longs, slots: int) -> Slates:
+
+def logged_slates(features: Features, labels: Labels, rows: Longs, slots: int) -> Slates:
     """The slates of impression `rows`, cut to the first `slots` positions.
 
     A slate with a gap above a position (a quarantined impression) is left out, because what stood
@@ -77,6 +82,7 @@ def logged_slates(features: Features, rows: Longs, slots: int) -> Slates:
         return matrix
 
     top = rows[starts[whole]]
+    settled = settle(labels, features, kept)
     return Slates(
         row=top,
         user=np.asarray(log.user[top]),
@@ -84,33 +90,9 @@ def logged_slates(features: Features, rows: Longs, slots: int) -> Slates:
         position=spread(log.position[kept], 1),
         present=spread(np.ones(kept.size, dtype=bool), False),
         clicked=spread(log.clicked[kept], False),
-        revenue=spread(log.revenue[kept].astype(np.float64), 0.0),
+        revenue=spread(settled.revenue, 0.0),
         cost=spread(log.cost[kept].astype(np.float64), 0.0),
         propensity=spread(log.propensity[kept], 1.0),
+        expected=spread(settled.expected, 0.0),
+        known=spread(settled.known, 0.0),
     )
-
-
-def position_factors(
-    position: Ints, clicked: Flags, predicted: Floats, prior_clicks: float
-) -> Floats:
-    """Clicks at position p over clicks expected at position 1, factors[p]; factors[1] is 1.
-
-    All (n,); `predicted` is the click probability at position 1, and `prior_clicks` clicks at each
-    position, as many as expected, draw its factor towards 1. Index 0 is unused and 1.
-    """
-    size = int(position.max(initial=1)) + 1
-    # The prior goes into both, so a position with few clicks has a factor near 1 and not near what
-    # chance gave it.
-    clicks = np.bincount(position, weights=clicked, minlength=size) + prior_clicks
-    expected = np.bincount(position, weights=predicted, minlength=size) + prior_clicks
-    factors: Floats = clicks / expected
-    # Relative to the first position: a ranker that is too high or too low everywhere drops out, but
-    # for what the prior weighs.
-    factors = factors / factors[1]
-    factors[0] = 1.0
-    return factors
-
-
-def factors_at(factors: Floats, position: Ints) -> Floats:
-    """Factors in the shape of `position`; a position beyond those known has the last one's."""
-    return factors[np.minimum(position, factors.size - 1)]

@@ -1,6 +1,6 @@
 """What a Plackett-Luce policy would have done and earned on logged slates.
 
-The policy fills as many positions as were logged; a position's factor is that of `slates`.
+The policy fills as many positions as were logged; a position is looked at as labels have it.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +15,11 @@ from roiflow.compiled import compiled
 from roiflow.data.split import TEST
 from roiflow.errors import ArtefactError
 from roiflow.evaluation.ope import importance_weights, slate_weights
-from roiflow.evaluation.slates import Slates, factors_at
+from roiflow.evaluation.slates import Slates
 from roiflow.features.table import Features, Flags, Floats, Ints, Longs
 from roiflow.files import write_file
+from roiflow.labels.examination import Examination
+from roiflow.labels.model import Labels
 from roiflow.policy import plackett_luce
 from roiflow.policy.candidate_sets import CandidateSets, columns_of
 from roiflow.policy.plackett_luce import conditional_propensities
@@ -31,17 +33,17 @@ EXACT = 3
 class LoggedWeek:
     """What the log of a week tells, whichever policy is asked about."""
 
-    factors: Floats
-    """Position factors, see `slates.position_factors`."""
+    examination: Examination
+    """How much a position is looked at."""
     shown: Flags
     """(ads,) which ads the log shows."""
 
     @classmethod
-    def of(cls, features: Features, factors: Floats) -> "LoggedWeek":
+    def of(cls, features: Features, labels: Labels) -> "LoggedWeek":
         """The test week."""
         shown = np.zeros(features.attributes.shape[0], dtype=bool)
         shown[features.impressions.ad[features.rows(TEST)]] = True
-        return cls(factors, shown)
+        return cls(labels.examination, shown)
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def target_on_log(
     # An ad that the policy would not have considered (column -1) has weight 0, which is right: it
     # has no chance. What that leaves unknown is told by `support`, not by a weight.
     columns = columns_of(sets.ad, slates.ad)
-    examination = np.where(slates.present, factors_at(week.factors, slates.position), 0.0)
+    examination = np.where(slates.present, week.examination.at(slates.position), 0.0)
     # A bid's share that is paid at the impression is due whether anybody looks or not; all other
     # money follows clicks, which shrink with the position.
     at_impression = shares.impression * sets.bid.astype(np.float64)

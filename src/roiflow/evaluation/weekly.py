@@ -1,8 +1,9 @@
 """The evaluation of one week: prediction metrics of every model, ROI of the new policy.
 
-Everything is measured on the test week, which no model has seen; position factors come from the
-validation days. The direct model is the ranker itself, trained on earlier weeks, so it needs no
-cross-fitting.
+Everything is measured on the test week, which no model has seen; what is looked at was learnt
+before it. Conversions that are still to come are allowed for (labels), and each figure that rests
+on conversions says what share of them is known. The direct model is the ranker itself, trained on
+earlier weeks, so it needs no cross-fitting.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,11 +24,13 @@ from roiflow.data.split import TEST, TRAIN, VALIDATION
 from roiflow.evaluation import ranking, roi
 from roiflow.evaluation.gate import PRIMARY
 from roiflow.evaluation.replay import on_log
-from roiflow.evaluation.slates import Slates, logged_slates, position_factors
+from roiflow.evaluation.slates import Slates, logged_slates
 from roiflow.evaluation.statistics import one_blas_thread
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog
 from roiflow.features.engine import Engine
-from roiflow.features.table import AD_ATTRIBUTES, Features, Flags, Floats, Ints
+from roiflow.features.table import AD_ATTRIBUTES, Features, Ints, Longs
+from roiflow.labels.model import Labels
+from roiflow.labels.settled import settle
 from roiflow.params import EvaluateParams
 from roiflow.ranking.protocol import Ranker
 from roiflow.serving.recommender import Models
@@ -56,6 +59,7 @@ class Evaluation:
 @one_blas_thread()
 def evaluate_week(
     features: Features,
+    labels: Labels,
     engine: Engine,
     models: Models,
     rankers: Mapping[str, Ranker],
@@ -68,16 +72,13 @@ def evaluate_week(
 
     Raises ContractError where the test week holds no whole slate.
     """
-    name, ranker = next(iter(rankers.items()))
+    name = next(iter(rankers))
     # One set of slates for every policy and estimator, drawn before any model is asked: a lift is
     # between two readings of the same page views.
-    slates, chosen = test_slates(features, models.about.slate_size, params)
-    metrics, curve = _models(features, rankers, params, progress)
+    slates, chosen = test_slates(features, labels, models.about.slate_size, params)
+    metrics, curve = _models(features, labels, rankers, params, progress)
     progress(0.5, "the package on the test week's slates")
-    # From the validation days: factors fitted on the test week would have seen the clicks that they
-    # are to explain.
-    factors = validation_factors(features, ranker, params.prior_clicks)
-    week = LoggedWeek.of(features, factors)
+    week = LoggedWeek.of(features, labels)
     target = on_log(models, features, engine, slates, week, params, threads)
     progress(0.9, "off-policy evaluation")
     estimates = roi.estimate_roi(
@@ -97,7 +98,8 @@ def evaluate_week(
         slates=chosen,
         propensities_logged=bool(slates.logged.all()),
         models=metrics,
-        position_factors=tuple(factors[1:].tolist()),
+        examination=tuple(labels.examination.factor.tolist()),
+        maturity=slates.maturity(),
         roi=estimates,
         policy=_drawn_slates(features, target.drawn),
         suspected_leak=suspected_leaks(metrics, estimates, params),
@@ -124,7 +126,7 @@ def _drawn_slates(features: Features, drawn: Ints) -> dict[str, float]:
 
 
 def test_slates(
-    features: Features, slots: int, params: EvaluateParams
+    features: Features, labels: Labels, slots: int, params: EvaluateParams
 ) -> tuple[Slates, SlateCounts]:
     """Whole slates of the test week, drawn at random, and their counts.
 
@@ -133,7 +135,7 @@ def test_slates(
     """
     # A policy that was switched on mid-week leaves slates of both kinds; those that tell their
     # propensities are a sample by time, the others can only be modelled.
-    slates = logged_slates(features, features.rows(TEST), slots)
+    slates = logged_slates(features, labels, features.rows(TEST), slots)
     whole, logged = slates.row.size, int(slates.logged.sum())
     usable = np.flatnonzero(slates.logged) if logged else np.arange(whole)
     # Every slate is scored over the whole catalogue, so the cost is slates times ads, and that is
@@ -146,14 +148,6 @@ def test_slates(
 
 
 test_slates.__test__ = False  # type: ignore[attr-defined]
-
-
-def validation_factors(features: Features, ranker: Ranker, prior_clicks: float) -> Floats:
-    """Position factors of a ranker, from the validation days."""
-    rows = features.rows(VALIDATION)
-    log = features.impressions
-    predicted = ranker.predict(features, rows).click.astype(np.float64)
-    return position_factors(log.position[rows], log.clicked[rows], predicted, prior_clicks)
 
 
 def suspected_leaks(
@@ -180,13 +174,14 @@ def suspected_leaks(
 
 def _models(
     features: Features,
+    labels: Labels,
     rankers: Mapping[str, Ranker],
     params: EvaluateParams,
     progress: Progress,
 ) -> tuple[dict[str, Metrics], ranking.CalibrationCurve]:
     """Metrics of each model on the test week, and the click calibration of the first."""
     log, rows = features.impressions, features.rows(TEST)
-    user, labels = log.user[rows], {"click": log.clicked[rows], "conversion": log.converted[rows]}
+    happened = _happened(features, labels, rows, params)
     models: dict[str, Metrics] = {}
     curves = []
     for number, (name, ranker) in enumerate(rankers.items()):
@@ -197,7 +192,7 @@ def _models(
         shown = ranker.predict(features, rows, logged_position=True)
         curves.append(
             ranking.calibration_curve(
-                shown.click.astype(np.float64), labels["click"], params.calibration_bins
+                shown.click.astype(np.float64), happened["click"].label, params.calibration_bins
             )
         )
         models[name] = {}
@@ -205,7 +200,7 @@ def _models(
             ("click", ranked.click, shown.click),
             ("conversion", ranked.conversion, shown.conversion),
         ):
-            models[name] |= _label(label, score, calibrated, labels[label], user, params)
+            models[name] |= _label(label, score, calibrated, happened[label], params)
     models["popularity"] = {}
     past = np.concatenate([features.rows(TRAIN), features.rows(VALIDATION)])
     for label, events in (("click", log.clicked), ("conversion", log.converted)):
@@ -213,24 +208,39 @@ def _models(
             log.ad[past], events[past], features.attributes.shape[0], params.popularity_strength
         )
         by_ad = rate[log.ad[rows]]
-        models["popularity"] |= _label(label, by_ad, by_ad, labels[label], user, params)
+        models["popularity"] |= _label(label, by_ad, by_ad, happened[label], params)
+    maturity = settle(labels, features, rows).maturity
+    for found in models.values():
+        found["test_full_conversion_maturity"] = maturity
     return models, curves[0]
+
+
+def _happened(
+    features: Features, labels: Labels, rows: Longs, params: EvaluateParams
+) -> dict[str, ranking.Happened]:
+    """Clicks and conversions of rows as known, and what share of them can be known."""
+    log, known = features.impressions, labels.matured(features, rows).astype(np.float64)
+    every = np.ones(rows.size)
+    return {
+        "click": ranking.Happened(log.user[rows], log.clicked[rows], every, params.min_maturity),
+        "conversion": ranking.Happened(
+            log.user[rows], log.converted[rows], known, params.min_maturity
+        ),
+    }
 
 
 def _label(
     name: str,
     score: Any,
     calibrated: Any,
-    label: Flags,
-    user: Any,
+    happened: ranking.Happened,
     params: EvaluateParams,
 ) -> dict[str, float | None]:
     return ranking.label_metrics(
         name,
         score.astype(np.float64),
         calibrated.astype(np.float64),
-        label,
-        user,
+        happened,
         confidence=params.confidence,
         bins=params.calibration_bins,
         rng=np.random.default_rng([params.seed, _RANKING]),

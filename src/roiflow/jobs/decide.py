@@ -25,6 +25,7 @@ NONE = "none"
 def main(
     package: Path,
     features: Path,
+    labels: Path,
     evaluation: Path,
     agreement: Path,
     parity: Path,
@@ -43,7 +44,7 @@ def main(
     # Judged before, it meets the champion of then: it may be champion itself by now.
     champion = champion_then(registry, known) if known else registry.by_alias(name, CHAMPION)
     folder = registry.package(champion) if champion else None
-    case = Case(package, features, evaluation, agreement, parity, params, decision)
+    case = Case(package, features, labels, evaluation, agreement, parity, params, decision)
     # A parity report may have been written again since, with other findings; a version keeps the
     # verdict that it was judged with.
     served = parity_then(known) if known else read_parity(parity, config.ingest.week)

@@ -4,8 +4,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from roiflow.artefacts.agreement import Agreement
 from roiflow.artefacts.decision import Decision, Override
 from roiflow.artefacts.evaluation import Report, RoiEstimate
@@ -16,6 +14,7 @@ from roiflow.evaluation.target import LoggedWeek, TargetOnLog
 from roiflow.evaluation.weekly import test_slates
 from roiflow.features import folder as feature_store
 from roiflow.features.engine import open_engine
+from roiflow.labels.model import Labels
 from roiflow.params import Params
 from roiflow.serving.package import Package
 from roiflow.serving.recalibrate import kept
@@ -29,6 +28,7 @@ class Case:
 
     package: Path
     features: Path
+    labels: Path
     evaluation: Path
     agreement: Path
     parity: Path
@@ -66,7 +66,7 @@ def gate(
     if champion is not None:
         # Without propensities no comparison can say anything, and a replay takes a while.
         logged = report.propensities_logged
-        comparison = _compare(case, challenger, champion, report, params, lake) if logged else {}
+        comparison = _compare(case, challenger, champion, params, lake) if logged else {}
     decision = decide(
         report,
         params.gate,
@@ -100,15 +100,13 @@ def _compare(
     case: Case,
     challenger: Package,
     champion: Package,
-    report: Report,
     params: Params,
     lake: Path,
 ) -> dict[str, RoiEstimate]:
     features, config = feature_store.read(case.features), params.evaluate
-    slates, _ = test_slates(features, challenger.description.slate_size, config)
-    # The factors that the challenger was evaluated with, from its report: estimated anew by the
-    # champion's ranker they would give the two policies two different pages. Index 0 is unused.
-    week = LoggedWeek.of(features, np.array([1.0, *report.position_factors]))
+    labels = Labels.read(case.labels / Labels.place.name)
+    slates, _ = test_slates(features, labels, challenger.description.slate_size, config)
+    week = LoggedWeek.of(features, labels)
     engine, threads = open_engine(case.features), len(os.sched_getaffinity(0))
     in_force = kept(lake, params.ingest.source, champion.digest)
     return compare(

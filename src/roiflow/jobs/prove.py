@@ -38,14 +38,16 @@ def prove(
     case = Case.of(Path())
     try:
         # What the stages made. The parity report is not theirs: what it said is a tag.
-        made = (case.features, case.evaluation, case.agreement, case.package)
-        fetch(folder, settings.home, [str(path) for path in made], show)
+        named = parameters(folder, JOB)
+        stages = ("features", "labels", "evaluation", "agreement", "package")
+        made = [str(getattr(case, name)) for name in stages if name in named]
+        fetch(folder, settings.home, made, show)
         if (found := read_digest(folder / case.package)) != known.digest:
             raise GateError(
                 f"{known.name} version {version}: commit {known.tags['commit']} holds package "
                 f"{found}, registered was {known.digest}"
             )
-        arguments = [str(getattr(case, name)) for name in parameters(folder, JOB)]
+        arguments = [str(getattr(case, name)) for name in named]
         job(folder, settings.home, JOB, arguments, show)
         if (again := digest_of(folder / case.decision)) != known.tags["decision"]:
             raise GateError(

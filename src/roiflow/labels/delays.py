@@ -80,8 +80,17 @@ class Curves:
 
     def mean(self, category: Ints, segment: Ints) -> Floats:
         """Mean delay (n,), hours of the clock."""
+        found: Floats = self._means()[self.cell[category, segment]]
+        return found
+
+    @property
+    def mean_of_all(self) -> float:
+        """Mean delay of all, hours of the clock."""
+        return float(self._means()[0])
+
+    def _means(self) -> Floats:
         # The mean of a count from 0 on is the sum of the chances that it goes on.
-        means: Floats = (1.0 - self.share[:, 1:]).sum(axis=1)[self.cell[category, segment]]
+        means: Floats = (1.0 - self.share[:, 1:]).sum(axis=1)
         return means
 
 

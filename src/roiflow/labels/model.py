@@ -29,6 +29,8 @@ class Labels:
     examination: Examination
     delays: tuple[Delays, ...]
     """Oldest first: as of the test week's start and of the window's end."""
+    floor: float
+    """Where less of what a row brings is known, sums take what is expected (labels.settled)."""
 
     def examined(self, position: Ints) -> Singles:
         """P(looked at) of logged positions (n,), relative to position 1."""
@@ -59,7 +61,7 @@ class Labels:
 
     def write(self, path: Path) -> None:
         """One .npz file; equal values give equal bytes."""
-        arrays: dict[str, Any] = {"factor": self.examination.factor}
+        arrays: dict[str, Any] = {"factor": self.examination.factor, "floor": self.floor}
         for number, one in enumerate(self.delays):
             arrays |= {f"{number}.{name}": value for name, value in _flat(one).items()}
         with write_file(path) as aside, aside.open("wb") as file:
@@ -71,9 +73,9 @@ class Labels:
         try:
             with path.open("rb") as file, np.load(file) as found:
                 arrays = {name: found[name] for name in found.files}
-            count = len({name.partition(".")[0] for name in arrays if name != "factor"})
+            count = len({name.partition(".")[0] for name in arrays if "." in name})
             delays = tuple(_delays(arrays, f"{number}.") for number in range(count))
-            return cls(Examination(arrays["factor"]), delays)
+            return cls(Examination(arrays["factor"]), delays, float(arrays["floor"]))
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise ArtefactError(f"{path}: no labels ({error}): run fit_labels again") from None
 

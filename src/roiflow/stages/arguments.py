@@ -15,6 +15,7 @@ MEANINGS = {
     "validated": "folder of the rows that keep the data contract (data/validated)",
     "quarantine": "folder of the rows set aside, each with its reason (data/quarantine)",
     "features": "folder of features, vocabulary and online snapshot (data/features)",
+    "labels": "folder of what labels say: delays, and which positions are looked at (data/labels)",
     "candidates": "folder of both pre-selection models and the choice (data/candidates)",
     "ranker": "folder of the trained ranker and of what advertisers pay (data/ranker)",
     "policy": "folder of the slate policy (data/policy)",

@@ -11,6 +11,7 @@ from roiflow.evaluation.weekly import Evaluation, evaluate_week
 from roiflow.features import folder as feature_store
 from roiflow.features.engine import open_engine
 from roiflow.files import write_directory, write_file
+from roiflow.labels.model import Labels
 from roiflow.params import load_params
 from roiflow.progress import progress
 from roiflow.ranking.protocol import Ranker
@@ -23,6 +24,7 @@ from roiflow.stages.command import run
 
 def main(
     features: Path,
+    labels: Path,
     candidates: Path,
     ranker: Path,
     judged: Path,
@@ -32,7 +34,7 @@ def main(
     roi: Written,
     params: Path,
 ) -> None:
-    """features, candidates, ranker, judged -> report, metrics, calibration and ROI plots.
+    """features, labels, candidates, ranker, judged -> report, metrics, calibration and ROI plots.
 
     What the package would have done on each slate is kept beside the report, for the gate.
     """
@@ -45,6 +47,7 @@ def main(
         rankers |= {kind: preselection.load(candidates, kind) for kind in preselection.KINDS}
         result = evaluate_week(
             feature_store.read(features),
+            Labels.read(labels / Labels.place.name),
             open_engine(features),
             Models(Package.load(judged)),
             rankers,

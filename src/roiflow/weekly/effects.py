@@ -28,11 +28,12 @@ EFFECTS = (
     ),
     Step(
         "gate",
-        "decide data/package data/features data/evaluation data/agreement.json "
+        "decide data/package data/features data/labels data/evaluation data/agreement.json "
         "data/parity/report.json params.yaml data/gate/decision.json",
         reads=(
             "data/package",
             "data/features",
+            "data/labels",
             "data/evaluation",
             "data/agreement.json",
             "data/parity/report.json",

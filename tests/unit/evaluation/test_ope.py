@@ -142,6 +142,7 @@ class _Limits:
     min_effective_sample_size = 2.0
     max_weight = 3.0
     mean_weight_tolerance = 0.25
+    min_maturity = 0.5
     min_support = 0.9
 
 

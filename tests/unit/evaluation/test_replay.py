@@ -21,7 +21,7 @@ GATE = PARAMS.gate.model_copy(update={"resamples": 100})
 
 def test_replay_predicts_what_the_package_says(evaluated: Evaluated, package: Package) -> None:
     features, engine = evaluated.features, evaluated.engine
-    slates, _ = test_slates(features, 3, EVALUATE)
+    slates, _ = test_slates(features, evaluated.labels, 3, EVALUATE)
     rows, catalogue = slates.row[:20], features.catalogues[-1]
     models = Models(package)
     sets, _ = whole(replay(models, features, engine, rows))
@@ -41,7 +41,7 @@ def test_parts_change_nothing(
     evaluated: Evaluated, package: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each slate is answered once, in its place, however many are worked on together."""
-    slates, _ = test_slates(evaluated.features, 3, EVALUATE)
+    slates, _ = test_slates(evaluated.features, evaluated.labels, 3, EVALUATE)
     given = (Models(package), evaluated.features, evaluated.engine, slates.row[:50])
     sets, logits = whole(replay(*given))
     monkeypatch.setattr(replaying, "CHUNK_BYTES", 1)
@@ -57,7 +57,7 @@ def test_threads_change_no_bit(
     evaluated: Evaluated, package: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replaying, "CHUNK_BYTES", 1 << 14)
-    slates, _ = test_slates(evaluated.features, 3, EVALUATE)
+    slates, _ = test_slates(evaluated.features, evaluated.labels, 3, EVALUATE)
     given = (Models(package), evaluated.features, evaluated.engine, slates.row)
     alone, beside = (list(replay(*given, threads)) for threads in (1, 3))
     assert len(alone) == len(beside) > 6
@@ -84,8 +84,8 @@ def _compare(
     evaluated: Evaluated, challenger: Package, champion: Package
 ) -> dict[str, RoiEstimate]:
     features, engine = evaluated.features, evaluated.engine
-    slates, _ = test_slates(features, 3, EVALUATE)
-    week = LoggedWeek.of(features, np.array([1.0, 1.0, 0.7, 0.5]))
+    slates, _ = test_slates(features, evaluated.labels, 3, EVALUATE)
+    week = LoggedWeek.of(features, evaluated.labels)
     new, old = (
         on_log(Models(package), features, engine, slates, week, EVALUATE, threads=2)
         for package in (challenger, champion)

@@ -1,6 +1,6 @@
 """Logged slates, and a policy on them, against enumeration."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import permutations
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,17 +10,20 @@ import pytest
 
 from roiflow.errors import ContractError
 from roiflow.evaluation.roi import estimate_roi, logged_terms, roi, target_terms
-from roiflow.evaluation.slates import Slates, factors_at, logged_slates, position_factors
+from roiflow.evaluation.slates import Slates, logged_slates
 from roiflow.evaluation.target import (
     LoggedWeek,
     TargetOnLog,
     position_marginals,
     target_on_log,
 )
-from roiflow.features.table import Features, Floats, Impressions
+from roiflow.features.table import Features, Floats, Impressions, Outcomes
+from roiflow.labels.examination import Examination
 from roiflow.policy.candidate_sets import CandidateSets
 from roiflow.ranking.value import CostShares
+from tests.labels import planted_labels
 
+ALL_KNOWN = planted_labels([1.0], [])
 SHARES = CostShares(impression=0.1, click=1.0, conversion=0.0)
 
 
@@ -28,7 +31,14 @@ def _features(**columns: Any) -> Features:
     n = len(columns["request"])
     blank: dict[str, Any] = {field.name: np.zeros(n, np.int64) for field in fields(Impressions)}
     log = Impressions(**{**blank, **{name: np.asarray(value) for name, value in columns.items()}})
-    return cast("Features", SimpleNamespace(impressions=log))
+    row = np.flatnonzero(log.revenue)
+    features = SimpleNamespace(
+        impressions=log,
+        outcomes=Outcomes(row, np.zeros(row.size, np.int64), log.revenue[row]),
+        attributes=np.zeros((50, 5), np.int32),
+        known_until=(1, 1, 1, 1),
+    )
+    return cast("Features", features)
 
 
 def test_slates_are_cut_to_the_slots_and_gaps_left_out() -> None:
@@ -42,7 +52,7 @@ def test_slates_are_cut_to_the_slots_and_gaps_left_out() -> None:
         propensity=[0.2, 0.1, 0.3, 0.9, 0.9, 0.9, 0.4],
         clicked=np.array([0, 1, 0, 0, 0, 0, 1], bool),
     )
-    slates = logged_slates(features, np.arange(7), slots=2)
+    slates = logged_slates(features, ALL_KNOWN, np.arange(7), slots=2)
     np.testing.assert_array_equal(slates.row, [1, 6])
     np.testing.assert_array_equal(slates.user, [1, 4])
     np.testing.assert_array_equal(slates.ad, [[11, 12], [42, -1]])
@@ -55,32 +65,21 @@ def test_slates_are_cut_to_the_slots_and_gaps_left_out() -> None:
 def test_no_whole_slate_is_an_error() -> None:
     features = _features(request=[1], position=[2], slate_size=[3])
     with pytest.raises(ContractError, match="none of 1 slates"):
-        logged_slates(features, np.arange(1), slots=2)
-
-
-def test_position_factors_by_hand() -> None:
-    position = np.repeat(np.array([1, 2], np.int32), 1000)
-    clicked = np.zeros(2000, bool)
-    clicked[:100] = True
-    clicked[1000:1050] = True
-    factors = position_factors(position, clicked, np.full(2000, 0.1), prior_clicks=10.0)
-    expected = (50 + 10) / (100 + 10)
-    np.testing.assert_allclose(factors, [1.0, 1.0, expected])
-    np.testing.assert_allclose(factors_at(factors, np.array([1, 2, 9], np.int32))[2], expected)
+        logged_slates(features, ALL_KNOWN, np.arange(1), slots=2)
 
 
 CHANCES = np.array([0.45, 0.30, 0.15, 0.10])
 REVENUE = np.array([100.0, 40.0, 10.0, 400.0])
 COST = np.array([30.0, 20.0, 25.0, 60.0])
 BID = np.array([50, 50, 50, 50])
-FACTORS = np.array([1.0, 1.0, 0.5])
+FACTORS = np.array([1.0, 0.5])
 
 
 def _world() -> tuple[Slates, CandidateSets, Floats, Floats]:
     """All slates of 2 of 4 ads, the logging policy uniform; returns also the slates' chances."""
     pairs = np.array(list(permutations(range(4), 2)))
     n = len(pairs)
-    examination = FACTORS[1:]
+    examination = FACTORS
     slates = Slates(
         row=np.arange(n),
         user=np.arange(n, dtype=np.int32),
@@ -91,6 +90,8 @@ def _world() -> tuple[Slates, CandidateSets, Floats, Floats]:
         revenue=REVENUE[pairs] * examination,
         cost=0.1 * BID[pairs] + (COST - 0.1 * BID)[pairs] * examination,
         propensity=np.tile([1 / 4, 1 / 3], (n, 1)),
+        expected=np.ones((n, 2)),
+        known=np.where(pairs == 0, 0.6, 0.9),
     )
     wide = np.ones((n, 1))
     sets = CandidateSets(
@@ -114,7 +115,7 @@ def _target(slates: Slates, sets: CandidateSets, logits: Floats, draws: int) -> 
         sets,
         logits,
         SHARES,
-        LoggedWeek(FACTORS, shown=np.array([False, True, True, True, False])),
+        LoggedWeek(Examination(FACTORS), shown=np.array([False, True, True, True, False])),
         draws,
         np.random.default_rng(0),
     )
@@ -228,6 +229,7 @@ class _Limits:
     max_weight = 100.0
     mean_weight_tolerance = 0.2
     min_support = 0.5
+    min_maturity = 0.5
 
 
 def _estimates(slates: Slates, target: TargetOnLog) -> dict[str, Any]:
@@ -255,6 +257,26 @@ def test_lift_is_the_ratio_of_roas() -> None:
     assert estimates["ips"].roi.verdict == "conclusive"
     assert estimates["dm"].roi.verdict == "inconclusive"
     assert estimates["dm"].roi.model_based
+
+
+def test_each_estimate_says_what_share_of_its_conversions_is_known() -> None:
+    """A quarter of the places hold ad 1, of which 60 % are known, of the others 90 %."""
+    slates, sets, logits, _ = _world()
+    estimates = _estimates(slates, _target(slates, sets, logits, 50))
+    assert estimates["logged"].maturity == pytest.approx(0.25 * 0.6 + 0.75 * 0.9)
+    assert estimates["dm"].maturity is None
+    # The target shows ad 1 more often than a quarter.
+    assert estimates["rips"].maturity < estimates["logged"].maturity
+    assert estimates["ips"].maturity == pytest.approx(estimates["rips"].maturity, abs=0.01)
+
+
+def test_an_estimate_of_young_conversions_is_inconclusive() -> None:
+    slates, sets, logits, _ = _world()
+    young = replace(slates, known=0.5 * slates.known)
+    estimates = _estimates(young, _target(young, sets, logits, 50))
+    assert estimates["logged"].roi.verdict == "inconclusive"
+    assert estimates["logged"].roi.reason == "maturity 0.412 under 0.5"
+    assert estimates["dr"].roi.reason.startswith("maturity 0.3")
 
 
 def test_without_propensities_only_the_model_answers() -> None:

@@ -10,6 +10,7 @@ from roiflow.artefacts.evaluation import Leaks, Metrics, Report
 from roiflow.data.split import TEST
 from roiflow.errors import ContractError
 from roiflow.evaluation.weekly import suspected_leaks, test_slates
+from roiflow.labels.settled import settle
 from roiflow.ranking.metrics import auc
 from tests.unit.evaluation.weeks import EVALUATE, Evaluated
 
@@ -27,12 +28,26 @@ def test_metrics_are_of_the_test_week(evaluated: Evaluated) -> None:
 
 
 def test_the_logging_policy_earns_what_was_logged(evaluated: Evaluated) -> None:
-    slates, counts = test_slates(evaluated.features, 3, EVALUATE)
+    slates, counts = test_slates(evaluated.features, evaluated.labels, 3, EVALUATE)
     assert counts.evaluated == min(counts.whole, 300)
     logged = evaluated.result.report.roi["logged"]
     revenue, cost = slates.revenue.sum(), slates.cost.sum()
     assert logged.roi.value == pytest.approx((revenue - cost) / cost)
     assert logged.cost_per_slate_micros == pytest.approx(cost / slates.row.size)
+
+
+def test_the_logging_policys_earnings_are_what_will_be_known(evaluated: Evaluated) -> None:
+    features, report = evaluated.features, evaluated.result.report
+    rows = features.rows(TEST)
+    young = features.impressions.revenue[rows].sum()
+    assert settle(evaluated.labels, features, rows).revenue.sum() > 1.02 * young
+    maturity = report.roi["logged"].maturity
+    assert maturity is not None
+    assert 0.7 < maturity < 0.98
+    assert report.maturity == maturity
+    whole = settle(evaluated.labels, features, rows).maturity
+    for found in report.models.values():
+        assert found["test_full_conversion_maturity"] == whole
 
 
 def test_every_estimator_answers(evaluated: Evaluated) -> None:
@@ -74,7 +89,7 @@ def test_slates_without_propensities_are_left_out_where_others_have_them(
     dropped = log.request[rows[0]]
     propensity[rows[0]] = np.nan
     partly = replace(evaluated.features, impressions=replace(log, propensity=propensity))
-    slates, counts = test_slates(partly, 3, EVALUATE)
+    slates, counts = test_slates(partly, evaluated.labels, 3, EVALUATE)
     assert counts.with_propensities == counts.whole - 1
     assert dropped not in log.request[slates.row]
     assert slates.logged.all()
@@ -86,9 +101,11 @@ def test_a_slate_of_tiny_propensities_is_a_doubt_in_the_estimate(
 ) -> None:
     """Its weight is 1 / tiny at the top and beyond every number from there on."""
     log = evaluated.features.impressions
-    slates, _ = test_slates(evaluated.features, 3, EVALUATE)
+    slates, _ = test_slates(evaluated.features, evaluated.labels, 3, EVALUATE)
     propensity = np.array(log.propensity)
-    propensity[log.request == log.request[slates.row[0]]] = tiny
+    # One that the package could have shown: another's weight is 0 whatever was logged.
+    whole = evaluated.result.target.slate_weight.min(axis=1) > 0
+    propensity[log.request == log.request[slates.row[whole][0]]] = tiny
     shown = replace(evaluated.features, impressions=replace(log, propensity=propensity))
     report = evaluated.again(shown).report
     report.write(tmp_path / "report.json")  # every number is one that JSON has
@@ -103,7 +120,7 @@ def test_a_slate_of_tiny_propensities_is_a_doubt_in_the_estimate(
 def test_a_large_catalogue_is_asked_for_fewer_requests(evaluated: Evaluated) -> None:
     ads = evaluated.features.catalogues[-1].ad.size
     params = EVALUATE.model_copy(update={"max_pairs": 7 * ads + 1})
-    assert test_slates(evaluated.features, 3, params)[1].evaluated == 7
+    assert test_slates(evaluated.features, evaluated.labels, 3, params)[1].evaluated == 7
 
 
 def test_an_empty_test_week_is_an_error(evaluated: Evaluated) -> None:
@@ -112,7 +129,7 @@ def test_an_empty_test_week_is_an_error(evaluated: Evaluated) -> None:
         evaluated.features, impressions=replace(log, split=np.zeros(log.split.size, np.uint8))
     )
     with pytest.raises(ContractError, match="no impression"):
-        test_slates(empty, 3, EVALUATE)
+        test_slates(empty, evaluated.labels, 3, EVALUATE)
 
 
 def test_a_perfect_model_is_suspected() -> None:

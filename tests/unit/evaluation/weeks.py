@@ -14,6 +14,8 @@ from roiflow.evaluation.weekly import Evaluation, evaluate_week
 from roiflow.features.engine import Engine, open_engine
 from roiflow.features.folder import read
 from roiflow.features.table import Features, Floats
+from roiflow.labels.fit import fit
+from roiflow.labels.model import Labels
 from roiflow.params import EvaluateParams, load_params
 from roiflow.policy.candidate_sets import CandidateSets, stack
 from roiflow.registry import read_digest
@@ -33,6 +35,7 @@ class Evaluated:
     """What was evaluated, and the result."""
 
     features: Features
+    labels: Labels
     engine: Engine
     models: Models
     logistic: Selector
@@ -42,7 +45,7 @@ class Evaluated:
     def again(self, features: Features, params: EvaluateParams = EVALUATE) -> Evaluation:
         """The same evaluation on other features or parameters."""
         rankers = {"logistic": self.logistic, "xgboost": self.xgboost}
-        return evaluate_week(features, self.engine, self.models, rankers, params)
+        return evaluate_week(features, self.labels, self.engine, self.models, rankers, params)
 
 
 def evaluated_week(
@@ -54,8 +57,9 @@ def evaluated_week(
         candidates.fit(features, PARAMS.train_candidates, kind) for kind in candidates.KINDS
     )
     rankers = {"logistic": logistic, "xgboost": xgboost}
-    result = evaluate_week(features, engine, models, rankers, params)
-    return Evaluated(features, engine, models, logistic, xgboost, result)
+    labels = fit(features, PARAMS.fit_labels).labels
+    result = evaluate_week(features, labels, engine, models, rankers, params)
+    return Evaluated(features, labels, engine, models, logistic, xgboost, result)
 
 
 def whole(parts: Iterable[Replayed]) -> tuple[CandidateSets, Floats]:
@@ -74,5 +78,7 @@ def run_folder(folder: Path, world: TinyWorld, evaluation: Evaluation, package: 
     leave(folder, evaluation.report, agreement(judged=evaluation.report.package, shipped=shipped))
     evaluation.target.write(folder / TargetOnLog.place)
     (folder / "data/features").symlink_to(world.features)
+    labels = fit(read(world.features), PARAMS.fit_labels).labels
+    labels.write(folder / Labels.place)
     (folder / "data/package").symlink_to(package)
     return folder

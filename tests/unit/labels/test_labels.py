@@ -46,7 +46,7 @@ def learnt(features: Features, moment: int, prior: float = 0.0) -> Delays:
 
 @pytest.fixture(scope="module")
 def labels(features: Features) -> Labels:
-    return Labels(EXAMINED, (learnt(features, TEST_START), learnt(features, END)))
+    return Labels(EXAMINED, (learnt(features, TEST_START), learnt(features, END)), 0.5)
 
 
 def row(features: Features, time: int) -> int:

@@ -20,11 +20,13 @@ from roiflow.ranking.value import CostShares
 from roiflow.simulator.policies import PlackettLuce, logging_policy
 from roiflow.simulator.population import HOUR_SHARES, Ints, WorldRequests
 from roiflow.simulator.run import serve
+from tests.labels import planted_labels
 from tests.unit.serving.packages import TinyWorld, tiny_world
 from tests.worlds import ROOT
 
 WEEK = Week.parse("2026-W02")
 ADS = 4
+ALL_KNOWN = planted_labels([1.0], [])
 BUDGETS: dict[str, object] = {
     "budgets": True,
     "budget_share": 1.5,
@@ -166,7 +168,7 @@ def test_the_log_tells_what_the_world_found_eligible(world: TinyWorld) -> None:
 def of_itself(world: TinyWorld, features: Features) -> TargetOnLog:
     """The logging policy on its own log, as evaluation asks a policy."""
     catalogue, engine = features.catalogues[-1], open_engine(world.features)
-    slates = logged_slates(features, features.rows(TEST), 3)
+    slates = logged_slates(features, ALL_KNOWN, features.rows(TEST), 3)
     requests = engine.requests(features, slates.row, catalogue)
     ids = world.built.vocabulary.ids("ad").take(pa.array(catalogue.ad - 1)).to_pylist()
     logits = logging_policy(world.source.world).logits(WEEK)
@@ -178,7 +180,7 @@ def of_itself(world: TinyWorld, features: Features) -> TargetOnLog:
         sets,
         np.where(sets.present, own, -np.inf),
         CostShares(0.0, 1.0, 0.0),
-        LoggedWeek.of(features, np.ones(4)),
+        LoggedWeek.of(features, ALL_KNOWN),
         1,
         np.random.default_rng(0),
     )

@@ -94,6 +94,7 @@ def test_the_weekly_flow_is_the_one_of_the_design() -> None:
             "ingest",
             "validate",
             "build_features",
+            "fit_labels",
             "train_candidates",
             "train_ranker",
             "finetune_policy",
