@@ -241,16 +241,39 @@ class LogisticParams(Section):
     tolerance: Positive
 
 
-class XgboostParams(Section):
-    """Gradient-boosted trees; the scorer holds a tree's leaves in 64 bits, so depth ends at 6."""
+class BoostingParams(Section):
+    """One outcome's trees; the scorer holds a tree's leaves in 64 bits, so depth ends at 6."""
 
-    rounds: Count
     max_depth: Annotated[int, Field(ge=1, le=6)]
-    max_bin: Annotated[int, Field(ge=2, le=256)]
-    rows_in_memory: Annotated[int, Field(ge=0)]
     learning_rate: Positive
     min_child_weight: NonNegative
+    l2: NonNegative
+
+
+class XgboostParams(Section):
+    """Gradient-boosted trees; conversions are few and want smaller ones than clicks."""
+
+    rounds: Count
+    max_bin: Annotated[int, Field(ge=2, le=256)]
+    rows_in_memory: Annotated[int, Field(ge=0)]
     early_stopping_rounds: Count
+    click: BoostingParams
+    conversion: BoostingParams
+
+
+class CalibrationParams(Section):
+    """The calibrated logit: a line in each of `segments` quantile segments of the validation rows.
+
+    So many that each has `events_per_segment` of the rarer class; no slope is under `min_slope`,
+    so that the order of scores is kept, and `smoothness` draws neighbouring slopes together.
+    `prior_events` draw the level to the model's own.
+    """
+
+    segments: Count
+    events_per_segment: Count
+    prior_events: NonNegative
+    min_slope: Positive
+    smoothness: NonNegative
 
 
 class CandidatesParams(Section):
@@ -262,6 +285,7 @@ class CandidatesParams(Section):
     seed: Seed
     logistic: LogisticParams
     xgboost: XgboostParams
+    calibration: CalibrationParams
 
 
 class LossWeights(Section):
@@ -270,19 +294,6 @@ class LossWeights(Section):
     click: NonNegative
     conversion: NonNegative
     revenue: NonNegative
-
-
-class CalibrationParams(Section):
-    """The calibrated logit: a line in each of `segments` quantile segments of the validation rows.
-
-    So many that each has `events_per_segment` of the rarer class; no slope is under `min_slope`,
-    so that the order of scores is kept, and `smoothness` draws neighbouring slopes together.
-    """
-
-    segments: Count
-    events_per_segment: Count
-    min_slope: Positive
-    smoothness: NonNegative
 
 
 class RankerParams(Section):

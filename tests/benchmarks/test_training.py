@@ -10,11 +10,12 @@ from roiflow.data.split import TRAIN
 from roiflow.features.table import Features, Longs
 from roiflow.params import RankerParams
 from roiflow.ranking import packing
+from roiflow.ranking.examples import Examples
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.torch_ranker import one_thread, tensors
 from roiflow.ranking.train import Targets, loss, start
 from tests.conftest import Record
-from tests.unit.ranking.worlds import PARAMS, build
+from tests.unit.ranking.worlds import EXAMINATION, PARAMS, build, labels_of
 
 ROUNDS = 5
 REFERENCE = PARAMS.model_copy(update={"dim": 32, "layers": 2, "batch_tokens": 6400, "bins": 8})
@@ -24,7 +25,8 @@ def impressions_per_cpu_second(
     features: Features, rows: Longs, params: RankerParams, cap: int
 ) -> float:
     """One pass of training steps over `rows`; the packing is counted."""
-    ranker = start(RosaRanker, features, params)
+    log = Examples.of(features, labels_of(features))
+    ranker = start(RosaRanker, features, log, EXAMINATION, params)
     ranker.net.train()
     optimiser = torch.optim.AdamW(ranker.net.parameters())
     begin = time.process_time()
@@ -33,9 +35,8 @@ def impressions_per_cpu_second(
     for batch in packing.batches(
         features, segments, ranker.shape.index_sizes, params.batch_tokens, rng
     ):
-        targets = Targets.of(features, batch)
-        logits = ranker.net(*tensors(batch))
-        objective, _ = loss(logits, ranker.position(targets.position), targets, params)
+        targets = Targets.of(log, batch.row)
+        objective, _ = loss(ranker.net(*tensors(batch)), targets, params)
         optimiser.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

@@ -8,6 +8,7 @@ import yaml
 from roiflow.data.split import TEST
 from roiflow.evaluation.leaderboard import Score, leaderboard
 from roiflow.features import folder as features
+from roiflow.labels.fit import fit as fit_labels
 from roiflow.params import load_params
 from roiflow.stages import build_features, ingest, validate
 from tests import needs
@@ -44,7 +45,9 @@ def test_kuairand(
     build_features.main(raw, clean, tmp_path / "features", params)
     found = features.read(tmp_path / "features")
     assert 0.995 * IMPRESSIONS < found.rows(TEST).size <= IMPRESSIONS
-    lines = {line.model: line for line in leaderboard(found, load_params(params))}
+    config = load_params(params)
+    labels = fit_labels(found, config.fit_labels).labels
+    lines = {line.model: line for line in leaderboard(found, labels, config)}
     for name, line in lines.items():
         record(
             f"KuaiRand, week 2022-W18, {name}: full AUC of click, of long view (95 %, users)",

@@ -27,6 +27,7 @@ from roiflow.serving.slates import RequestContexts
 from roiflow.stages import (
     export,
     finetune_policy,
+    fit_labels,
     refit,
     ship,
     train_candidates,
@@ -80,7 +81,12 @@ class Checkout:
         """Refit, and the package that ships in the place of the judged `package`."""
         out = self.folder / f"{package}-shipped"
         refit.main(
-            self.world.features, self.at("candidates"), out / "refit", out / "r.json", self.params
+            self.world.features,
+            self.at("labels"),
+            self.at("candidates"),
+            out / "refit",
+            out / "r.json",
+            self.params,
         )
         ship.main(
             self.world.features,
@@ -114,11 +120,17 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     for section, values in SMALL.items():
         content[section] |= values
     made.params.write_text(yaml.safe_dump(content))
+    fit_labels.main(made.world.features, made.at("labels"), folder / "labels.json", made.params)
     train_candidates.main(
-        made.world.features, made.at("candidates"), folder / "candidates.json", made.params
+        made.world.features,
+        made.at("labels"),
+        made.at("candidates"),
+        folder / "candidates.json",
+        made.params,
     )
     train_ranker.main(
         made.world.features,
+        made.at("labels"),
         made.at("ranker"),
         folder / "ranker.json",
         folder / "ranker.csv",

@@ -1,4 +1,4 @@
-"""What the pre-selection models read of an impression or of a candidate: numbers, codes, position.
+"""What the pre-selection models read of an impression or of a candidate: numbers and codes.
 
 Codes are indices of attributes with few values: the context, the ad's attributes and the user's
 profile. Ids with more values are left to the ranker.
@@ -14,15 +14,11 @@ from roiflow.features.table import (
     AD_ATTRIBUTES,
     CONTEXT,
     Features,
-    Flags,
     Ints,
     Longs,
     Requests,
     Singles,
 )
-
-# Not a parameter: saved models have a coefficient for each position up to it.
-MAX_POSITION = 20
 
 CHUNK_ROWS = 1 << 16
 """Logged impressions that are gathered at a time: 17 MB of features."""
@@ -47,23 +43,6 @@ class Rows(NamedTuple):
 
     numbers: Singles  # (n, F) raw
     codes: Ints  # (n, C)
-    position: Ints  # (n,) 1-based
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Logged impressions to learn from; their features stay in the log."""
-
-    rows: Longs  # (n,)
-    clicked: Flags  # (n,)
-    converted: Flags  # (n,) by a click
-
-    @classmethod
-    def of(cls, features: Features, rows: Longs) -> "Examples":
-        """Of the impressions `rows` (n,)."""
-        log = features.impressions
-        clicked = log.clicked[rows]
-        return cls(rows, clicked, clicked & log.converted[rows])
 
 
 @dataclass(frozen=True)
@@ -113,18 +92,17 @@ class Design:
             for side, size in zip(sides, sizes, strict=True)
         )
 
-    def impressions(self, features: Features, rows: Longs, *, logged_position: bool) -> Rows:
-        """Logged impressions (n,), as if shown at position 1 or where they were shown."""
+    def impressions(self, features: Features, rows: Longs) -> Rows:
+        """Logged impressions (n,)."""
         log = features.impressions
         sides = self._sides(features, log.context[rows], log.user[rows], log.ad[rows])
         return Rows(
             np.asarray(log.dense[rows], np.float32),
             np.concatenate(sides, axis=1, dtype=np.int32),
-            shown_at(features, rows) if logged_position else np.ones(rows.size, np.int32),
         )
 
     def requests(self, tables: SideTables, requests: Requests) -> Rows:
-        """Candidates (B, K) at position 1, request by request."""
+        """Candidates (B, K), request by request."""
         count, ads = requests.ad.shape
         context, item, person = self._sides(tables, requests.context, requests.user, requests.ad)
         # Checked once a request and spread here: B rows of the user's side instead of B K.
@@ -133,16 +111,7 @@ class Design:
         codes[:, :, :first], codes[:, :, last:] = context[:, None], person[:, None]
         codes[:, :, first:last] = item
         dense = np.asarray(requests.dense, np.float32)
-        return Rows(
-            dense.reshape(-1, dense.shape[-1]),
-            codes.reshape(-1, codes.shape[-1]),
-            np.ones(count * ads, np.int32),
-        )
-
-
-def shown_at(features: Features, rows: Longs) -> Ints:
-    """Logged positions (n,), cut to MAX_POSITION."""
-    return np.clip(features.impressions.position[rows], 1, MAX_POSITION).astype(np.int32)
+        return Rows(dense.reshape(-1, dense.shape[-1]), codes.reshape(-1, codes.shape[-1]))
 
 
 def _small(sizes: dict[str, int], names: Sequence[str], max_codes: int) -> tuple[int, ...]:

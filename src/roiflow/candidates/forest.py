@@ -75,10 +75,10 @@ class Leaves(NamedTuple):
 class Block(NamedTuple):
     """Some rows by column, and what is known of all of them."""
 
-    columns: Singles  # (F + C + 1, BLOCK)
-    low: Singles  # (F + C + 1,) smallest value
-    high: Singles  # (F + C + 1,) largest value
-    missing: Flags  # (F + C + 1,) a value is missing
+    columns: Singles  # (F + C, BLOCK)
+    low: Singles  # (F + C,) smallest value
+    high: Singles  # (F + C,) largest value
+    missing: Flags  # (F + C,) a value is missing
 
 
 @kernel
@@ -95,14 +95,13 @@ def _load(rows: Any, start: int, size: int, block: Any) -> None:
             columns[number, at] = numbers[start + at, number]
         for code in range(codes.shape[1]):
             columns[width + code, at] = codes[start + at, code]
-        columns[wide, at] = rows.position[start + at]
         # By row, not by column: neighbours in memory then make a vector, and none waits.
         for number in range(width):
             value = numbers[start + at, number]
             low[number] = value if value < low[number] else low[number]
             high[number] = value if value > high[number] else high[number]
             missing[number] |= np.isnan(value)
-        for code in range(width, wide + 1):
+        for code in range(width, wide):
             value = columns[code, at]
             low[code] = value if value < low[code] else low[code]
             high[code] = value if value > high[code] else high[code]
@@ -131,7 +130,7 @@ def _margins(rows: Any, splits: Any, leaves: Any, word: Any, out: Singles) -> No
     bits = splits.right.dtype.type
     alive = np.empty((trees, BLOCK), splits.right.dtype)
     shared = np.empty(trees, splits.right.dtype)
-    wide = rows.numbers.shape[1] + rows.codes.shape[1] + 1
+    wide = rows.numbers.shape[1] + rows.codes.shape[1]
     block = Block(
         np.zeros((wide, BLOCK), np.float32), np.empty(wide, np.float32),
         np.empty(wide, np.float32), np.empty(wide, np.bool_),
@@ -259,13 +258,11 @@ class Forest:
             word,
         )
 
-    def probabilities(self, rows: Rows) -> Singles:
-        """Rows (n,) -> probabilities (outcomes, n)."""
+    def margins(self, rows: Rows) -> Singles:
+        """Rows (n,) -> logits (outcomes, n)."""
         margin = np.empty((self.leaves.base.size, rows.numbers.shape[0]), np.float32)
         _margins(rows, self.splits, self.leaves, self.word, margin)
-        one = np.float32(1)
-        probability: Singles = one / (one + np.exp(-margin))
-        return probability
+        return margin
 
 
 def _leaf_count(tree: dict[str, Any]) -> int:

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from roiflow.candidates.design import MAX_POSITION, Design, Examples, Rows
+from roiflow.candidates.design import Design, Rows
 from roiflow.compiled import compiled
 from roiflow.features.table import Features, Flags, Floats, Ints, Longs, Normalisation, Singles
 from roiflow.params import LogisticParams
+from roiflow.ranking.examples import Examples
+from roiflow.ranking.likelihood import logit_of, rate, terms
 
 # Of normalised numbers: one outlier must not outweigh all else. Saved models are fitted with it,
 # so it is no parameter.
@@ -25,32 +27,28 @@ class Weights:
     intercept: float
     numbers: tuple[float, ...]  # (F,)
     codes: tuple[tuple[float, ...], ...]  # by code column, by value
-    position: tuple[float, ...]  # (MAX_POSITION + 1,), index 1 is 0
 
-    def logit(self, numbers: Floats, codes: Ints, position: Ints) -> Floats:
-        """(n, F) normalised, (n, C), (n,) -> (n,)."""
+    def logit(self, numbers: Floats, codes: Ints) -> Floats:
+        """(n, F) normalised, (n, C) -> (n,)."""
         total: Floats = self.intercept + np.asarray(numbers @ np.array(self.numbers), np.float64)
         for column, table in enumerate(self.codes):
             total += np.array(table)[codes[:, column]]
-        return total + np.array(self.position)[position]
+        return total
 
 
 @dataclass(frozen=True)
 class Logistic:
-    """P(click) and P(click and conversion)."""
+    """P(click), and P(conversion | click)."""
 
     centre: tuple[float, ...]  # (F,)
     scale: tuple[float, ...]  # (F,)
     click: Weights
     conversion: Weights
 
-    def probabilities(self, rows: Rows) -> tuple[Singles, Singles]:
-        """Rows (n,) -> click (n,), conversion (n,)."""
+    def logits(self, rows: Rows) -> tuple[Floats, Floats]:
+        """Rows (n,) -> click (n,), conversion given a click (n,)."""
         scaled = normalise(rows.numbers, np.array(self.centre), np.array(self.scale))
-        return (
-            sigmoid(self.click.logit(scaled, rows.codes, rows.position)),
-            sigmoid(self.conversion.logit(scaled, rows.codes, rows.position)),
-        )
+        return self.click.logit(scaled, rows.codes), self.conversion.logit(scaled, rows.codes)
 
     def save(self, folder: Path) -> None:
         """Write logistic.json."""
@@ -74,11 +72,6 @@ class Logistic:
         )
 
 
-def sigmoid(logit: Floats) -> Singles:
-    """1 / (1 + exp(-logit)), without overflow."""
-    return (0.5 * (1 + np.tanh(0.5 * logit))).astype(np.float32)
-
-
 def normalise(numbers: Singles, centre: Floats | Singles, scale: Floats | Singles) -> Floats:
     """(n, F) -> (n, F) within [-CLIP, CLIP]."""
     return np.clip((numbers - centre) / scale, -CLIP, CLIP)
@@ -91,7 +84,6 @@ class Log(NamedTuple):
     context: Ints  # (n, 4)
     user: Ints  # (n,)
     ad: Ints  # (n,)
-    position: Ints  # (n,)
     profile: Ints  # (users, P)
     attributes: Ints  # (ads, 5)
 
@@ -104,20 +96,17 @@ class Layout(NamedTuple):
     attribute_columns: Longs
     profile_columns: Longs
     sizes: Longs  # (C,)
-    starts: Longs  # (C + 2,) of the codes' tables, of the positions', and of the intercept
+    starts: Longs  # (C + 1,) of the codes' tables, and of the intercept
 
 
 def source(features: Features) -> Log:
     """The logged impressions with their side tables."""
     log = features.impressions
-    return Log(
-        log.dense, log.context, log.user, log.ad, log.position,
-        features.profile, features.attributes,
-    )  # fmt: skip
+    return Log(log.dense, log.context, log.user, log.ad, features.profile, features.attributes)
 
 
 def layout(features: Features, design: Design, normalisation: Normalisation) -> Layout:
-    """Numbers first, then each code's table, the positions' and the intercept."""
+    """Numbers first, then each code's table and the intercept."""
     centre, scale = features.statistics.scaling(normalisation)
     return Layout(
         centre.astype(np.float64),
@@ -125,13 +114,13 @@ def layout(features: Features, design: Design, normalisation: Normalisation) -> 
         np.array(design.attribute_columns, np.int64),
         np.array(design.profile_columns, np.int64),
         np.array(design.code_sizes, np.int64),
-        np.cumsum([centre.size, *design.code_sizes, MAX_POSITION + 1]),
+        np.cumsum([centre.size, *design.code_sizes]),
     )
 
 
 @compiled(nogil=True, error_model="numpy")
 def _slots(log: Any, layout: Any, row: int, slots: Longs) -> None:
-    """Coefficients that an impression's codes and position take, (C + 1,)."""
+    """Coefficients that an impression's codes take, (C,)."""
     at = 0
     for column in range(log.context.shape[1]):
         slots[at] = log.context[row, column]
@@ -144,12 +133,13 @@ def _slots(log: Any, layout: Any, row: int, slots: Longs) -> None:
         at += 1
     for code in range(at):  # one that is out of bounds is the unknown one
         slots[code] = layout.starts[code] + (slots[code] if slots[code] < layout.sizes[code] else 0)
-    slots[at] = layout.starts[at] + min(max(log.position[row], 1), MAX_POSITION)
 
 
 @compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def objective(log: Any, layout: Any, rows: Longs, label: Flags, weight: Floats) -> Any:
-    """Sum of the log losses (nats) of `rows` (n,) and its gradient by the weights (w,).
+def objective(
+    log: Any, layout: Any, rows: Longs, exposure: Singles, observed: Flags, weight: Floats
+) -> Any:
+    """Sum of the losses (nats) of `rows` (n,) and its gradient by the weights (w,).
 
     One pass over the log as it lies on disk: neither the normalised numbers nor the one-hot codes
     are ever written down, a code adds to its own coefficient alone. The compiler may reorder the
@@ -168,11 +158,8 @@ def objective(log: Any, layout: Any, rows: Longs, label: Flags, weight: Floats) 
             logit += scaled[column] * weight[column]
         for slot in slots:
             logit += weight[slot]
-        # exp of a negative number only: neither the loss nor the probability can overflow.
-        tail = np.exp(-abs(logit))
-        loss += max(logit, 0.0) - (logit if label[number] else 0.0) + np.log1p(tail)
-        probability = 1 / (1 + tail) if logit >= 0 else tail / (1 + tail)
-        error = probability - (1.0 if label[number] else 0.0)
+        term, error, _ = terms(logit, exposure[number], observed[number])
+        loss += term
         for column in range(width):
             gradient[column] += error * scaled[column]
         for slot in slots:
@@ -182,53 +169,62 @@ def objective(log: Any, layout: Any, rows: Longs, label: Flags, weight: Floats) 
 
 
 def fit(features: Features, design: Design, train: Examples, params: LogisticParams) -> Logistic:
-    """L2-regularised maximum likelihood (L-BFGS); an outcome without both classes is constant."""
+    """L2-regularised maximum likelihood (L-BFGS); an outcome without both classes is constant.
+
+    Clicks are learnt from all impressions by how much each was looked at, conversions from the
+    clicked ones by how ripe each is.
+    """
     where, there = layout(features, design, params.normalisation), source(features)
     centre, scale = features.statistics.scaling(params.normalisation)
 
-    def outcome(label: Flags) -> Weights:
-        if not 0 < label.sum() < label.size:
-            # Its maximum lies at infinity; half an event keeps the rate off 0 and 1.
-            rate = (float(label.sum()) + 0.5) / (label.size + 1)
-            weight = np.zeros(where.starts[-1] + 1)
-            weight[-1] = np.log(rate / (1 - rate))
-        else:
-            weight = _minimise(there, where, train.rows, label, params)
-        # Serving asks for position 1, so that its coefficient moves into the intercept.
-        first, *tables, place, intercept = np.split(weight, where.starts)
+    def outcome(rows: Longs, exposure: Singles, observed: Flags) -> Weights:
+        weight = np.zeros(where.starts[-1] + 1)
+        weight[-1] = logit_of(rate(exposure, observed))
+        # Without both classes its maximum lies at infinity; the rate stands.
+        if 0 < observed.sum() < observed.size:
+            weight = _minimise(there, where, (rows, exposure, observed), weight, params)
+        first, *tables, intercept = np.split(weight, where.starts)
         return Weights(
-            float(intercept[0] + place[1]),
+            float(intercept[0]),
             tuple(first.tolist()),
             tuple(tuple(table.tolist()) for table in tables),
-            tuple((place - place[1]).tolist()),
         )
 
+    clicks = train.clicks
     return Logistic(
         tuple(centre.tolist()),
         tuple(scale.tolist()),
-        outcome(train.clicked),
-        outcome(train.converted),
+        outcome(train.rows, train.examined, train.clicked),
+        outcome(clicks.rows, clicks.matured, clicks.converted),
     )
 
 
 def _minimise(
-    there: Log, where: Layout, rows: Longs, label: Flags, params: LogisticParams
+    there: Log,
+    where: Layout,
+    given: tuple[Longs, Singles, Flags],
+    start: Floats,
+    params: LogisticParams,
 ) -> Floats:
-    """Weights (w,), the intercept last, which alone is not regularised."""
+    """Weights (w,), the intercept last, which alone is not regularised.
+
+    `given`: rows, how exposed each was, and whether the outcome was observed, (n,) each.
+    """
     from scipy.optimize import minimize
 
     # Means, not sums: the tolerance then means the same for every length of the log.
-    strength = params.l2 / label.size
+    size = given[0].size
+    strength = params.l2 / size
 
     def mean_loss(weight: Floats) -> tuple[float, Floats]:
-        loss, gradient = objective(there, where, rows, label, weight)
+        loss, gradient = objective(there, where, *given, weight)
         kept = np.append(weight[:-1], 0.0)
         penalty = 0.5 * strength * float(kept @ kept)
-        return loss / label.size + penalty, gradient / label.size + strength * kept
+        return loss / size + penalty, gradient / size + strength * kept
 
     found = minimize(
         mean_loss,
-        np.zeros(where.starts[-1] + 1),
+        start,
         method="L-BFGS-B",
         jac=True,
         options={"maxiter": params.max_iterations, "maxls": 50, "gtol": params.tolerance},

@@ -6,18 +6,24 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roiflow.candidates import logistic, trees
-from roiflow.candidates.design import CHUNK_ROWS, Design, Examples, Rows, SideTables
+from roiflow.candidates.design import CHUNK_ROWS, Design, Rows, SideTables
 from roiflow.data.split import TRAIN, VALIDATION
 from roiflow.errors import PackageError
 from roiflow.features.table import Features, Floats, Ints, Longs, Requests, Singles
 from roiflow.files import write_directory
+from roiflow.labels.examination import Examination
+from roiflow.labels.model import Labels
 from roiflow.params import CandidatesParams
+from roiflow.ranking import calibrate
+from roiflow.ranking.calibrate import Calibration, Calibrations
+from roiflow.ranking.examples import Examples
 from roiflow.ranking.protocol import Predictions
 from roiflow.ranking.value import CostShares, expected_cost, expected_revenue, fit_cost_shares
 
-FORMAT = 1
+FORMAT = 2
 FILE, TABLES = "selector.json", "tables.npz"
 Kind = Literal["logistic", "xgboost"]
 KINDS: tuple[Kind, ...] = ("logistic", "xgboost")
@@ -28,8 +34,8 @@ CHOICE = "kind"
 class Model(Protocol):
     """What a kind of pre-selection does."""
 
-    def probabilities(self, rows: Rows) -> tuple[Singles, Singles]:
-        """Rows (n,) -> click (n,), conversion (n,)."""
+    def logits(self, rows: Rows) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Rows (n,) -> click (n,), conversion given a click (n,)."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -63,6 +69,8 @@ class Selector:
 
     kind: Kind
     model: Model
+    calibrations: Calibrations
+    examination: Examination
     design: Design
     shares: CostShares
     revenue: RevenueModel
@@ -82,25 +90,29 @@ class Selector:
         # What the models read is made for some rows at a time; only what they say is kept.
         for start in range(0, rows.size, CHUNK_ROWS):
             some = slice(start, start + CHUNK_ROWS)
-            read = self.design.impressions(features, rows[some], logged_position=logged_position)
-            click[some], conversion[some] = self.model.probabilities(read)
+            click[some], conversion[some] = self._probabilities(
+                self.design.impressions(features, rows[some])
+            )
         ad = features.impressions.ad[rows]
         price = self.price[np.where(ad < self.price.size, ad, 0)]
-        # The outcomes are learnt apart, and a conversion without a click is not one.
-        return Predictions(
-            click, np.minimum(conversion, click), self.revenue.revenue(price).astype(np.float32)
-        )
+        found = Predictions(click, conversion, self.revenue.revenue(price).astype(np.float32))
+        if logged_position:
+            return found.seen(self.examination.at(features.impressions.position[rows]))
+        return found
+
+    def _probabilities(self, rows: Rows) -> tuple[Singles, Singles]:
+        """Rows (n,) -> P(click) (n,), P(click and conversion) (n,)."""
+        return self.calibrations.probabilities(*self.model.logits(rows))
 
     def score(self, features: SideTables, requests: Requests) -> Predictions:
         """Candidate ads (B, K) -> predictions (B, K) at position 1; rows with ad -1 hold 0."""
         shape, candidate = requests.ad.shape, requests.ad >= 0
-        click, conversion = self.model.probabilities(self.design.requests(features, requests))
+        click, conversion = self._probabilities(self.design.requests(features, requests))
         zero = np.float32(0)
-        click = np.where(candidate, click.reshape(shape), zero)
         revenue = self.revenue.revenue(requests.price).astype(np.float32)
         return Predictions(
-            click,
-            np.where(candidate, np.minimum(conversion.reshape(shape), click), zero),
+            np.where(candidate, click.reshape(shape), zero),
+            np.where(candidate, conversion.reshape(shape), zero),
             np.where(candidate, revenue, zero),
         )
 
@@ -129,6 +141,8 @@ class Selector:
         content = {
             "format": FORMAT,
             "kind": self.kind,
+            "calibrations": asdict(self.calibrations),
+            "examination": self.examination.factor.tolist(),
             "design": asdict(self.design),
             "shares": asdict(self.shares),
             "revenue": asdict(self.revenue),
@@ -161,23 +175,26 @@ def narrow(requests: Requests, columns: Longs) -> Requests:
     return Requests(**(kept | taken))
 
 
-def fit(features: Features, params: CandidatesParams, kind: Kind) -> Selector:
+def fit(features: Features, labels: Labels, params: CandidatesParams, kind: Kind) -> Selector:
     """Train on the TRAIN rows; trees stop early on the VALIDATION rows."""
     design = Design.of(features, params.max_codes)
-    train = Examples.of(features, features.rows(TRAIN))
+    log = Examples.of(features, labels)
+    train, held_out = (log.take(features.rows(split)) for split in (TRAIN, VALIDATION))
     model: Model
     if kind == "logistic":
         model = logistic.fit(features, design, train, params.logistic)
     else:
-        held_out = Examples.of(features, features.rows(VALIDATION))
         model = trees.fit(features, design, train, held_out, params.xgboost, params.seed)
+    click, conversion = model.logits(design.impressions(features, held_out.rows))
     price = newest_price(features)
     return Selector(
         kind,
         model,
+        calibrate.fit_both(click, conversion, held_out, params.calibration),
+        labels.examination,
         design,
         fit_cost_shares(features, train.rows),
-        fit_revenue(features, train.rows, price),
+        fit_revenue(features, train, price),
         price,
         Tables(np.array(features.attributes), np.array(features.profile)),
     )
@@ -192,17 +209,17 @@ def newest_price(features: Features) -> Longs:
     return price
 
 
-def fit_revenue(features: Features, rows: Longs, price: Longs) -> RevenueModel:
-    """Revenue in proportion to the price, or the same for all: the one with less squared error.
+def fit_revenue(features: Features, examples: Examples, price: Longs) -> RevenueModel:
+    """Earned in proportion to the price, or the same for all: the one with less squared error.
 
     A log without revenue counts every conversion as one unit of the currency.
     """
-    log = features.impressions
-    sold = rows[log.converted[rows] & (log.revenue[rows] > 0)]
-    if sold.size == 0:
+    sold = examples.earned > 0
+    if not sold.any():
         return RevenueModel(0.0, 1e6)
     # In a shop the price says most of it; where it does not (a flat commission), the mean does.
-    paid, listed = log.revenue[sold].astype(np.float64), price[log.ad[sold]].astype(np.float64)
+    paid = examples.earned[sold]
+    listed = price[features.impressions.ad[examples.rows[sold]]].astype(np.float64)
     mean = float(paid.mean())
     share = float(paid.sum() / listed.sum()) if listed.sum() > 0 else 0.0
     closer = np.sum((paid - share * listed) ** 2) < np.sum((paid - mean) ** 2)
@@ -220,7 +237,7 @@ def load_selector(folder: Path) -> Selector:
                 f"expected one of {KINDS} of format {FORMAT}"
             )
         design = {name: tuple(value) for name, value in content["design"].items()}
-        kind = content["kind"]
+        kind, maps = content["kind"], content["calibrations"]
         with np.load(folder / TABLES) as arrays:
             price, tables = arrays["price"], Tables(arrays["attributes"], arrays["profile"])
         model: Model = (
@@ -229,6 +246,8 @@ def load_selector(folder: Path) -> Selector:
         return Selector(
             kind,
             model,
+            Calibrations(*(Calibration.of(maps[name]) for name in ("click", "conversion"))),
+            Examination(np.array(content["examination"], np.float64)),
             Design(**design),
             CostShares(**content["shares"]),
             RevenueModel(**content["revenue"]),

@@ -1,4 +1,8 @@
-"""Gradient-boosted trees (XGBoost, histogram method) on numbers, codes and position."""
+"""Gradient-boosted trees (XGBoost, histogram method) on numbers and codes.
+
+The library's own logistic loss knows no exposure, so slopes and information of ours are handed to
+it; what it saves is a logistic model all the same, since both start and end in logits.
+"""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,17 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from roiflow.candidates.design import CHUNK_ROWS, Design, Examples, Rows
-from roiflow.candidates.forest import Booster, Forest
-from roiflow.features.table import Features, Longs, Singles
-from roiflow.params import XgboostParams
+from roiflow.candidates.design import CHUNK_ROWS, Design, Rows
+from roiflow.candidates.forest import OBJECTIVE, Booster, Forest
+from roiflow.features.table import Features, Flags, Floats, Longs, Singles
+from roiflow.params import BoostingParams, XgboostParams
+from roiflow.ranking.examples import Examples
+from roiflow.ranking.likelihood import likelihood, rate
 
 FILES = ("click.json", "conversion.json")
 
 
 @dataclass(frozen=True)
 class Trees:
-    """P(click) and P(click and conversion): a booster each, scored as one forest."""
+    """P(click) and P(conversion | click): a booster each, scored as one forest."""
 
     boosters: tuple[Booster, Booster]
     forest: Forest
@@ -29,9 +35,9 @@ class Trees:
         click, conversion = boosters
         return cls((click, conversion), Forest.of(boosters))
 
-    def probabilities(self, rows: Rows) -> tuple[Singles, Singles]:
-        """Rows (n,) -> click (n,), conversion (n,)."""
-        click, conversion = self.forest.probabilities(rows)
+    def logits(self, rows: Rows) -> tuple[Singles, Singles]:
+        """Rows (n,) -> click (n,), conversion given a click (n,)."""
+        click, conversion = self.forest.margins(rows)
         return click, conversion
 
     def save(self, folder: Path) -> None:
@@ -46,9 +52,8 @@ class Trees:
 
 
 def matrix(rows: Rows) -> Singles:
-    """Rows (n,) -> (n, F + C + 1), as the library takes them."""
-    parts = [rows.numbers, rows.codes, rows.position[:, None]]
-    return np.concatenate(parts, axis=1, dtype=np.float32)
+    """Rows (n,) -> (n, F + C), as the library takes them."""
+    return np.concatenate([rows.numbers, rows.codes], axis=1, dtype=np.float32)
 
 
 def fit(
@@ -62,13 +67,13 @@ def fit(
     """Boost on `train`, stop early on `held_out`; one thread."""
     with tempfile.TemporaryDirectory(prefix="roiflow-pages-") as scratch:
         pages = Path(scratch) if train.rows.size > params.rows_in_memory else None
-        log = _Log(features, design, params.max_bin, pages)
+        log = Source(features, design, params.max_bin, pages)
         # In a function of its own, whose end closes the pages before their folder goes.
         return Trees.of(*_boost(log, train, held_out, params, seed))
 
 
 @dataclass(frozen=True)
-class _Log:
+class Source:
     """Gives the library what it learns from.
 
     It is given CHUNK_ROWS impressions at a time and keeps a byte of each feature, the number of its
@@ -98,7 +103,7 @@ class _Log:
             def next(self, input_data: Any) -> bool:
                 here = rows[self._next : self._next + CHUNK_ROWS]
                 if here.size:
-                    read = log.design.impressions(log.features, here, logged_position=True)
+                    read = log.design.impressions(log.features, here)
                     input_data(data=matrix(read))
                 self._next += here.size
                 return bool(here.size)
@@ -108,40 +113,80 @@ class _Log:
 
 
 def _boost(
-    log: _Log, train: Examples, held_out: Examples, params: XgboostParams, seed: int
+    log: Source, train: Examples, held_out: Examples, params: XgboostParams, seed: int
 ) -> Iterator[Booster]:
-    """One booster an outcome, in the order of FILES, cut to its best iteration."""
-    import xgboost
+    """One booster an outcome, in the order of FILES."""
+    # Clicks from all impressions by how much each was looked at, conversions from the clicked ones
+    # by how ripe each is.
+    yield Learner(log, params.click, params, seed).fit(
+        FILES[0], *(Outcome(of.rows, of.examined, of.clicked) for of in (train, held_out))
+    )
+    yield Learner(log, params.conversion, params, seed).fit(
+        FILES[1],
+        *(Outcome(of.rows, of.matured, of.converted) for of in (train.clicks, held_out.clicks)),
+    )
 
-    # Both outcomes learn from the same matrices; only the labels change between them.
-    learnt, evals = log.matrix("train", train.rows), []
-    if held_out.rows.size:
-        evals = [(log.matrix("held_out", held_out.rows, learnt), "validation")]
-    for name, label, held_out_label in (
-        (FILES[0], train.clicked, held_out.clicked),
-        (FILES[1], train.converted, held_out.converted),
-    ):
-        learnt.set_label(label)
-        for checked, _ in evals:
-            checked.set_label(held_out_label)
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one booster learns from, n."""
+
+    rows: Longs
+    exposure: Singles
+    observed: Flags
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Boosts one outcome."""
+
+    log: Source
+    trees: BoostingParams
+    params: XgboostParams
+    seed: int
+
+    def fit(self, name: str, train: Outcome, held_out: Outcome) -> Booster:
+        """Cut to its best iteration; without both classes, no tree but the rate."""
+        import xgboost
+
+        # A logistic model without a row to learn from cannot be made: one row stands for none.
+        rows = train.rows if train.rows.size else np.zeros(1, np.int64)
+        learnt, evals = self.log.matrix(f"{name}-train", rows), []
+        rounds = self.params.rounds if 0 < train.observed.sum() < train.observed.size else 0
+        if held_out.observed.any() and rounds:
+            checked = self.log.matrix(f"{name}-held-out", held_out.rows, learnt)
+            evals = [(checked, "validation")]
+
+        def pull(margin: Singles, _: Any) -> tuple[Floats, Floats]:
+            _, slope, information = likelihood(margin, train.exposure, train.observed)
+            return slope, information
+
+        def loss(margin: Singles, _: Any) -> tuple[str, float]:
+            total, _, _ = likelihood(margin, held_out.exposure, held_out.observed)
+            return "loss", total / held_out.rows.size
+
         booster = xgboost.train(
             {
-                "objective": "binary:logistic",
-                "eval_metric": "logloss",
+                "objective": OBJECTIVE,
+                "disable_default_eval_metric": True,
+                "base_score": rate(train.exposure, train.observed),
                 "tree_method": "hist",
-                "max_depth": params.max_depth,
-                "max_bin": params.max_bin,
-                "learning_rate": params.learning_rate,
-                "min_child_weight": params.min_child_weight,
-                "seed": seed,
+                "max_depth": self.trees.max_depth,
+                "max_bin": self.params.max_bin,
+                "learning_rate": self.trees.learning_rate,
+                "min_child_weight": self.trees.min_child_weight,
+                "lambda": self.trees.l2,
+                "seed": self.seed,
                 "nthread": 1,
             },
             learnt,
-            num_boost_round=params.rounds,
+            num_boost_round=rounds,
+            obj=pull,
+            custom_metric=loss if evals else None,
             evals=evals,
-            early_stopping_rounds=params.early_stopping_rounds if evals else None,
+            early_stopping_rounds=self.params.early_stopping_rounds if evals else None,
             verbose_eval=False,
         )
         best = booster[: booster.best_iteration + 1] if evals else booster
         # What is used here is what a reader of the files will use, bit by bit.
-        yield Booster.parse(bytes(best.save_raw("json")), Path(name))
+        return Booster.parse(bytes(best.save_raw("json")), Path(name))

@@ -231,6 +231,7 @@ def leaderboard(source: Source = "simulator", week: Week = None) -> None:
     from roiflow.demo.main import first_week
     from roiflow.evaluation.leaderboard import leaderboard as compare
     from roiflow.features import folder as feature_table
+    from roiflow.labels.model import Labels
     from roiflow.params import load_params
     from roiflow.weekly.checkout import prepare
     from roiflow.weekly.places import FEATURES
@@ -242,12 +243,12 @@ def leaderboard(source: Source = "simulator", week: Week = None) -> None:
         # In the run's own checkout, so that features which the week's run has made are not made
         # again.
         checkout = prepare(repository, settings.home, source, named)
-        for number, stage in enumerate((*READERS, "validate", "build_features")):
-            show(0.08 * number, stage)
+        for number, stage in enumerate((*READERS, "validate", "build_features", "fit_labels")):
+            show(0.06 * number, stage)
             repro(checkout, settings.home, [stage], lambda _: None, sql=settings.sql)
         table = feature_table.read(checkout / FEATURES)
-        params = load_params(checkout / "params.yaml")
-        lines = compare(table, params, lambda done, what: show(0.3 + 0.7 * done, what))
+        labels, params = Labels.read(checkout / Labels.place), load_params(checkout / "params.yaml")
+        lines = compare(table, labels, params, lambda done, what: show(0.3 + 0.7 * done, what))
     console.print(_leaderboard_table(lines, f"{source} {named}"))
 
 

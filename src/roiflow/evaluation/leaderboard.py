@@ -16,6 +16,7 @@ from roiflow.data.split import TEST
 from roiflow.evaluation.ranking import auc_influence
 from roiflow.evaluation.statistics import cluster_sums, percentile_interval, resampled_totals
 from roiflow.features.table import Features, Flags, Ints, Singles
+from roiflow.labels.model import Labels
 from roiflow.params import Params
 from roiflow.ranking.metrics import auc
 from roiflow.ranking.protocol import Predictions, Ranker
@@ -47,7 +48,7 @@ class Line:
     train_seconds: float  # CPU
 
 
-def trainers(features: Features, params: Params) -> dict[str, Callable[[], Ranker]]:
+def trainers(features: Features, labels: Labels, params: Params) -> dict[str, Callable[[], Ranker]]:
     """Name -> train; in the order of the table."""
     # Torch takes seconds to load, and `compare` alone does not need it.
     from roiflow.ranking.baselines import popularity
@@ -57,29 +58,31 @@ def trainers(features: Features, params: Params) -> dict[str, Callable[[], Ranke
     from roiflow.ranking.train import fit
 
     return {
-        "popularity": lambda: popularity.fit(features),
-        "logistic": lambda: candidates.fit(features, params.train_candidates, "logistic"),
-        "xgboost": lambda: candidates.fit(features, params.train_candidates, "xgboost"),
-        "sasrec": lambda: fit(SasRecRanker, features, params.train_ranker)[0],
-        "din": lambda: fit(DinRanker, features, params.train_ranker)[0],
-        LEADER: lambda: fit(RosaRanker, features, params.train_ranker)[0],
+        "popularity": lambda: popularity.fit(features, labels),
+        "logistic": lambda: candidates.fit(features, labels, params.train_candidates, "logistic"),
+        "xgboost": lambda: candidates.fit(features, labels, params.train_candidates, "xgboost"),
+        "sasrec": lambda: fit(SasRecRanker, features, labels, params.train_ranker)[0],
+        "din": lambda: fit(DinRanker, features, labels, params.train_ranker)[0],
+        LEADER: lambda: fit(RosaRanker, features, labels, params.train_ranker)[0],
     }
 
 
-def leaderboard(features: Features, params: Params, progress: Progress | None = None) -> list[Line]:
+def leaderboard(
+    features: Features, labels: Labels, params: Params, progress: Progress | None = None
+) -> list[Line]:
     """Train all models and compare their click and conversion AUCs on the TEST rows."""
     rows = features.rows(TEST)
     predictions: dict[str, Predictions] = {}
     seconds: dict[str, float] = {}
-    models = trainers(features, params)
+    models = trainers(features, labels, params)
     for name, ranker, spent in _train(models, progress):
         predictions[name], seconds[name] = ranker.predict(features, rows), spent
     log = features.impressions
-    labels = {"click": log.clicked[rows], "conversion": log.converted[rows]}
+    happened = {"click": log.clicked[rows], "conversion": log.converted[rows]}
     scores = {
         outcome: compare(
             {name: getattr(found, outcome) for name, found in predictions.items()},
-            labels[outcome],
+            happened[outcome],
             log.user[rows],
             params,
         )

@@ -29,6 +29,7 @@ from roiflow.errors import RunError
 from roiflow.features import folder as features
 from roiflow.features.engine import open_engine
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.labels.model import Labels
 from roiflow.loop.ranker_chooser import KnownWeek, RankerChooser
 from roiflow.loop.result import SERVED, LoopResult, Outcome, WeekOutcome
 from roiflow.params import Params, load_params, parse_params
@@ -345,12 +346,12 @@ def baselines(before: Path, known: KnownWeek) -> list[SlateChooser]:
     from roiflow.ranking.train import fit
 
     folder, params = before / FEATURES, load_params(before / PARAMS)
-    table = features.read(folder)
+    table, labels = features.read(folder), Labels.read(before / Labels.place)
     selectors = [candidates.load(before / CANDIDATES, kind) for kind in candidates.KINDS]
     rankers: list[Ranker] = [
-        fit(SasRecRanker, table, params.train_ranker)[0],
+        fit(SasRecRanker, table, labels, params.train_ranker)[0],
         *selectors,
-        popularity.fit(table),
+        popularity.fit(table, labels),
     ]
     # Trained on the run before, asked about the week after: the log is of now, windows and priors
     # are those that the models know.

@@ -7,12 +7,15 @@ ONNX as clips and sums. The likelihood is convex in the intercept and the slopes
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roiflow.features.table import Floats
+from roiflow.features.table import Flags, Floats, Singles
 from roiflow.params import CalibrationParams
+from roiflow.ranking.examples import Examples
+from roiflow.ranking.likelihood import likelihood, sigmoid
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,15 @@ class Calibration:
     slopes: tuple[float, ...]  # (m,)
     knots: tuple[float, ...]  # (m - 1,) rising
 
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> "Calibration":
+        """From its fields as JSON has them."""
+        return cls(content["intercept"], tuple(content["slopes"]), tuple(content["knots"]))
+
     def apply(self, logit: NDArray[np.floating]) -> Floats:
         """Calibrated logits, in the shape of `logit`."""
+        if self == IDENTITY:
+            return np.asarray(logit, np.float64)
         return self.intercept + basis(np.asarray(logit, np.float64), self.knots) @ np.array(
             self.slopes
         )
@@ -43,18 +53,53 @@ def basis(logit: Floats, knots: tuple[float, ...]) -> Floats:
     )
 
 
+@dataclass(frozen=True)
+class Calibrations:
+    """The maps of both logits: of a click, and of a conversion given a click."""
+
+    click: Calibration
+    conversion: Calibration
+
+    def probabilities(
+        self, click: NDArray[np.floating], conversion: NDArray[np.floating]
+    ) -> tuple[Singles, Singles]:
+        """Logits (n,) -> P(click) (n,), P(click and conversion) (n,) = pCTR x pCVR."""
+        clicked = sigmoid(self.click.apply(click))
+        return clicked, clicked * sigmoid(self.conversion.apply(conversion))
+
+
+UNCHANGED = Calibrations(IDENTITY, IDENTITY)
+
+
+def fit_both(
+    click: NDArray[np.floating],
+    conversion: NDArray[np.floating],
+    examples: Examples,
+    params: CalibrationParams,
+) -> Calibrations:
+    """Logits (n,) of examples (n,) -> their maps, each under its own exposure."""
+    clicked, clicks = examples.clicked, examples.clicks
+    return Calibrations(
+        fit(click, examples.examined, clicked, params),
+        fit(conversion[clicked], clicks.matured, clicks.converted, params),
+    )
+
+
 def fit(
-    logit: NDArray[np.floating], label: NDArray[np.bool_], params: CalibrationParams
+    logit: NDArray[np.floating], exposure: Singles, observed: Flags, params: CalibrationParams
 ) -> Calibration:
-    """Most likely map of `logit` (n,) given `label` (n,), slopes drawn a little to each other.
+    """Most likely map of `logit` (n,) by what was observed, slopes drawn a little to each other.
+
+    The level is drawn to the model's own as by `prior_events` events, which it learnt from many
+    more: the last days before a test know few conversions.
 
     As many segments as there are `events_per_segment` of the rarer class, at most `segments`;
     without either class, the identity.
     """
     from scipy.optimize import minimize
 
-    x, y = np.asarray(logit, np.float64), np.asarray(label, np.float64)
-    rarer = int(min(y.sum(), y.size - y.sum()))
+    x = np.asarray(logit, np.float64)
+    rarer = int(min(observed.sum(), observed.size - observed.sum()))
     if rarer == 0:
         return IDENTITY
     segments = max(1, min(params.segments, rarer // params.events_per_segment))
@@ -66,16 +111,18 @@ def fit(
     # nothing: with few events the fit stays near it.
     pull = np.diff(np.eye(parts.shape[1]), axis=0)
 
+    middle = parts.mean(axis=0)
+
     def loss(theta: Floats) -> tuple[float, Floats]:
-        z = theta[0] + parts @ theta[1:]
-        p = 0.5 * (1 + np.tanh(0.5 * z))  # the sigmoid, which cannot overflow
+        value, error, _ = likelihood(theta[0] + parts @ theta[1:], exposure, observed)
         steps = pull @ theta[1:]
-        value = np.sum(np.logaddexp(0, z) - y * z)
-        value += 0.5 * params.smoothness * float(steps @ steps) + 0.5 * float(
-            np.sum((theta[1:] - 1) ** 2)
-        )
-        slope = parts.T @ (p - y) + params.smoothness * pull.T @ steps + theta[1:] - 1
-        return float(value), np.concatenate([[np.sum(p - y)], slope])
+        # How far the map moves logits on average.
+        shift = theta[0] + middle @ (theta[1:] - 1)
+        value += 0.5 * params.smoothness * float(steps @ steps)
+        value += 0.5 * float(np.sum((theta[1:] - 1) ** 2)) + 0.5 * params.prior_events * shift**2
+        slope = parts.T @ error + params.smoothness * pull.T @ steps + theta[1:] - 1
+        slope += params.prior_events * shift * middle
+        return float(value), np.append(np.sum(error) + params.prior_events * shift, slope)
 
     found = minimize(
         loss,

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from roiflow.features.table import Features, Longs, Singles
+from roiflow.features.table import Features, Singles
+from roiflow.ranking.examples import Examples
+from roiflow.ranking.likelihood import logit_of, rate
 
-MAX_POSITION = 20
 MASKED = -1e9
 MAX_SCALED = 5.0
 LEAST_STD = 0.05
-LEAST_REST = 1e-7
 PRICE = "log_price"
 """The dense feature that revenue is expected to follow."""
 MAX_SLOPE = 2.0
@@ -194,34 +194,6 @@ class Heads(nn.Module):
         return Logits(click, conversion, mean, F.softplus(std) + LEAST_STD)
 
 
-class PositionBias(nn.Module):
-    """Additive click logit of a position, 0 at position 1; known in training only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Embedding(MAX_POSITION + 1, 1)
-        nn.init.zeros_(self.table.weight)
-
-    def forward(self, position: Tensor) -> Tensor:
-        """1-based positions (...) -> logits (...)."""
-        at = torch.clamp(position, 1, MAX_POSITION)
-        # Less its own entry, position 1 is 0 by construction, whatever training does to the table.
-        return (self.table(at) - self.table.weight[1]).squeeze(-1)
-
-
-def log_click_and_conversion(click: Tensor, conversion: Tensor) -> Tensor:
-    """log(pCTR x pCVR) from the two logits (ESMM, Ma et al., 2018)."""
-    return F.logsigmoid(click) + F.logsigmoid(conversion)
-
-
-def logit_of(log_probability: Tensor) -> Tensor:
-    """log(p / (1 - p)) from log p; p is held below 1 - LEAST_REST."""
-    # Below about 1e-7 a float32's distance to 1 is rounding alone, and its logarithm may be
-    # infinite.
-    rest = torch.clamp(1 - torch.exp(log_probability), min=LEAST_REST)
-    return log_probability - torch.log(rest)
-
-
 @dataclass(frozen=True)
 class Moments:
     """What the heads start from."""
@@ -233,30 +205,28 @@ class Moments:
     slope: Singles  # (F,) of log revenue in the dense features; none where none are given
 
 
-def training_moments(features: Features, rows: Longs, dense: int) -> Moments:
-    """Of the rows (n,); a network with `dense` features gets a slope in the ad's log price.
+def training_moments(features: Features, examples: Examples, dense: int) -> Moments:
+    """Of the examples (n,); a network with `dense` features gets a slope in the ad's log price.
 
-    Rates are smoothed by half an event. The slope is by least squares, within [0, MAX_SLOPE], and 0
-    where there are too few conversions to tell.
+    The slope is by least squares, within [0, MAX_SLOPE], and 0 where there are too few conversions
+    to tell.
     """
-    log = features.impressions
-    clicks, n = float(np.sum(log.clicked[rows])), rows.size
-    conversions = float(np.sum(log.clicked[rows] & log.converted[rows]))
-    paid = rows[log.revenue[rows] > 0]
+    sold, clicks = examples.earned > 0, examples.clicks
+    paid = examples.rows[sold]
     # Log revenue follows log price closely and conversions are too few to learn that from.
-    amounts = np.log(log.revenue[paid] / 1e6)
+    amounts = np.log(examples.earned[sold] / 1e6)
     slope = np.zeros(dense, np.float32)
     if dense and paid.size >= MIN_CONVERSIONS and PRICE in features.dense_names:
         column = features.dense_names.index(PRICE)
-        price = log.dense[paid, column].astype(np.float64)
+        price = features.impressions.dense[paid, column].astype(np.float64)
         if price.var() > 0:
             fitted = np.mean((price - price.mean()) * amounts) / price.var()
             slope[column] = np.clip(fitted, 0.0, MAX_SLOPE)
             amounts = amounts - slope[column] * price
     mean, std = (float(amounts.mean()), float(amounts.std())) if amounts.size else (0.0, 1.0)
     return Moments(
-        click=float(np.log((clicks + 0.5) / (n - clicks + 0.5))),
-        conversion=float(np.log((conversions + 0.5) / (clicks - conversions + 0.5))),
+        click=logit_of(rate(examples.examined, examples.clicked)),
+        conversion=logit_of(rate(clicks.matured, clicks.converted)),
         mean=mean,
         std=std,
         slope=slope,

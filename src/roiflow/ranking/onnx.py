@@ -2,7 +2,7 @@
 
 Both graphs are written here, not traced from rosa.py: torch's exporter takes ten seconds for what
 depends on the architecture alone. So the network stands twice, here without what only training
-needs (dropout, positions, several requests of a user). That both are one function is not left to
+needs (dropout, several requests of a user). That both are one function is not left to
 care: the stage `export` compares them on the test week's candidates and fails where they differ.
 """
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from roiflow.features.table import AD_ATTRIBUTES, CONTEXT
 from roiflow.ranking.calibrate import Calibration
 from roiflow.ranking.graph import Graph, Value
-from roiflow.ranking.network import LEAST_REST, LEAST_STD, MASKED, MAX_SCALED
+from roiflow.ranking.network import LEAST_STD, MASKED, MAX_SCALED
 from roiflow.ranking.rosa import CATEGORY, MAX_IMPORTANCE, RosaRanker
 from roiflow.ranking.serving_form import ENCODER_OUTPUT, SCORER_OUTPUT
 from roiflow.ranking.torch_ranker import MAX_LOG_REVENUE, Calibrator, NetworkShape
@@ -271,11 +271,8 @@ def calibrated(
     calibrator: Calibrator, click: Value, conversion: Value, revenue: Value, std: Value
 ) -> Value:
     """Calibrator: logits (B, K) and the moments of log revenue (B, K) -> (B, K, 3)."""
-    both = click.sigmoid().log() + conversion.sigmoid().log()
-    product = both - (1.0 - both.exp()).clip(LEAST_REST).log()
     p_click = mapped(click, calibrator.click).sigmoid()
-    p_both = mapped(product, calibrator.conversion).sigmoid()
-    p_both = click.graph.node("Min", p_both, p_click)
+    p_both = p_click * mapped(conversion, calibrator.conversion).sigmoid()
     expected = (revenue + std * std * 0.5).clip(None, MAX_LOG_REVENUE).exp()
     outputs = (p_click, p_both, expected * calibrator.revenue_scale)
     return click.graph.concat(*(each.unsqueeze(-1) for each in outputs))

@@ -16,7 +16,11 @@ class Predictions:
     conversion: Singles
     """P(click and conversion), that is pCTCVR = pCTR x pCVR (ESMM, Ma et al. 2018)."""
     revenue: Singles
-    """E[revenue | conversion], in micros."""
+    """E[revenue | conversion], in micros, less what is returned."""
+
+    def seen(self, examined: Singles) -> "Predictions":
+        """The same where only the share `examined` looks: nobody clicks on what is not seen."""
+        return Predictions(self.click * examined, self.conversion * examined, self.revenue)
 
 
 class Ranker(Protocol):

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from roiflow.errors import PackageError
 from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, Features, Longs, Requests
 from roiflow.files import write_directory
+from roiflow.labels.examination import Examination
 from roiflow.ranking import packing, serving_form
-from roiflow.ranking.calibrate import IDENTITY, Calibration
-from roiflow.ranking.network import Logits, PositionBias, log_click_and_conversion, logit_of
+from roiflow.ranking.calibrate import UNCHANGED, Calibration, Calibrations
+from roiflow.ranking.network import Logits
 from roiflow.ranking.packing import Batch
 from roiflow.ranking.protocol import Predictions
 from roiflow.ranking.serving_form import Sizes
 
-FORMAT = 2
+FORMAT = 3
 PREDICT_TOKENS = 4096
 SCORE_PAIRS = 8192
 MAX_LOG_REVENUE = 20.0
@@ -111,29 +112,22 @@ def tensors(batch: Batch) -> tuple[Behaviours, Candidates]:
 
 
 class Calibrator(nn.Module):
-    """Logits -> (..., 3): calibrated click, conversion (at most click), expected revenue.
+    """Logits -> (..., 3): calibrated click, click and conversion (pCTR x pCVR), expected revenue.
 
     Revenue is exp(mean + std^2 / 2) x scale, in units of the currency; `scale` is 0 where no
     revenue was ever seen.
     """
 
-    def __init__(
-        self,
-        click: Calibration = IDENTITY,
-        conversion: Calibration = IDENTITY,
-        revenue_scale: float = 1.0,
-    ) -> None:
+    def __init__(self, calibrations: Calibrations = UNCHANGED, revenue_scale: float = 1.0) -> None:
         super().__init__()
-        self.click, self.conversion = click, conversion
+        self.click, self.conversion = calibrations.click, calibrations.conversion
         self.revenue_scale = revenue_scale
 
-    def forward(self, logits: Logits, position: Tensor | float = 0.0) -> Tensor:
-        """`position` is the click logit's position bias."""
-        seen = logits.click + position
-        product = logit_of(log_click_and_conversion(seen, logits.conversion))
-        click = torch.sigmoid(calibrated(seen, self.click))
-        # The two maps are fitted apart: nothing else holds a conversion below its click.
-        conversion = torch.minimum(torch.sigmoid(calibrated(product, self.conversion)), click)
+    def forward(self, logits: Logits) -> Tensor:
+        """At position 1."""
+        click = torch.sigmoid(calibrated(logits.click, self.click))
+        # Probabilities are multiplied (ESMM, Ma et al., 2018): no conversion is above its click.
+        conversion = click * torch.sigmoid(calibrated(logits.conversion, self.conversion))
         log_revenue = logits.revenue_mean + 0.5 * logits.revenue_std**2
         # Bounded, because a network far from its data could make the mean of a log-normal infinite.
         revenue = torch.exp(torch.clamp(log_revenue, max=MAX_LOG_REVENUE)) * self.revenue_scale
@@ -158,9 +152,10 @@ class TorchRanker:
     impressions_per_segment: ClassVar[int] = 512
 
     def __init__(
-        self, shape: NetworkShape, net: nn.Module, position: PositionBias, calibrator: Calibrator
+        self, shape: NetworkShape, net: nn.Module, examination: Examination, calibrator: Calibrator
     ) -> None:
-        self.shape, self.net, self.position, self.calibrator = shape, net, position, calibrator
+        self.shape, self.net, self.calibrator = shape, net, calibrator
+        self.examination = examination
 
     @classmethod
     def reach(cls, shape: NetworkShape) -> int:
@@ -172,13 +167,11 @@ class TorchRanker:
         """Events that the network must be given of a user: L of the serving form."""
         return self.shape.history_length + self.reach(self.shape)
 
-    def logits(
-        self, features: Features, rows: Longs, batch_tokens: int = PREDICT_TOKENS
-    ) -> tuple[Logits, Tensor]:
-        """Logged impressions (n,) -> logits (n,) at position 1, position bias (n,)."""
+    def logits(self, features: Features, rows: Longs, batch_tokens: int = PREDICT_TOKENS) -> Logits:
+        """Logged impressions (n,) -> logits (n,) at position 1."""
         segments = packing.cut(features, rows, self.reach(self.shape), self.impressions_per_segment)
         # By row of the log, since batches come by length.
-        out = torch.zeros(5, features.impressions.user.size)
+        out = torch.zeros(4, features.impressions.user.size)
         with one_thread(), torch.inference_mode():
             self.net.eval()
             for batch in packing.batches(features, segments, self.shape.index_sizes, batch_tokens):
@@ -186,10 +179,8 @@ class TorchRanker:
                 present = batch.row >= 0
                 at = torch.from_numpy(batch.row[present])
                 values = (logits.click, logits.conversion, logits.revenue_mean, logits.revenue_std)
-                out[:4, at] = torch.stack(values)[:, torch.from_numpy(present)]
-            shown = features.impressions.position[rows].astype(np.int64)
-            chosen = out[:, torch.from_numpy(rows)]
-            return Logits(*chosen[:4]), self.position(torch.from_numpy(shown))
+                out[:, at] = torch.stack(values)[:, torch.from_numpy(present)]
+            return Logits(*out[:, torch.from_numpy(rows)])
 
     def predict(
         self, features: Features, rows: Longs, *, logged_position: bool = False
@@ -198,10 +189,12 @@ class TorchRanker:
         if rows.size == 0:
             empty = np.zeros(0, np.float32)
             return Predictions(empty, empty, empty)
-        logits, position = self.logits(features, rows)
         with torch.inference_mode():
-            output = self.calibrator(logits, position if logged_position else 0.0).numpy()
-        return serving_form.predictions(output, np.ones(rows.size, np.bool_))
+            output = self.calibrator(self.logits(features, rows)).numpy()
+        found = serving_form.predictions(output, np.ones(rows.size, np.bool_))
+        if logged_position:
+            return found.seen(self.examination.at(features.impressions.position[rows]))
+        return found
 
     def score(self, features: Features, requests: Requests) -> Predictions:
         """Candidate ads (B, K) -> predictions (B, K) at position 1."""
@@ -230,6 +223,7 @@ class TorchRanker:
             "format": FORMAT,
             "name": self.name,
             "shape": asdict(self.shape),
+            "examination": self.examination.factor.tolist(),
             "calibration": {
                 "click": asdict(self.calibrator.click),
                 "conversion": asdict(self.calibrator.conversion),
@@ -237,8 +231,7 @@ class TorchRanker:
             },
         }
         (folder / "model.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-        state = {f"net.{key}": value for key, value in self.net.state_dict().items()}
-        state |= {f"position.{key}": value for key, value in self.position.state_dict().items()}
+        state = self.net.state_dict()
         arrays: dict[str, Any] = {key: value.numpy() for key, value in state.items()}
         np.savez(folder / "weights.npz", **arrays)
 
@@ -258,30 +251,19 @@ class TorchRanker:
             )
             with np.load(folder / "weights.npz") as arrays:
                 state = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-            calibration = content["calibration"]
+            maps = content["calibration"]
+            examination = Examination(np.array(content["examination"], np.float64))
+            calibrator = Calibrator(
+                Calibrations(Calibration.of(maps["click"]), Calibration.of(maps["conversion"])),
+                maps["revenue_scale"],
+            )
         except OSError as error:
             raise PackageError(f"{error.filename or folder}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError) as error:
             raise PackageError(f"{folder}: not a saved {cls.name} ranker: {error}") from None
-        net, position = cls.network(shape), PositionBias()
-        net.load_state_dict(_under("net.", state))
-        position.load_state_dict(_under("position.", state))
-        calibrator = Calibrator(
-            _calibration(calibration["click"]),
-            _calibration(calibration["conversion"]),
-            calibration["revenue_scale"],
-        )
-        return cls(shape, net.eval(), position.eval(), calibrator.eval())
-
-
-def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
-    }
-
-
-def _calibration(content: dict[str, Any]) -> Calibration:
-    return Calibration(content["intercept"], tuple(content["slopes"]), tuple(content["knots"]))
+        net = cls.network(shape)
+        net.load_state_dict(state)
+        return cls(shape, net.eval(), examination, calibrator.eval())
 
 
 def request_tensors(

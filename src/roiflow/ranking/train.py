@@ -14,21 +14,15 @@ from torch.nn import functional as F
 
 from roiflow.data.split import TRAIN, VALIDATION
 from roiflow.features.table import Features, Longs
+from roiflow.labels.examination import Examination
+from roiflow.labels.model import Labels
 from roiflow.params import CalibrationParams, RankerParams
 from roiflow.ranking import calibrate, packing
+from roiflow.ranking.examples import Examples
+from roiflow.ranking.likelihood import LEAST_REST
 from roiflow.ranking.metrics import auc
-from roiflow.ranking.network import (
-    DenseEncoding,
-    Heads,
-    IdTable,
-    Logits,
-    PositionBias,
-    log_click_and_conversion,
-    logit_of,
-    training_moments,
-)
+from roiflow.ranking.network import DenseEncoding, Heads, IdTable, Logits, training_moments
 from roiflow.ranking.optimiser import AdamW
-from roiflow.ranking.packing import Batch
 from roiflow.ranking.torch_ranker import (
     Calibrator,
     NetworkShape,
@@ -53,40 +47,43 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Targets:
-    """What happened, (R, I); weight 0 marks padding."""
+    """What happened and how exposed it was, any one shape; weight 0 marks padding."""
 
-    position: Tensor
     clicked: Tensor
     converted: Tensor
-    revenue: Tensor  # units of the currency
+    earned: Tensor  # units of the currency
+    examined: Tensor
+    matured: Tensor
     weight: Tensor
 
     @classmethod
-    def of(cls, features: Features, batch: Batch) -> "Targets":
-        """Labels of a batch's rows."""
+    def of(cls, log: Examples, row: Longs) -> "Targets":
+        """Labels of rows of the whole log; -1 is padding."""
         # Padding reads row 0, and its weight is 0.
-        log, row = features.impressions, np.maximum(batch.row, 0)
-        clicked = log.clicked[row]
-        return cls(
-            torch.from_numpy(log.position[row].astype(np.int64)),
-            torch.from_numpy(clicked.astype(np.float32)),
-            torch.from_numpy((clicked & log.converted[row]).astype(np.float32)),
-            torch.from_numpy((log.revenue[row] / 1e6).astype(np.float32)),
-            torch.from_numpy((batch.row >= 0).astype(np.float32)),
-        )
+        at = np.maximum(row, 0)
+        earned = log.earned[at] / 1e6
+        arrays = (log.clicked[at], log.converted[at], earned, log.examined[at], log.matured[at])
+        return cls(*(torch.from_numpy(each.astype(np.float32)) for each in (*arrays, row >= 0)))
 
 
-def click_loss(logit: Tensor, clicked: Tensor) -> Tensor:
-    """-log P(clicked), element by element."""
-    return F.binary_cross_entropy_with_logits(logit, clicked, reduction="none")
+def exposed_loss(logit: Tensor, exposure: Tensor, observed: Tensor) -> Tensor:
+    """`likelihood.terms` on tensors: -log P(observed) less its constant, element by element."""
+    rest, hidden = torch.sigmoid(-logit), 1 - exposure
+    none = torch.clamp(rest + hidden * torch.sigmoid(logit), min=LEAST_REST)
+    # With nothing hidden the sum above is 1 - p alone, which a float32 soon rounds to 0.
+    unobserved = torch.where(hidden == 0, F.softplus(logit), -torch.log(none))
+    return torch.where(observed > 0, F.softplus(-logit), unobserved)
 
 
-def conversion_loss(click: Tensor, conversion: Tensor, converted: Tensor) -> Tensor:
-    """-log P(click and conversion) with p = pCTR x pCVR (ESMM), element by element."""
-    # log(1 - p) = log p - logit p. Probabilities are multiplied, never logits; as a sum of logs the
-    # product of two small ones cannot underflow.
-    log_p = log_click_and_conversion(click, conversion)
-    return torch.where(converted > 0, -log_p, -log_p + logit_of(log_p))
+def probability_loss(logits: Logits, targets: Targets, params: RankerParams) -> Tensor:
+    """-log P(what happened) of each row: of the click, and of the conversion where it was clicked.
+
+    A row that nobody clicked on says nothing of conversions given a click.
+    """
+    weights = params.loss_weights
+    click = exposed_loss(logits.click, targets.examined, targets.clicked)
+    conversion = exposed_loss(logits.conversion, targets.matured, targets.converted)
+    return weights.click * click + weights.conversion * targets.clicked * conversion
 
 
 def revenue_loss(logits: Logits, revenue: Tensor) -> Tensor:
@@ -97,21 +94,14 @@ def revenue_loss(logits: Logits, revenue: Tensor) -> Tensor:
     return 0.5 * z**2 + torch.log(logits.revenue_std)
 
 
-def loss(
-    logits: Logits, position: Tensor, targets: Targets, params: RankerParams
-) -> tuple[Tensor, Tensor]:
-    """Weighted sum of the heads' mean losses, and its click and conversion part alone."""
-    weights, total = params.loss_weights, targets.weight.sum()
-    # Both are judged as shown, with the position's part; serving leaves that part out, so that
-    # an ad is not liked for where it stood.
-    seen = logits.click + position
-    each = weights.click * click_loss(seen, targets.clicked)
-    each = each + weights.conversion * conversion_loss(seen, logits.conversion, targets.converted)
-    probability = (each * targets.weight).sum() / total
-    paid = targets.weight * targets.converted * (targets.revenue > 0)
+def loss(logits: Logits, targets: Targets, params: RankerParams) -> tuple[Tensor, Tensor]:
+    """Weighted sum of the heads' losses by impression, and without the revenue's."""
+    each = probability_loss(logits, targets, params) * targets.weight
+    probability = each.sum() / targets.weight.sum()
+    paid = targets.weight * targets.converted * (targets.earned > 0)
     # 1 +: a batch without a conversion has no revenue to learn from, not a division by 0.
-    amount = (revenue_loss(logits, targets.revenue) * paid).sum() / (1 + paid.sum())
-    return probability + weights.revenue * amount, probability
+    amount = (revenue_loss(logits, targets.earned) * paid).sum() / (1 + paid.sum())
+    return probability + params.loss_weights.revenue * amount, probability
 
 
 def shape_of(features: Features, params: RankerParams) -> NetworkShape:
@@ -132,6 +122,7 @@ def shape_of(features: Features, params: RankerParams) -> NetworkShape:
 def fit(
     kind: type[RankerType],
     features: Features,
+    labels: Labels,
     params: RankerParams,
     progress: Progress | None = None,
 ) -> tuple[RankerType, list[Epoch]]:
@@ -142,22 +133,29 @@ def fit(
     # Forked: the caller's own random numbers go on as if nothing had been drawn.
     with one_thread(), torch.random.fork_rng():
         torch.manual_seed(params.seed)
-        ranker = start(kind, features, params)
-        history = optimise(ranker, features, params, progress)
-        ranker.calibrator = calibrator(ranker, features, params.calibration)
+        log = Examples.of(features, labels)
+        ranker = start(kind, features, log, labels.examination, params)
+        history = optimise(ranker, features, log, params, progress)
+        ranker.calibrator = calibrator(ranker, features, log, params.calibration)
     return ranker, history
 
 
-def start(kind: type[RankerType], features: Features, params: RankerParams) -> RankerType:
+def start(
+    kind: type[RankerType],
+    features: Features,
+    log: Examples,
+    examination: Examination,
+    params: RankerParams,
+) -> RankerType:
     """An untrained ranker that predicts the base rates of the TRAIN rows."""
     rows = features.rows(TRAIN)
     shape = shape_of(features, params)
-    ranker = kind(shape, kind.network(shape), PositionBias(), Calibrator())
+    ranker = kind(shape, kind.network(shape), examination, Calibrator())
     statistics = features.statistics
     net = ranker.net
     heads = net.heads_out
     assert isinstance(heads, Heads)
-    heads.start(training_moments(features, rows, heads.revenue_slope.numel()))
+    heads.start(training_moments(features, log.take(rows), heads.revenue_slope.numel()))
     if isinstance(getattr(net, "dense", None), DenseEncoding):
         net.dense.fit(features.impressions.dense[rows], statistics.mean, statistics.std)  # type: ignore[operator, union-attr]
     return ranker
@@ -166,12 +164,14 @@ def start(kind: type[RankerType], features: Features, params: RankerParams) -> R
 def optimise(
     ranker: TorchRanker,
     features: Features,
+    log: Examples,
     params: RankerParams,
     progress: Progress | None,
 ) -> list[Epoch]:
     """AdamW with warm-up and cosine decay, on which a moving average of the weights follows.
 
-    The average is what is validated, and its best epoch is what is kept.
+    The average is what is validated, and its best epoch is what is kept. `log` is all impressions,
+    by row.
     """
     rows, held_out = features.rows(TRAIN), features.rows(VALIDATION)
     segments = packing.cut(
@@ -198,16 +198,13 @@ def optimise(
         for batch in packing.batches(
             features, segments, ranker.shape.index_sizes, params.batch_tokens, rng
         ):
-            targets = Targets.of(features, batch)
-            logits = ranker.net(*tensors(batch))
-            objective, probability = loss(
-                logits, ranker.position(targets.position), targets, params
-            )
+            targets = Targets.of(log, batch.row)
+            objective, probability = loss(ranker.net(*tensors(batch)), targets, params)
             objective.backward()  # type: ignore[no-untyped-call]
             optimiser.step(schedule(step / max(steps, 1), params.warm_up))
             n = targets.weight.sum().item()
             total, count, step = total + n * probability.item(), count + n, step + 1
-        held_out_loss, click_auc = validate(average, features, params, held_out)
+        held_out_loss, click_auc = validate(average, features, log, params, held_out)
         history.append(Epoch(epoch, total / count, held_out_loss, click_auc))
         best_epoch = min(history, key=lambda line: line.validation_loss).epoch
         if best_epoch == epoch:
@@ -233,12 +230,11 @@ def optimiser_of(ranker: TorchRanker, average: TorchRanker, params: RankerParams
 
 def groups(ranker: TorchRanker) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """All parameters: those that are not of a table of ids, and those that are."""
-    modules = [*ranker.net.modules(), *ranker.position.modules()]
+    modules = ranker.net.modules()
     tables = (module.parameters() for module in modules if isinstance(module, IdTable))
     ids = list(chain.from_iterable(tables))
     chosen = {id(parameter) for parameter in ids}
-    every = chain(ranker.net.parameters(), ranker.position.parameters())
-    return [parameter for parameter in every if id(parameter) not in chosen], ids
+    return [each for each in ranker.net.parameters() if id(each) not in chosen], ids
 
 
 def schedule(done: float, warm_up: float) -> float:
@@ -252,35 +248,28 @@ def schedule(done: float, warm_up: float) -> float:
 def validate(
     ranker: TorchRanker,
     features: Features,
+    log: Examples,
     params: RankerParams,
     rows: Longs,
 ) -> tuple[float, float]:
     """Loss and click AUC of `rows`, before calibration."""
-    logits, position = ranker.logits(features, rows)
-    log = features.impressions
-    clicked = torch.from_numpy(log.clicked[rows].astype(np.float32))
-    converted = torch.from_numpy((log.clicked[rows] & log.converted[rows]).astype(np.float32))
-    seen = logits.click + position
-    weights = params.loss_weights
+    logits = ranker.logits(features, rows)
     # As the second value of `loss`, so that the two curves can be held against each other.
-    each = weights.click * click_loss(seen, clicked)
-    each = each + weights.conversion * conversion_loss(seen, logits.conversion, converted)
+    each = probability_loss(logits, Targets.of(log, rows), params)
     return float(each.mean()), auc(logits.click.numpy(), log.clicked[rows])
 
 
-def calibrator(ranker: TorchRanker, features: Features, params: CalibrationParams) -> Calibrator:
-    """Fit to the VALIDATION rows, clicks at the logged position, revenue by its total."""
-    log, rows = features.impressions, features.rows(VALIDATION)
-    logits, position = ranker.logits(features, rows)
-    seen = logits.click + position
-    product = logit_of(log_click_and_conversion(seen, logits.conversion))
-    converted = log.clicked[rows] & log.converted[rows]
-    click = calibrate.fit(seen.numpy(), log.clicked[rows], params)
-    conversion = calibrate.fit(product.numpy(), converted, params)
+def calibrator(
+    ranker: TorchRanker, features: Features, log: Examples, params: CalibrationParams
+) -> Calibrator:
+    """Fit to the VALIDATION rows, revenue by its total; `log`: all impressions, by row."""
+    examples = log.take(features.rows(VALIDATION))
+    logits = ranker.logits(features, examples.rows)
+    maps = calibrate.fit_both(logits.click.numpy(), logits.conversion.numpy(), examples, params)
     # Revenue needs no map: what counts is a sum of money, so one factor makes the sums equal.
-    expected = Calibrator()(logits)[..., 2].numpy()[converted].sum()
-    paid = float(log.revenue[rows][converted].sum(dtype=np.float64)) / 1e6
-    everything = log.revenue[features.rows(TRAIN)].sum(dtype=np.float64)
+    sold = examples.converted & (examples.earned > 0)
+    expected = Calibrator()(logits)[..., 2].numpy()[sold].sum(dtype=np.float64)
+    paid = float(examples.earned[sold].sum()) / 1e6
     # Where nothing was paid here the network's own amounts stand, or 0 if nothing ever was.
-    scale = paid / float(expected) if paid > 0 else float(everything > 0)
-    return Calibrator(click, conversion, scale)
+    scale = paid / float(expected) if paid > 0 else float(np.any(log.earned > 0))
+    return Calibrator(maps, scale)

@@ -14,6 +14,7 @@ from roiflow.candidates import selector as preselection
 from roiflow.data.split import TRAIN
 from roiflow.features import folder as feature_store
 from roiflow.files import write_directory, write_file
+from roiflow.labels.model import Labels
 from roiflow.params import load_params
 from roiflow.progress import progress
 from roiflow.ranking.rosa import RosaRanker
@@ -23,18 +24,26 @@ from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
-def main(features: Path, candidates: Path, refit: Written, metrics: Written, params: Path) -> None:
-    """features, candidates -> refit, with its validation loss and AUC.
+def main(
+    features: Path,
+    labels: Path,
+    candidates: Path,
+    refit: Written,
+    metrics: Written,
+    params: Path,
+) -> None:
+    """features, labels, candidates -> refit, with its validation loss and AUC.
 
     Of the candidates' folder only the kind is read that was judged.
     """
     config = load_params(params)
     table = feature_store.read(features).as_of_end()
+    exposure = Labels.read(labels / Labels.place.name)
     kind = preselection.chosen(candidates)
     with progress("refit") as show:
         show(0.0, kind)
-        selector = preselection.fit(table, config.train_candidates, kind)
-        trained, epochs = fit(RosaRanker, table, config.train_ranker, show)
+        selector = preselection.fit(table, exposure, config.train_candidates, kind)
+        trained, epochs = fit(RosaRanker, table, exposure, config.train_ranker, show)
     shares = fit_cost_shares(table, table.rows(TRAIN))
     with write_directory(refit) as folder:
         # As the stages of the judged ones leave them, so that they are read alike.

@@ -6,6 +6,7 @@ from pathlib import Path
 from roiflow.candidates import selector as preselection
 from roiflow.features import folder as feature_store
 from roiflow.files import write_directory, write_file
+from roiflow.labels.model import Labels
 from roiflow.params import load_params
 from roiflow.progress import progress
 from roiflow.ranking.report import metrics as measure
@@ -13,17 +14,17 @@ from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
-def main(features: Path, candidates: Written, metrics: Written, params: Path) -> None:
-    """features -> both selectors, the choice between them and their AUCs."""
+def main(features: Path, labels: Path, candidates: Written, metrics: Written, params: Path) -> None:
+    """features, labels -> both selectors, the choice between them and their AUCs."""
     config = load_params(params).train_candidates
-    table = feature_store.read(features)
+    table, exposure = feature_store.read(features), Labels.read(labels / Labels.place.name)
     selectors = {}
     with progress("train_candidates") as show:
         # Both, whichever is used: the other is the baseline that the evaluation and the closed loop
         # compare with.
         for number, kind in enumerate(preselection.KINDS):
             show(number / len(preselection.KINDS), kind)
-            selectors[kind] = preselection.fit(table, config, kind)
+            selectors[kind] = preselection.fit(table, exposure, config, kind)
     with write_directory(candidates) as folder:
         for kind, selector in selectors.items():
             selector.save(folder / kind)

@@ -7,6 +7,7 @@ from pathlib import Path
 from roiflow.data.split import TRAIN
 from roiflow.features import folder as feature_store
 from roiflow.files import write_directory, write_file
+from roiflow.labels.model import Labels
 from roiflow.params import load_params
 from roiflow.progress import progress
 from roiflow.ranking.report import metrics as measure
@@ -17,12 +18,19 @@ from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 
 
-def main(features: Path, ranker: Written, metrics: Written, plots: Written, params: Path) -> None:
-    """features -> ranker, its AUCs and its loss by epoch."""
+def main(
+    features: Path,
+    labels: Path,
+    ranker: Written,
+    metrics: Written,
+    plots: Written,
+    params: Path,
+) -> None:
+    """features, labels -> ranker, its AUCs and its loss by epoch."""
     config = load_params(params).train_ranker
-    table = feature_store.read(features)
+    table, exposure = feature_store.read(features), Labels.read(labels / Labels.place.name)
     with progress("train_ranker") as show:
-        trained, epochs = fit(RosaRanker, table, config, show)
+        trained, epochs = fit(RosaRanker, table, exposure, config, show)
     # Kept with the ranker, because only with them its predictions are money. From the training
     # weeks, as all that the test week judges.
     shares = fit_cost_shares(table, table.rows(TRAIN))

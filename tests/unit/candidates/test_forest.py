@@ -26,17 +26,19 @@ def booster(folder: Path, **params: object) -> tuple[xgboost.Booster, Path]:
     return trained, path
 
 
+def margins_of(trained: xgboost.Booster, data: Singles) -> Singles:
+    return np.asarray(trained.inplace_predict(data, predict_type="margin"))
+
+
 def rows_of(data: Singles) -> Rows:
-    """The last column is the position and the two before it are codes."""
+    """The last three columns are codes."""
     return Rows(
-        np.ascontiguousarray(data[:, :-3]),
-        np.ascontiguousarray(data[:, -3:-1]).astype(np.int32),
-        data[:, -1].astype(np.int32),
+        np.ascontiguousarray(data[:, :-3]), np.ascontiguousarray(data[:, -3:]).astype(np.int32)
     )
 
 
 def draw(rows: int) -> Singles:
-    """Values with ties and gaps; those of the codes and of the position are whole."""
+    """Values with ties and gaps; those of the codes are whole."""
     rng = np.random.default_rng(1)
     data = (np.round(rng.normal(size=(rows, 6)) * 4) / 4).astype(np.float32)
     data[rng.random(data.shape) < 0.3] = np.nan
@@ -53,9 +55,9 @@ def test_equal_to_xgboost_with_missing_values_and_ties(
     forest = Forest.of([Booster.load(path)])
     data = draw(rows)
     data[: rows // 9, :3] = forest.splits.threshold[0]  # on a split
-    expected = trained.inplace_predict(data)
-    (found,) = forest.probabilities(rows_of(data))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    expected = margins_of(trained, data)
+    (found,) = forest.margins(rows_of(data))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     assert forest.word is WORDS[64 if depth == 6 else 32]
     assert rows < 5000 or expected.std() > 0.1
 
@@ -65,8 +67,8 @@ def test_a_requests_rows_share_what_their_user_decides(tmp_path: Path, group: in
     trained, path = booster(tmp_path)
     data = draw(6 * group)
     data[:, [0, 1, 3]] = np.repeat(data[::group, [0, 1, 3]], group, axis=0)
-    (found,) = Forest.of([Booster.load(path)]).probabilities(rows_of(data))
-    np.testing.assert_allclose(found, trained.inplace_predict(data), rtol=1e-6)
+    (found,) = Forest.of([Booster.load(path)]).margins(rows_of(data))
+    np.testing.assert_allclose(found, margins_of(trained, data), rtol=0, atol=1e-6)
 
 
 def test_outcomes_keep_their_own_trees(tmp_path: Path) -> None:
@@ -74,9 +76,9 @@ def test_outcomes_keep_their_own_trees(tmp_path: Path) -> None:
     one, path = booster(tmp_path, max_depth=3)
     other, few = booster(tmp_path / "few", max_depth=6, learning_rate=0.9)
     data = draw(300)
-    found = Forest.of([Booster.load(path), Booster.load(few)]).probabilities(rows_of(data))
-    np.testing.assert_allclose(found[0], one.inplace_predict(data), rtol=1e-6)
-    np.testing.assert_allclose(found[1], other.inplace_predict(data), rtol=1e-6)
+    found = Forest.of([Booster.load(path), Booster.load(few)]).margins(rows_of(data))
+    np.testing.assert_allclose(found[0], margins_of(one, data), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found[1], margins_of(other, data), rtol=0, atol=1e-6)
 
 
 def test_one_tree_by_hand() -> None:
@@ -92,8 +94,8 @@ def test_one_tree_by_hand() -> None:
     assert forest.splits.right.tolist() == [0xFFFFFFFE]  # all leaves but the first
     data = np.array([[0.5], [1], [np.nan]], np.float32)
     none = np.zeros((3, 0), np.int32)
-    (found,) = forest.probabilities(Rows(data, none, np.ones(3, np.int32)))
-    np.testing.assert_allclose(found, 1 / (1 + np.exp([1, -2, 1])), rtol=1e-6)
+    (found,) = forest.margins(Rows(data, none))
+    assert found.tolist() == [-1, 2, -1]
 
 
 def test_no_tree_is_the_base_rate(tmp_path: Path) -> None:
@@ -104,8 +106,8 @@ def test_no_tree_is_the_base_rate(tmp_path: Path) -> None:
     content["learner"]["gradient_booster"]["model"]["trees"] = []
     content["learner"]["learner_model_param"]["base_score"] = "[2.5E-1]"
     path.write_text(json.dumps(content))
-    (found,) = Forest.of([Booster.load(path)]).probabilities(rows_of(draw(3)))
-    np.testing.assert_allclose(found, 0.25, rtol=1e-6)
+    (found,) = Forest.of([Booster.load(path)]).margins(rows_of(draw(3)))
+    np.testing.assert_allclose(found, np.log(1 / 3), rtol=0, atol=1e-6)
 
 
 def test_a_tree_of_more_leaves_than_a_word_has_bits_is_named(tmp_path: Path) -> None:

@@ -10,31 +10,27 @@ import xgboost
 
 from roiflow.candidates import logistic, trees
 from roiflow.candidates import selector as candidates
-from roiflow.candidates.design import MAX_POSITION, Design
+from roiflow.candidates.design import Design
+from roiflow.candidates.forest import Booster, Forest
 from roiflow.candidates.selector import RevenueModel, Selector, best, fit_revenue, narrow
-from roiflow.data.split import TEST, TRAIN, VALIDATION
+from roiflow.candidates.trees import Learner, Outcome
+from roiflow.data.split import TEST, TRAIN
 from roiflow.errors import PackageError
 from roiflow.features.table import Longs
-from roiflow.params import CandidatesParams, LogisticParams, XgboostParams
+from roiflow.ranking.examples import Examples
+from roiflow.ranking.likelihood import rate
 from roiflow.ranking.metrics import log_loss
-from tests.unit.ranking.worlds import World, build, entropy, requests_of
-
-PARAMS = CandidatesParams(
-    kind="logistic",
-    top_k=3,
-    max_codes=64,
-    seed=1,
-    logistic=LogisticParams(normalisation="z_score", l2=1.0, max_iterations=200, tolerance=1e-3),
-    xgboost=XgboostParams(
-        rounds=60,
-        max_depth=3,
-        max_bin=256,
-        rows_in_memory=10**6,
-        learning_rate=0.2,
-        min_child_weight=5.0,
-        early_stopping_rounds=5,
-    ),
+from tests.unit.ranking.worlds import (
+    CANDIDATES,
+    World,
+    build,
+    entropy,
+    known_at_once,
+    labels_of,
+    requests_of,
 )
+
+PARAMS = CANDIDATES
 
 
 @cache
@@ -44,12 +40,12 @@ def world() -> World:
 
 @cache
 def selector(kind: candidates.Kind) -> Selector:
-    return candidates.fit(world().features, PARAMS, kind)
+    return candidates.fit(world().features, world().labels, PARAMS, kind)
 
 
 @pytest.mark.parametrize("kind", candidates.KINDS)
 def test_the_loss_nears_the_entropy_of_a_planted_world(kind: candidates.Kind) -> None:
-    # dense_0 and the position decide; the ad's own effect is not an attribute of few values
+    # dense_0 decides; the ad's own effect is not an attribute of few values
     features, log = world().features, world().features.impressions
     rows = features.rows(TEST)
     found = selector(kind).predict(features, rows, logged_position=True)
@@ -61,7 +57,6 @@ def test_the_loss_nears_the_entropy_of_a_planted_world(kind: candidates.Kind) ->
 def test_planted_coefficients_are_recovered() -> None:
     weights = selector("logistic").model.click  # type: ignore[attr-defined]
     assert weights.numbers == pytest.approx([0.9, 0, 0], abs=0.12)
-    assert weights.position[1:4] == pytest.approx([0, -0.8, -1.4], abs=0.3)
 
 
 @pytest.mark.parametrize("rows_in_memory", [0, 10**6])
@@ -69,36 +64,51 @@ def test_trees_learnt_in_pieces_are_those_of_the_whole_matrix(
     rows_in_memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trees, "CHUNK_ROWS", 1000)
-    features, log = world().features, world().features.impressions
+    features = world().features
     boosting = PARAMS.xgboost.model_copy(update={"rows_in_memory": rows_in_memory})
     params = PARAMS.model_copy(update={"xgboost": boosting})
-    found = candidates.fit(features, params, "xgboost")
-    design, train = Design.of(features, 64), features.rows(TRAIN)
-    assert train.size > 3000
+    found = candidates.fit(features, world().labels, params, "xgboost")
+    assert features.rows(TRAIN).size > 3000
+    whole = PARAMS.xgboost.model_copy(update={"rows_in_memory": 10**6})
+    monkeypatch.setattr(trees, "CHUNK_ROWS", 10**6)
+    params = PARAMS.model_copy(update={"xgboost": whole})
+    expected = candidates.fit(features, world().labels, params, "xgboost")
+    for one, other in zip(boosters_of(found), boosters_of(expected), strict=True):
+        assert one.content == other.content
 
-    def whole(rows: Longs, like: xgboost.DMatrix | None = None) -> xgboost.DMatrix:
-        data = trees.matrix(design.impressions(features, rows, logged_position=True))
-        return xgboost.QuantileDMatrix(data, log.clicked[rows], ref=like, nthread=1)
 
-    learnt = whole(train)
+def boosters_of(chosen: Selector) -> tuple[Booster, Booster]:
+    assert isinstance(chosen.model, trees.Trees)
+    return chosen.model.boosters
+
+
+def test_trees_of_exposure_one_are_the_librarys_own() -> None:
+    """The same loss, slopes and curvature as `binary:logistic`, from the same start."""
+    features, log = world().features, world().features.impressions
+    design, rows = Design.of(features, 64), features.rows(TRAIN)
+    whole = Outcome(rows, np.ones(rows.size, np.float32), log.clicked[rows])
+    none = Outcome(rows[:0], whole.exposure[:0], whole.observed[:0])
+    source = trees.Source(features, design, 256, None)
+    found = Learner(source, PARAMS.xgboost.click, PARAMS.xgboost, 1).fit("click", whole, none)
     booster = xgboost.train(
         {
             "objective": "binary:logistic",
-            "eval_metric": "logloss",
+            "base_score": rate(whole.exposure, whole.observed),
             "max_depth": 3,
             "learning_rate": 0.2,
             "min_child_weight": 5.0,
             "seed": 1,
             "nthread": 1,
         },
-        learnt,
+        xgboost.QuantileDMatrix(
+            trees.matrix(design.impressions(features, rows)), log.clicked[rows], nthread=1
+        ),
         num_boost_round=60,
-        evals=[(whole(features.rows(VALIDATION), learnt), "validation")],
-        early_stopping_rounds=5,
-        verbose_eval=False,
     )
-    best = bytes(booster[: booster.best_iteration + 1].save_raw("json"))
-    assert found.model.boosters[0].content == best  # type: ignore[attr-defined]
+    theirs = Booster.parse(bytes(booster.save_raw("json")), Path("theirs"))
+    read = design.impressions(features, rows)
+    (ours,), (expected,) = (Forest.of([one]).margins(read) for one in (found, theirs))
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)
 
 
 def test_the_gradient_is_the_slope_of_the_loss_over_dense_one_hot_codes() -> None:
@@ -107,17 +117,18 @@ def test_the_gradient_is_the_slope_of_the_loss_over_dense_one_hot_codes() -> Non
     source, layout = logistic.source(features), logistic.layout(features, design, "z_score")
     weight = np.random.default_rng(0).normal(size=layout.starts[-1] + 1) / 4
     label = log.clicked[rows]
-    loss, gradient = logistic.objective(source, layout, rows, label, weight)
+    exposure = np.random.default_rng(1).random(rows.size).astype(np.float32)
+    loss, gradient = logistic.objective(source, layout, rows, exposure, label, weight)
 
-    read = design.impressions(features, rows, logged_position=True)
+    read = design.impressions(features, rows)
     hot = [np.eye(size)[codes] for size, codes in zip(design.code_sizes, read.codes.T, strict=True)]
-    place = np.eye(MAX_POSITION + 1)[read.position]
     scaled = logistic.normalise(read.numbers, *features.statistics.scaling("z_score"))
-    dense = np.column_stack([scaled, *hot, place, np.ones(rows.size)])
-    probability = 1 / (1 + np.exp(-dense @ weight))
-    right = np.where(label, probability, 1 - probability)
+    dense = np.column_stack([scaled, *hot, np.ones(rows.size)])
+    p = 1 / (1 + np.exp(-dense @ weight))
+    right = np.where(label, p, 1 - exposure * p)
     assert loss == pytest.approx(-np.log(right).sum(), rel=1e-6)
-    np.testing.assert_allclose(gradient, dense.T @ (probability - label), rtol=1e-5, atol=1e-4)
+    slope = np.where(label, p - 1, exposure * p * (1 - p) / (1 - exposure * p))
+    np.testing.assert_allclose(gradient, dense.T @ slope, rtol=1e-5, atol=1e-4)
 
 
 def test_predictions_in_pieces_are_those_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +143,9 @@ def test_predictions_in_pieces_are_those_of_all_rows(monkeypatch: pytest.MonkeyP
 def test_min_max_finds_the_same_slope_in_units_of_the_training_range() -> None:
     scaled = PARAMS.logistic.model_copy(update={"normalisation": "min_max", "l2": 1e-3})
     features = world().features
-    chosen = candidates.fit(features, PARAMS.model_copy(update={"logistic": scaled}), "logistic")
+    chosen = candidates.fit(
+        features, world().labels, PARAMS.model_copy(update={"logistic": scaled}), "logistic"
+    )
     model = chosen.model
     assert model.centre == tuple(features.statistics.low.tolist())  # type: ignore[attr-defined]
     slope = model.click.numbers / features.statistics.span  # type: ignore[attr-defined]
@@ -180,21 +193,21 @@ def test_revenue_follows_the_price_where_it_does() -> None:
     features = world().features
     log, rows = features.impressions, features.rows(TRAIN)
     price = (np.arange(12) * 1_000_000).astype(np.int64)
-    as_priced = replace(log, revenue=np.where(log.converted, 3 * price[log.ad], 0))
-    found = fit_revenue(replace(features, impressions=as_priced), rows, price)
+
+    def fitted(revenue: Longs) -> RevenueModel:
+        sold = replace(features, impressions=replace(log, revenue=revenue))
+        sold = replace(sold, outcomes=known_at_once(sold.impressions))
+        examples = Examples.of(sold, labels_of(sold)).take(rows)
+        return fit_revenue(sold, examples, price)
+
+    found = fitted(np.where(log.converted, 3 * price[log.ad], 0))
     assert found.per_price == pytest.approx(3.0)
     assert found.constant == 0.0
     assert found.revenue(np.array([5])).tolist() == [15.0]
-    flat = replace(log, revenue=np.where(log.converted, 7_000_000, 0))
-    found = fit_revenue(replace(features, impressions=flat), rows, price)
+    found = fitted(np.where(log.converted, 7_000_000, 0))
     assert (found.per_price, found.constant) == (0.0, 7e6)
-
-
-def test_without_revenue_a_conversion_is_one_unit() -> None:
-    features = world().features
-    log = features.impressions
-    free = replace(features, impressions=replace(log, revenue=np.zeros_like(log.revenue)))
-    assert fit_revenue(free, free.rows(TRAIN), np.ones(12, np.int64)) == RevenueModel(0.0, 1e6)
+    # A conversion without revenue counts as one unit.
+    assert fitted(np.zeros_like(log.revenue)) == RevenueModel(0.0, 1e6)
 
 
 def test_attributes_of_many_values_are_left_out() -> None:

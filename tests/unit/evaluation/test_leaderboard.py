@@ -22,7 +22,8 @@ def quick() -> Params:
 
 
 def test_every_model_is_on_the_board_with_its_interval() -> None:
-    lines = leaderboard(build(users=40, per_user=20, history_length=6).features, quick())
+    world = build(users=40, per_user=20, history_length=6)
+    lines = leaderboard(world.features, world.labels, quick())
     assert [line.model for line in lines] == [
         "popularity",
         "logistic",

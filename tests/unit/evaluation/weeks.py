@@ -53,11 +53,11 @@ def evaluated_week(
 ) -> Evaluated:
     """Fit both selectors, evaluate them and the package."""
     features, engine, models = read(world.features), open_engine(world.features), Models(package)
+    labels = fit(features, PARAMS.fit_labels).labels
     logistic, xgboost = (
-        candidates.fit(features, PARAMS.train_candidates, kind) for kind in candidates.KINDS
+        candidates.fit(features, labels, PARAMS.train_candidates, kind) for kind in candidates.KINDS
     )
     rankers = {"logistic": logistic, "xgboost": xgboost}
-    labels = fit(features, PARAMS.fit_labels).labels
     result = evaluate_week(features, labels, engine, models, rankers, params)
     return Evaluated(features, labels, engine, models, logistic, xgboost, result)
 

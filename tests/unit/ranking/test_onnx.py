@@ -10,7 +10,8 @@ from onnx.checker import check_model
 from roiflow.data.split import TEST
 from roiflow.features.table import Features, Requests
 from roiflow.ranking import onnx, serving_form
-from roiflow.ranking.calibrate import Calibration
+from roiflow.ranking.calibrate import Calibration, Calibrations
+from roiflow.ranking.examples import Examples
 from roiflow.ranking.protocol import Predictions
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.torch_ranker import Calibrator
@@ -33,12 +34,14 @@ def ranker(layers: int) -> RosaRanker:
     """Every weight is away from its start, so that none can be left out unseen."""
     generator = torch.manual_seed(layers)
     features = worlds.build(users=10, per_user=10).features
-    made = start(RosaRanker, features, worlds.PARAMS.model_copy(update={"layers": layers}))
+    log = Examples.of(features, worlds.labels_of(features))
+    params = worlds.PARAMS.model_copy(update={"layers": layers})
+    made = start(RosaRanker, features, log, worlds.EXAMINATION, params)
     with torch.no_grad():
         for parameter in made.net.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     made.net.eval()
-    made.calibrator = Calibrator(BENT, STRAIGHT, 1.7)
+    made.calibrator = Calibrator(Calibrations(BENT, STRAIGHT), 1.7)
     return made
 
 

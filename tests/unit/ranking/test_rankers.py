@@ -11,7 +11,7 @@ from roiflow.candidates import selector as candidates
 from roiflow.data.split import TEST, TRAIN
 from roiflow.errors import PackageError
 from roiflow.features.table import Features
-from roiflow.params import CandidatesParams, LogisticParams, XgboostParams
+from roiflow.labels.model import Labels
 from roiflow.ranking.baselines import popularity
 from roiflow.ranking.baselines.din import DinRanker
 from roiflow.ranking.baselines.sasrec import SasRecRanker
@@ -21,33 +21,17 @@ from roiflow.ranking.report import metrics
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.train import fit
 from roiflow.ranking.value import CostShares, fit_cost_shares
-from tests.unit.ranking.worlds import PARAMS, World, build, permuted, requests_of
+from tests.unit.ranking.worlds import CANDIDATES, PARAMS, World, build, permuted, requests_of
 
-CANDIDATES = CandidatesParams(
-    kind="xgboost",
-    top_k=3,
-    max_codes=64,
-    seed=1,
-    logistic=LogisticParams(normalisation="z_score", l2=1.0, max_iterations=100, tolerance=1e-3),
-    xgboost=XgboostParams(
-        rounds=30,
-        max_depth=3,
-        max_bin=256,
-        rows_in_memory=10**6,
-        learning_rate=0.2,
-        min_child_weight=5.0,
-        early_stopping_rounds=5,
-    ),
-)
 QUICK = PARAMS.model_copy(update={"epochs": 2})
 
-TRAIN_ONE: dict[str, Callable[[Features], Ranker]] = {
+TRAIN_ONE: dict[str, Callable[[Features, Labels], Ranker]] = {
     "popularity": popularity.fit,
-    "logistic": lambda features: candidates.fit(features, CANDIDATES, "logistic"),
-    "xgboost": lambda features: candidates.fit(features, CANDIDATES, "xgboost"),
-    "sasrec": lambda features: fit(SasRecRanker, features, QUICK)[0],
-    "din": lambda features: fit(DinRanker, features, QUICK)[0],
-    "rosa": lambda features: fit(RosaRanker, features, QUICK)[0],
+    "logistic": lambda features, labels: candidates.fit(features, labels, CANDIDATES, "logistic"),
+    "xgboost": lambda features, labels: candidates.fit(features, labels, CANDIDATES, "xgboost"),
+    "sasrec": lambda features, labels: fit(SasRecRanker, features, labels, QUICK)[0],
+    "din": lambda features, labels: fit(DinRanker, features, labels, QUICK)[0],
+    "rosa": lambda features, labels: fit(RosaRanker, features, labels, QUICK)[0],
 }
 LOAD: dict[str, Callable[[Path], Ranker]] = {
     "popularity": popularity.Popularity.load,
@@ -66,7 +50,7 @@ def world() -> World:
 
 @cache
 def trained(name: str) -> Ranker:
-    return TRAIN_ONE[name](world().features)
+    return TRAIN_ONE[name](world().features, world().labels)
 
 
 def arrays(predictions: Predictions) -> list[np.ndarray]:
@@ -128,7 +112,7 @@ class TestEveryRanker:
     def test_the_same_seed_gives_the_same_predictions(self, name: str) -> None:
         features = world().features
         rows = features.rows(TEST)
-        again = TRAIN_ONE[name](features).predict(features, rows)
+        again = TRAIN_ONE[name](features, world().labels).predict(features, rows)
         for first, second in zip(
             arrays(trained(name).predict(features, rows)), arrays(again), strict=True
         ):

@@ -11,15 +11,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from roiflow.data.split import TEST
+from roiflow.data.split import TEST, TRAIN
 from roiflow.features.table import Features, Requests
 from roiflow.ranking import packing, serving_form
+from roiflow.ranking.examples import Examples
+from roiflow.ranking.likelihood import rate
 from roiflow.ranking.metrics import auc, log_loss
-from roiflow.ranking.network import DenseEncoding, Heads, Logits, logit_of
+from roiflow.ranking.network import DenseEncoding, Heads, Logits
 from roiflow.ranking.rosa import CATEGORY, Rosa, RosaRanker
 from roiflow.ranking.torch_ranker import tensors
-from roiflow.ranking.train import conversion_loss, fit, revenue_loss, start
-from tests.unit.ranking.worlds import PARAMS, World, build, entropy, permuted, requests_of
+from roiflow.ranking.train import fit, revenue_loss, start
+from tests.unit.ranking.worlds import (
+    PARAMS,
+    World,
+    build,
+    entropy,
+    known_at_once,
+    labels_of,
+    permuted,
+    requests_of,
+)
 
 DEEP = PARAMS.model_copy(update={"layers": 3, "epochs": 1})
 
@@ -32,7 +43,7 @@ def world() -> World:
 @cache
 def ranker() -> RosaRanker:
     """Three attention layers, briefly trained: every parameter is away from its start."""
-    trained, _ = fit(RosaRanker, world().features, DEEP)
+    trained, _ = fit(RosaRanker, world().features, world().labels, DEEP)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in trained.net.parameters():
@@ -119,7 +130,7 @@ def test_shared_encoding_equals_the_written_out_reference() -> None:
     rows = features.rows(TEST)[::4]
     lengths = (features.impressions.history_end - features.impressions.history_start)[rows]
     assert (lengths.min(), lengths.max()) == (0, 8)
-    logits, _ = trained.logits(features, rows)
+    logits = trained.logits(features, rows)
     with torch.inference_mode():
         for at, row in enumerate(rows.tolist()):
             expected = reference_logits(trained.net, features, row)
@@ -130,7 +141,7 @@ def test_shared_encoding_equals_the_written_out_reference() -> None:
 def test_shared_encoding_equals_one_padded_row_for_each_impression() -> None:
     features, trained = world().features, ranker()
     rows = np.arange(features.impressions.user.size)
-    shared, _ = trained.logits(features, rows)
+    shared = trained.logits(features, rows)
     sizes, reach = trained.shape.index_sizes, trained.reach(trained.shape)
     segments = packing.cut(features, rows, reach, cap=1)
     with torch.inference_mode():
@@ -200,11 +211,11 @@ def test_an_ad_newer_than_the_model_scores_as_out_of_vocabulary() -> None:
     )
 
 
-def test_importance_decay_and_position_of_a_planted_world_are_recovered() -> None:
+def test_importance_and_decay_of_a_planted_world_are_recovered() -> None:
     planted = build(users=250, per_user=60, behaviours=40, history_length=12, history_effect=2.5)
     features, log = planted.features, planted.features.impressions
     params = PARAMS.model_copy(update={"epochs": 8, "patience": 8})
-    trained, _ = fit(RosaRanker, features, params)
+    trained, _ = fit(RosaRanker, features, planted.labels, params)
     assert isinstance(trained.net, Rosa)
     rows = features.rows(TEST)
     found = trained.predict(features, rows, logged_position=True)
@@ -214,9 +225,6 @@ def test_importance_decay_and_position_of_a_planted_world_are_recovered() -> Non
     assert loss - truth < 0.25 * (base - truth)
     assert auc(found.click, log.clicked[rows]) > auc(planted.click[rows], log.clicked[rows]) - 0.03
     assert found.click.mean() / log.clicked[rows].mean() == pytest.approx(1, abs=0.1)
-
-    bias = trained.position(torch.arange(1, 4)).detach().numpy()
-    assert bias[0] == 0 > bias[1] > bias[2]
 
     # One event of the candidate's category before the request, by action and by age.
     def click(action: int, hours: float) -> float:
@@ -258,7 +266,7 @@ def test_without_history_the_loss_nears_the_entropy_of_a_logistic_world() -> Non
     planted = build(users=400, per_user=60, behaviours=4, history_length=4)
     features = planted.features
     params = PARAMS.model_copy(update={"epochs": 8, "patience": 8})
-    trained, epochs = fit(RosaRanker, features, params)
+    trained, epochs = fit(RosaRanker, features, planted.labels, params)
     rows = features.rows(TEST)
     found = trained.predict(features, rows, logged_position=True)
     truth = planted.click[rows]
@@ -274,16 +282,10 @@ def test_without_history_the_loss_nears_the_entropy_of_a_logistic_world() -> Non
 
 def test_an_untrained_network_predicts_the_base_rates() -> None:
     features = world().features
-    logits, _ = start(RosaRanker, features, PARAMS).logits(features, features.rows(TEST))
-    log, rows = features.impressions, features.rows(0)
-    assert torch.sigmoid(logits.click).mean() == pytest.approx(log.clicked[rows].mean(), abs=0.02)
-
-
-def test_conversion_loss_by_hand() -> None:
-    click, conversion = torch.tensor([0.0, 0.0]), torch.tensor([0.0, 0.0])
-    # p = 1/2 x 1/2
-    found = conversion_loss(click, conversion, torch.tensor([1.0, 0.0]))
-    assert found.tolist() == pytest.approx([math.log(4), -math.log(0.75)], rel=1e-5)
+    logits = untrained(features).logits(features, features.rows(TEST))
+    train = Examples.of(features, world().labels).take(features.rows(TRAIN))
+    expected = rate(train.examined, train.clicked)
+    assert torch.sigmoid(logits.click).mean() == pytest.approx(expected, abs=0.02)
 
 
 def test_revenue_loss_by_hand() -> None:
@@ -292,10 +294,6 @@ def test_revenue_loss_by_hand() -> None:
     # z = (log e^3 - 1) / 2 = 1
     found = revenue_loss(logits, torch.tensor([math.e**3]))
     assert found.item() == pytest.approx(0.5 + math.log(2))
-
-
-def test_logit_of_log_probability() -> None:
-    assert logit_of(torch.tensor([math.log(0.25)])).item() == pytest.approx(-math.log(3), rel=1e-6)
 
 
 def test_dense_encoding_by_hand() -> None:
@@ -322,22 +320,28 @@ def priced(features: Features, power: float) -> Features:
     revenue = 1e6 * np.exp(2.0 + power * log.dense[:, 0]) * log.converted
     names = ("log_price", *features.dense_names[1:])
     changed = replace(log, revenue=np.rint(revenue).astype(np.int64))
-    return replace(features, dense_names=names, impressions=changed)
+    sold = known_at_once(changed)
+    return replace(features, dense_names=names, impressions=changed, outcomes=sold)
+
+
+def untrained(features: Features) -> RosaRanker:
+    labels = labels_of(features)
+    log = Examples.of(features, labels)
+    return start(RosaRanker, features, log, labels.examination, PARAMS)
 
 
 def test_revenue_starts_from_its_line_in_the_price() -> None:
     features = priced(build(users=60, per_user=40).features, 0.75)
-    untrained = start(RosaRanker, features, PARAMS)
-    log = features.impressions
+    ranker, log = untrained(features), features.impressions
     sold = np.flatnonzero(log.converted)
-    logits, _ = untrained.logits(features, sold)
+    logits = ranker.logits(features, sold)
     expected = np.log(log.revenue[sold] / 1e6)
     np.testing.assert_allclose(logits.revenue_mean.numpy(), expected, atol=0.15)
-    slope = heads_of(untrained).revenue_slope.numpy()
+    slope = heads_of(ranker).revenue_slope.numpy()
     np.testing.assert_allclose(slope, [0.75, 0.0, 0.0], atol=1e-4)
 
 
 def test_revenue_that_falls_with_the_price_or_knows_none_has_no_line() -> None:
     features = build(users=60, per_user=40).features
     for same in (priced(features, -0.5), features):
-        assert not heads_of(start(RosaRanker, same, PARAMS)).revenue_slope.any()
+        assert not heads_of(untrained(same)).revenue_slope.any()

@@ -21,8 +21,22 @@ from roiflow.features.table import (
     Singles,
     Statistics,
 )
-from roiflow.params import CalibrationParams, LossWeights, RankerParams
+from roiflow.labels.examination import Examination
+from roiflow.labels.model import Labels
+from roiflow.labels.worth import Delays
+from roiflow.params import (
+    BoostingParams,
+    CalibrationParams,
+    CandidatesParams,
+    LogisticParams,
+    LossWeights,
+    RankerParams,
+    XgboostParams,
+)
 
+CALIBRATION = CalibrationParams(
+    segments=6, events_per_segment=40, prior_events=50.0, min_slope=0.05, smoothness=5.0
+)
 PARAMS = RankerParams(
     seed=3,
     dim=8,
@@ -41,12 +55,27 @@ PARAMS = RankerParams(
     max_gradient=1.0,
     dropout=0.0,
     loss_weights=LossWeights(click=1.0, conversion=1.0, revenue=0.01),
-    calibration=CalibrationParams(
-        segments=6, events_per_segment=40, min_slope=0.05, smoothness=5.0
+    calibration=CALIBRATION,
+)
+BOOSTING = BoostingParams(max_depth=3, learning_rate=0.2, min_child_weight=5.0, l2=1.0)
+CANDIDATES = CandidatesParams(
+    kind="logistic",
+    top_k=3,
+    max_codes=64,
+    seed=1,
+    logistic=LogisticParams(normalisation="z_score", l2=1.0, max_iterations=200, tolerance=1e-3),
+    xgboost=XgboostParams(
+        rounds=60,
+        max_bin=256,
+        rows_in_memory=10**6,
+        early_stopping_rounds=5,
+        click=BOOSTING,
+        conversion=BOOSTING,
     ),
+    calibration=CALIBRATION,
 )
 ADS, CATEGORIES, ACTIONS, PLACEMENTS, DEVICES = 12, 4, 4, 3, 3
-POSITION_LOGIT = np.array([0.0, 0.0, -0.8, -1.4])
+EXAMINATION = Examination(np.array([1.0, 0.6, 0.4]))
 
 
 @dataclass(frozen=True)
@@ -54,10 +83,22 @@ class World:
     """Features and the probabilities they were drawn from."""
 
     features: Features
-    click_logit: Floats  # (n,) at the logged position
+    click_logit: Floats  # (n,) at position 1
     click: Floats  # (n,) at the logged position
     conversion: Floats  # (n,) given a click
     mean_revenue: Floats  # (n,) units of the currency, given a conversion
+
+    @property
+    def labels(self) -> Labels:
+        """What is planted of positions, and conversions that are known within the hour."""
+        return labels_of(self.features)
+
+
+def labels_of(features: Features) -> Labels:
+    """As learnt before the test week, with the planted examination."""
+    until = features.known_until[TRAIN]
+    delays = Delays.learn(features, until, segment=-1, prior=1.0, longest_hours=200)
+    return Labels(EXAMINATION, (delays,), 0.5)
 
 
 def sigmoid(x: NDArray[np.floating]) -> Floats:
@@ -127,9 +168,9 @@ def build(
         same = event_category[seen] == attributes[ad[i], 2]
         affinity[i] = np.sum(same * (action[seen] == 3) * np.exp(-hours / 48))
     effect = rng.normal(size=ADS) * 0.5
-    logit = -1.2 + 0.9 * dense[:, 0] + effect[ad] + POSITION_LOGIT[position]
+    logit = -1.2 + 0.9 * dense[:, 0] + effect[ad]
     logit = logit + history_effect * affinity
-    click = sigmoid(logit)
+    click = sigmoid(logit) * EXAMINATION.at(position)
     conversion = sigmoid(-1.0 + 0.5 * (ad % 3))
     clicked = rng.random(n) < click
     converted = clicked & (rng.random(n) < conversion)

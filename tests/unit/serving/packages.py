@@ -18,6 +18,7 @@ from roiflow.data import lake
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.features.rows import Window
 from roiflow.features.vocabulary import Vocabulary
+from roiflow.labels.fit import fit as fit_labels
 from roiflow.offline.build import Built, build
 from roiflow.params import FeaturesParams, SimulatorParams, load_params
 from roiflow.policy import network
@@ -104,9 +105,10 @@ def write_package(
     """The world's package; `scores` in the place of this file's scorer."""
     built = world.built
     features = built.features
-    params = load_params(ROOT / "params.yaml").train_candidates
+    params = load_params(ROOT / "params.yaml")
+    labels = fit_labels(features, params.fit_labels).labels
     selector = folder.parent / f"{folder.name}-candidates"
-    candidates.fit(features, params, "logistic").save(selector)
+    candidates.fit(features, labels, params.train_candidates, "logistic").save(selector)
     slates = network.start(
         _any_candidates(),
         slate_size=SLATE,

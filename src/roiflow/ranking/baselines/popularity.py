@@ -9,8 +9,11 @@ import numpy as np
 
 from roiflow.data.split import TRAIN
 from roiflow.errors import PackageError
-from roiflow.features.table import Features, Flags, Floats, Ints, Longs, Requests
+from roiflow.features.table import Features, Flags, Floats, Ints, Longs, Requests, Singles
 from roiflow.files import write_directory
+from roiflow.labels.examination import Examination
+from roiflow.labels.model import Labels
+from roiflow.ranking.examples import Examples
 from roiflow.ranking.protocol import Predictions
 
 STRENGTH = 20.0
@@ -26,6 +29,7 @@ class Popularity:
     click: tuple[float, ...]  # (ads,)
     conversion: tuple[float, ...]  # (ads,) click and conversion
     revenue: float  # micros per conversion
+    factor: tuple[float, ...]  # by position, of the examination
 
     def _of(self, ad: Ints) -> Predictions:
         candidate = ad >= 0
@@ -40,9 +44,12 @@ class Popularity:
     def predict(
         self, features: Features, rows: Longs, *, logged_position: bool = False
     ) -> Predictions:
-        """Logged impressions `rows` (n,) -> predictions (n,), the same at every position."""
-        del logged_position
-        return self._of(features.impressions.ad[rows])
+        """Logged impressions `rows` (n,) -> predictions (n,); see Ranker."""
+        found = self._of(features.impressions.ad[rows])
+        if logged_position:
+            examination = Examination(np.array(self.factor))
+            return found.seen(examination.at(features.impressions.position[rows]))
+        return found
 
     def score(self, features: Features, requests: Requests) -> Predictions:
         """Candidate ads (B, K) -> predictions (B, K); rows with ad -1 hold 0."""
@@ -61,7 +68,10 @@ class Popularity:
         try:
             content = json.loads(path.read_text())
             return cls(
-                tuple(content["click"]), tuple(content["conversion"]), float(content["revenue"])
+                tuple(content["click"]),
+                tuple(content["conversion"]),
+                float(content["revenue"]),
+                tuple(content["factor"]),
             )
         except OSError as error:
             raise PackageError(f"{path}: {error.strerror}") from None
@@ -75,19 +85,25 @@ def smoothed(hits: Floats, tries: Floats) -> Floats:
     return np.asarray((hits + STRENGTH * mean) / (tries + STRENGTH))
 
 
-def fit(features: Features) -> Popularity:
-    """Count the TRAIN rows; conversion is click rate times conversions per click."""
+def fit(features: Features, labels: Labels) -> Popularity:
+    """Count the TRAIN rows by how exposed they were; conversion is click rate times the rest."""
     log, rows = features.impressions, features.rows(TRAIN)
-    ads = features.attributes.shape[0]
+    examples = Examples.of(features, labels).take(rows)
+    ads, clicks = features.attributes.shape[0], examples.clicks
 
-    def count(chosen: Flags) -> Floats:
-        return np.bincount(log.ad[rows], weights=chosen, minlength=ads).astype(np.float64)
+    def count(of: Examples, value: Flags | Singles) -> Floats:
+        return np.bincount(log.ad[of.rows], weights=value, minlength=ads).astype(np.float64)
 
-    clicked = log.clicked[rows]
-    converted = clicked & log.converted[rows]
-    click = smoothed(count(clicked), count(np.ones(rows.size, np.bool_)))
+    click = smoothed(count(examples, examples.clicked), count(examples, examples.examined))
     # Smoothed apart, each by its own number of tries: clicks are far fewer than impressions.
-    conversion = click * smoothed(count(converted), count(clicked))
-    paid = float(log.revenue[rows][converted].sum(dtype=np.float64))
-    revenue = paid / max(int(converted.sum()), 1)
-    return Popularity(tuple(click.tolist()), tuple(conversion.tolist()), revenue)
+    given = smoothed(count(clicks, clicks.converted), count(clicks, clicks.matured))
+    sold = examples.converted
+    revenue = float(examples.earned[sold].sum()) / max(int(sold.sum()), 1)
+    # Few that were exposed and by luck all observed could make a rate more than 1.
+    click, given = np.minimum(click, 1.0), np.minimum(given, 1.0)
+    return Popularity(
+        tuple(click.tolist()),
+        tuple((click * given).tolist()),
+        revenue,
+        tuple(labels.examination.factor.tolist()),
+    )
