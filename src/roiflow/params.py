@@ -466,6 +466,13 @@ class LoopExport(Section):
     parity_rows: Count
 
 
+class AblateParams(Section):
+    """What `roiflow features ablate` looks at."""
+
+    requests: Count
+    suspicious_auc_gain: Positive
+
+
 class LoopParams(Section):
     """What the weekly runs of a closed loop have instead of the sections of the same names."""
 
@@ -494,6 +501,7 @@ class Params(Section):
     gate: GateParams
     report_drift: DriftParams
     stream: StreamParams
+    ablate: AblateParams
     loop: LoopParams
 
 

@@ -25,6 +25,8 @@ The features: what they are, and whether serving saw what training sees.
     roiflow features replay --week 2017-W21
 
     roiflow features spark --week 2017-W21 features-2017-W21
+
+    roiflow features ablate
 """,
 )
 
@@ -117,6 +119,54 @@ def spark_command(
         finally:
             session.stop()
     console.print(out.absolute(), soft_wrap=True, highlight=False)
+
+
+@features.command("ablate")
+def ablate_command(
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Worlds: params.yaml's seed and those after.")
+    ] = 3,
+    week: Annotated[str, typer.Option(help="A week with a finished run, of a real source.")] = "",
+    source: Annotated[str, typer.Option(help="complete_journey, files, ...")] = "simulator",
+) -> None:
+    """What each feature and group adds, by models without it; marks what may know the outcome.
+
+    In the simulated world by the true value of the greedy policy, over several seeds; the table
+    goes into docs/features.md, and what was cut off goes on where it was. Of a real source's week,
+    where no truth is known, by AUC and log loss alone.
+
+        roiflow features ablate --seeds 3
+
+        roiflow features ablate --source complete_journey --week 2017-W21
+    """
+    from roiflow.errors import ParamsError
+    from roiflow.loop.ablation_report import table, write_report
+    from roiflow.loop.ablations import ablate_run, ablate_seed
+    from roiflow.params import load_params
+    from roiflow.progress import progress
+    from roiflow.weekly.checkout import checkout_of
+
+    repository, settings, console = here()
+    params = load_params(repository / "params.yaml")
+    gain = params.ablate.suspicious_auc_gain
+    if source != "simulator" and not week:
+        raise ParamsError(f"--week is missing: which run of {source} is meant")
+    with progress("ablate") as show:
+        if week:
+            found = [ablate_run(finished(checkout_of(settings.home, source, week)), params, show)]
+        else:
+            found = []
+            for number in range(seeds):
+
+                def part(done: float, what: str, at: int = number) -> None:
+                    show((at + done) / seeds, what)
+
+                seed = params.ingest.simulator.seed + number
+                found.append(ablate_seed(settings.home / "ablation", params, seed, part))
+    console.print(table(found, gain))
+    if not week:
+        write_report(found, gain, repository / "docs")
+        console.print(repository / "docs" / "features.md", soft_wrap=True, highlight=False)
 
 
 COUNTS = {

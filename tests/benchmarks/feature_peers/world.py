@@ -121,6 +121,7 @@ def _ads(week: Week) -> pa.Table:
             "bid_micros": ad * 1_000,
             "daily_budget_micros": pa.nulls(ADS, pa.int64()),
             "created_at": start,
+            "ends_at": pa.nulls(ADS, pa.int64()),
         },
     )
 
