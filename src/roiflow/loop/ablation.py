@@ -139,8 +139,7 @@ def _constant(about: Statistics, columns: Sequence[int]) -> Statistics:
 
 def pre_selection(features: Features, labels: Labels, params: CandidatesParams) -> Selector:
     """The shipped logistic pre-selection."""
-    del labels
-    return selector.fit(features, params, "logistic")
+    return selector.fit(features, labels, params, "logistic")
 
 
 def measure(
