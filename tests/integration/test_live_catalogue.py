@@ -31,6 +31,7 @@ from roiflow.serving.recommender import Recommender
 from roiflow.simulator.policies import Oracle, random_policy
 from roiflow.simulator.population import HOUR_SHARES, WorldRequests
 from roiflow.simulator.run import run_week
+from roiflow.simulator.tables import WorldTables
 from roiflow.simulator.truth import expected_value_of, truth
 from roiflow.simulator.world import World
 from tests.conftest import Record
@@ -61,25 +62,24 @@ WORLD: dict[str, object] = {
 class AtOnce(ServedChooser):
     """Is told all changes of a week at its start."""
 
-    def _rows_at(self, week: Week, hour: int) -> Ints:
-        if week != self._week:
-            super()._rows_at(week, week.start - 1)  # finds what is coming, takes none of it
-            column = self._coming.column_names.index(c.KNOWN_TIME)
-            told = pa.array(np.full(self._coming.num_rows, week.start)).cast(TIME)
-            self._coming = self._coming.set_column(column, UPDATES.field(column), told)
-        return super()._rows_at(week, hour)
+    def changes(self, ads: pa.Table) -> pa.Table:
+        if not ads.num_rows or self.known_at(ads) != (week := Week.of(self.known_at(ads))).start:
+            return UPDATES.empty_table()
+        every = WorldTables(self._world, week).ads()
+        column = every.column_names.index(c.KNOWN_TIME)
+        told = pa.array(np.full(every.num_rows, week.start)).cast(TIME)
+        return super().changes(every.set_column(column, every.schema.field(column), told))
+
+    def known_at(self, ads: pa.Table) -> int:
+        """When they became known."""
+        return int(ads[c.KNOWN_TIME].cast(pa.int64())[0].as_py())
 
 
 class Frozen(ServedChooser):
     """Shows what its package's window had: new ads wait for the next package."""
 
-    def _rows_at(self, week: Week, hour: int) -> Ints:
-        if week != self._week:
-            super()._rows_at(week, week.start - 1)
-            self._coming = UPDATES.empty_table()
-            names = np.array(self._store.shelf.catalogue.ad_id.to_pylist())
-            self._row = self._world.ad_rows(week, names)
-        return self._row
+    def changes(self, ads: pa.Table) -> pa.Table:
+        return UPDATES.empty_table()
 
 
 KINDS: dict[str, type[ServedChooser]] = {"live": ServedChooser, "at once": AtOnce, "frozen": Frozen}

@@ -14,7 +14,9 @@ import pytest
 from roiflow.data import lake, served_features
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
+from roiflow.features.folder import read
 from roiflow.features.spec import NAMES
+from roiflow.features.table import Flags, Floats, Ints
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.jobs.check_parity import check
 from roiflow.online import given as parity
@@ -27,6 +29,7 @@ from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.settings import Settings
+from roiflow.simulator.population import WorldRequests
 from roiflow.simulator.source import SimulatorSource
 from tests.unit.serving.packages import ROOT, SLATE, TinyWorld, rebuilt, tiny_world, write_package
 
@@ -144,6 +147,78 @@ def test_an_older_package_with_a_newer_snapshot_differs_in_nothing(tmp_path: Pat
     assert vocabulary.size("ad") > Vocabulary.read(package.folder / "vocabulary.parquet").size("ad")
     assert one["compared"] > 300
     assert (one["different"], one["features"]) == (0, [])
+
+
+class Watched(ServedChooser):
+    """Keeps what it was told was eligible."""
+
+    seen: dict[int, Flags]
+
+    def choose(
+        self, requests: WorldRequests, eligible: Flags, rng: np.random.Generator
+    ) -> tuple[Ints, Floats]:
+        self.seen = getattr(self, "seen", {})
+        for hour in np.unique(requests.event_time // MICROS_PER_HOUR).tolist():
+            self.seen[hour] = eligible
+        return super().choose(requests, eligible, rng)
+
+
+def test_two_weeks_of_budgets_and_of_ads_that_come_in_them_differ_in_nothing(
+    tmp_path: Path,
+) -> None:
+    """Neither features nor eligibility: one package, served from the snapshot of either week."""
+    world = tiny_world(
+        tmp_path,
+        ads=20,
+        new_ads_per_week=6,
+        ad_weeks=5.0,
+        budgets=True,
+        budget_share=1.5,
+        newcomers=0.1,
+    )
+    package = write_package(tmp_path / "package", world, feature_sample=1.0)
+    watched: list[Watched] = []
+
+    def watch(*arguments: Any) -> Watched:
+        watched.append(Watched(*arguments))
+        return watched[-1]
+
+    home = Home(Settings(home=tmp_path / "home"), world, package)
+    lake_folder = home.settings.lake
+    differing, compared, places = [], 0, (BEFORE, WEEK)
+    for before in places:
+        if before != BEFORE:
+            weeks = (str(BEFORE), str(before))
+            features = rebuilt(tmp_path / str(before), world, lake_folder, weeks)
+            validated = tmp_path / str(before) / "validated"
+            home = replace(
+                home,
+                world=replace(world, features=features, validated=validated),
+                before=before,
+            )
+        home.serve(watch)
+        one = only(home.check())
+        differing.append((one["different"], one["features"], one["fault"]))
+        compared += one["compared"]
+    assert differing == [(0, [], None)] * 2
+    assert compared > 700
+    after = rebuilt(
+        tmp_path / "after", world, lake_folder, tuple(str(one.plus(1)) for one in places)
+    )
+    vocabulary = Vocabulary.read(after / "vocabulary.parquet").ids("ad")
+    come = poor = 0
+    for catalogue, chooser in zip(read(after).catalogues, watched, strict=True):
+        week, ad_world = Week.parse(catalogue.week), world.source.world
+        row = ad_world.ad_rows(week, np.array(vocabulary.take(catalogue.ad - 1).to_pylist()))
+        hours = np.array(sorted(chooser.seen))
+        theirs = np.array([chooser.seen[hour] for hour in hours.tolist()])
+        ours = catalogue.eligible(hours * MICROS_PER_HOUR + 1)
+        np.testing.assert_array_equal(ours, theirs[:, row])
+        assert ours.sum() == theirs.sum()
+        come += int(np.count_nonzero(catalogue.start > week.start))
+        poor += int(np.count_nonzero(~catalogue.solvent))
+    assert come >= 10
+    assert poor > 100
 
 
 class Shifted(ServedChooser):

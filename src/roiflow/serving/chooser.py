@@ -2,10 +2,10 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from roiflow import columns as c
-from roiflow.catalogue.catalogue import known, succession
-from roiflow.catalogue.updates import UPDATES
+from roiflow.catalogue.catalogue import succession, upserts
 from roiflow.data.events import ADS, AS_OF, FEATURES, P_CLICK, P_CONVERSION, RECALIBRATION, VECTOR
 from roiflow.data.schemas import TIME
 from roiflow.data.served_features import SERVED
@@ -13,13 +13,14 @@ from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError
 from roiflow.online import given as parity
+from roiflow.online.shelf import Shelf
 from roiflow.online.store import CATALOGUE, OnlineStore
 from roiflow.serving.recalibrate import Recalibrator
 from roiflow.serving.recommender import Recommender
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.simulator.noise import Floats
 from roiflow.simulator.population import Flags, Ints, WorldRequests
-from roiflow.simulator.tables import WorldTables, request_ids
+from roiflow.simulator.tables import request_ids
 from roiflow.simulator.world import World
 
 
@@ -39,9 +40,7 @@ class ServedChooser:
         self.policy_version = recommender.policy_version
         self.arm = "stable"
         self._recommender, self._store, self._world = recommender, store, world
-        self._week: Week | None = None
-        self._coming = UPDATES.empty_table()
-        self._row = np.zeros(0, np.int32)
+        self._rows: tuple[Week, Shelf, Ints] | None = None
         self._served: list[pa.Table] = []
         self._recalibrator = recalibrator
 
@@ -60,7 +59,7 @@ class ServedChooser:
         week = Week.of(first)
         if self._recalibrator:
             self._recalibrator.renew(first // MICROS_PER_HOUR * MICROS_PER_HOUR)
-        world_row = self._rows_at(week, first // MICROS_PER_HOUR * MICROS_PER_HOUR)
+        world_row = self._rows_of(week)
         contexts = RequestContexts(
             request_ids(week, requests.number, 1).to_pylist(),
             self._world.user_ids[requests.user_index].tolist(),
@@ -85,20 +84,13 @@ class ServedChooser:
             self._recalibrator.serve(evidence)
         return world_row[slates.row], slates.propensity
 
-    def _rows_at(self, week: Week, hour: int) -> Ints:
-        """The world's rows of the store's catalogue, in which what has come by the hour is."""
-        if week != self._week:
-            self._week = week
-            self._store.read([], week.start)
-            ads = WorldTables(self._world, week).ads()
-            self._coming = succession(self._store.shelf.catalogue, ads, week.start)
-        news = known(self._coming) <= hour
-        if news.any():
-            self._store.update({CATALOGUE: self._coming.filter(pa.array(news))})
-            self._coming = self._coming.filter(pa.array(~news))
-            names = np.array(self._store.shelf.catalogue.ad_id.to_pylist())
-            self._row = self._world.ad_rows(week, names)
-        return self._row
+    def _rows_of(self, week: Week) -> Ints:
+        """The world's rows of the store's catalogue."""
+        shelf = self._store.shelf
+        if self._rows is None or self._rows[0] != week or self._rows[1] is not shelf:
+            names = np.array(shelf.catalogue.ad_id.to_pylist(), np.str_)
+            self._rows = week, shelf, self._world.ad_rows(week, names)
+        return self._rows[2]
 
     def _evidence(self, contexts: RequestContexts, slates: Slates) -> pa.Table:
         names = contexts.request_ids
@@ -123,13 +115,24 @@ class ServedChooser:
         }
         return pa.table(rows, schema=SERVED)
 
+    def changes(self, ads: pa.Table) -> pa.Table:
+        """What ads that have just become known change."""
+        start = pc.min(ads[c.KNOWN_TIME].cast(pa.int64())).as_py()
+        if start is None or start != Week.of(start).start:
+            return upserts(ads)
+        self._store.read([], start)
+        return succession(self._store.shelf.catalogue, ads, start)
+
     @property
     def served(self) -> pa.Table:
         """What the slates so far were made from; rows of data.served_features.SERVED."""
         return pa.concat_tables([SERVED.empty_table(), *self._served])
 
     def observe(self, tables: Tables) -> None:
-        """What has just become known goes into the store."""
-        self._store.update(tables)
+        """What has just become known goes into the store, and changes of the catalogue before it.
+
+        Ads that are known at the start of a week are all there are then: others have ended.
+        """
+        self._store.update(tables | {CATALOGUE: self.changes(tables["ads"])})
         if self._recalibrator:
             self._recalibrator.observe(tables)

@@ -47,7 +47,7 @@ class SlateChooser(Protocol):
         ...
 
     def observe(self, tables: Tables) -> None:
-        """Impressions, behaviours and conversions that have just become known."""
+        """Impressions, behaviours, conversions and ads that have just become known."""
         ...
 
 
@@ -70,12 +70,14 @@ def run_week(
 ) -> WeekRun:
     """Let `chooser` fill the week's slates; `carried` is what earlier weeks left pending.
 
-    A chooser that learns observes what has become known before each chunk, each row once. Raises
+    A chooser that learns observes what has become known before each chunk, each row once, with the
+    ads of the week's catalogue at its start and those that come in it when they do. Raises
     PropensityError or ContractError, naming the request, where its answer is not a slate.
     """
     tables = WorldTables(world, week)
     log = _Log(carried, tables.behaviours())
     shown: list[Shown] = []
+    ads, told = tables.ads(), week.start
 
     def before(at: int) -> None:
         if chooser.learns:
@@ -84,7 +86,10 @@ def run_week(
             for one in shown:
                 log.add(**tables.of(one, chooser.policy_version, chooser.arm))
             shown.clear()
-            chooser.observe(log.news(at))
+            nonlocal told
+            come = between(ads, told, at + 1)
+            told = at + 1
+            chooser.observe(log.news(at) | {"ads": come})
         if progress:
             done = (at - week.start) / (week.end - week.start)
             progress(done, f"{week} by {chooser.policy_version}")
@@ -93,7 +98,7 @@ def run_week(
     log.add(**tables.of(joined(shown), chooser.policy_version, chooser.arm))
     if progress:
         progress(1.0, f"{week} by {chooser.policy_version}")
-    return log.close(week, {"ads": tables.ads(), "users": tables.users()})
+    return log.close(week, {"ads": ads, "users": tables.users()})
 
 
 def serve(
