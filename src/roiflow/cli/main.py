@@ -206,16 +206,16 @@ def recalibrate(source: Source = "simulator") -> None:
 
         roiflow recalibrate
     """
-    from roiflow.labels.model import Labels
     from roiflow.weekly.checkout import checkout_of
     from roiflow.weekly.choice import last_finished
+    from roiflow.weekly.places import LABELS
     from roiflow.weekly.run import job
     from roiflow.weekly.values import PARAMS
 
     _, settings, console = here()
     newest = last_finished(settings.home, source)
     checkout = finished(checkout_of(settings.home, source, str(newest)))
-    arguments = [str(Labels.place.parent), str(PARAMS)]
+    arguments = [str(LABELS), str(PARAMS)]
     job(checkout, settings.home, "recalibrate", arguments, console.print)
 
 

@@ -31,19 +31,21 @@ class Recalibrating:
     params: RecalibrateParams
 
 
-def main(package: Path, online: Path, params: Path) -> None:
+def main(package: Path, online: Path, labels: Path, params: Path) -> None:
     """Serve the week after params.yaml's `ingest.week`, from the snapshot at that week's end.
 
     What was planted in the world is left beside its weeks, in truth.json. Raises SourceError where
     the source is not the simulator: no other world answers.
     """
-    config, settings = load_params(params).ingest, Settings()
+    every, settings = load_params(params), Settings()
+    config = every.ingest
     source = open_source(config, settings)
     if not isinstance(source, SimulatorSource):
         raise SourceError(f"{params}: only the source simulator can be served, not {source.name}")
     week = Week.parse(config.week).plus(1)
     with progress("simulate_week") as show:
-        simulate(package, online, source, week, show=show)
+        learning = Recalibrating(Labels.read(labels / Labels.place.name), every.recalibrate)
+        simulate(package, online, source, week, learning, show)
     write_planted(settings.lake / source.name, source.world, week)
 
 

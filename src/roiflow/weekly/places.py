@@ -9,6 +9,7 @@ from pathlib import Path
 VALIDATED = Path("data/validated")
 FEATURES = Path("data/features")
 ONLINE = FEATURES / "online"
+LABELS = Path("data/labels")
 CANDIDATES = Path("data/candidates")
 RANKER = Path("data/ranker")
 PACKAGE = Path("data/package")

@@ -9,7 +9,7 @@ from roiflow.data.weeks import Week
 from roiflow.registry import package_folder
 from roiflow.weekly.checkout import checkout_of, is_finished
 from roiflow.weekly.choice import SIMULATOR
-from roiflow.weekly.places import ONLINE
+from roiflow.weekly.places import LABELS, ONLINE
 from roiflow.weekly.run import Show, job
 
 
@@ -29,7 +29,12 @@ def serve_week(home: Path, week: Week, show: Show) -> str | None:
     # Both: a serving that was cut off between the two left slates whose features nobody could
     # compare.
     if served_by(lake, week) != version or not kept.exists():
-        arguments = [str(package_folder(home.absolute(), digest)), str(ONLINE), "params.yaml"]
+        arguments = [
+            str(package_folder(home.absolute(), digest)),
+            str(ONLINE),
+            str(LABELS),
+            "params.yaml",
+        ]
         job(before, home, "simulate_week", arguments, show)
     return version
 
