@@ -15,13 +15,13 @@ from roiflow.features.plan import Plan
 from roiflow.features.vocabulary import Vocabulary
 
 LIST = """
-user: ctr 28d; clicks 28d; conversions 28d 56d; behaviours 28d 56d
-user_category: clicks 28d; ctr 28d; behaviours 7d 28d 56d
-user_advertiser: ctr 7d; behaviours 28d 56d
-user_ad: clicks 28d; ctr 28d; behaviours 7d 28d 56d
-ad: ctr 28d; cvr 28d 56d
-campaign: ctr 28d; cvr 28d 56d
-category: cvr 28d 56d
+user: ctr 56d; conversions 56d; behaviours 56d
+user_category: clicks 56d; ctr 56d; behaviours 7d 56d
+user_advertiser: ctr 56d; behaviours 56d
+user_ad: clicks 56d; ctr 56d; behaviours 7d 56d
+ad: ctr 56d; cvr 56d
+campaign: ctr 56d; cvr 56d
+category: cvr 56d
 """
 INTENTS = "('favourite', 'cart', 'purchase', 'like', 'follow', 'comment', 'forward')"
 HOUR, DAY = "3600000000", "86400000000"

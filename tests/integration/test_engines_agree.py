@@ -51,7 +51,7 @@ def test_money_that_64_bits_cannot_sum(spark: "SparkSession", tmp_path: Path) ->
         world = world.show("u1", "a1", at(day), clicked=True)
     engines = Engines("money", world.write(tmp_path / "validated"), PARAMS, spark)
     assert_equal(engines.on_spark, engines.embedded, engines.plan)
-    largest = engines.plan.dense_names.index("ad_value_28d")
+    largest = engines.plan.dense_names.index("ad_value_56d")
     assert engines.embedded.dense[:, largest].max() > np.log(2**61 / 32 / 1e6)
 
 

@@ -63,7 +63,7 @@ def test_bots_are_seen_in_most_columns_and_a_still_world_in_few(folder: Path) ->
     still = drift("stationary", folder / "still")
     bots = drift("bot_traffic", folder / "bots")
     assert (still.drifted, bots.drifted) == (False, True)
-    assert {"user_ctr_28d", "user_ad_clicks_28d"} <= moved(bots) - moved(still)
+    assert {"user_ctr_56d", "user_ad_clicks_56d"} <= moved(bots) - moved(still)
 
 
 def test_a_price_shock_is_seen_in_the_price_alone(folder: Path) -> None:

@@ -35,7 +35,7 @@ from tests.records import (
 ROOT = Path(__file__).parents[2]
 WEIGHTS = Diagnostics(80, 321.0, 7.5, 1.02, 1.0)
 ESTIMATES = {"dr": roi_estimate(estimate(0.3, 0.1, 0.5, diagnostics=WEIGHTS), estimate(None))}
-FINDING = FeatureFinding("ad_ctr_28d", 12, 5, "inf", (Example("r7", "a3", 1, "nan", 0.375),))
+FINDING = FeatureFinding("ad_ctr_56d", 12, 5, "inf", (Example("r7", "a3", 1, "nan", 0.375),))
 DIFFERS = compared(
     different=9, features=(FINDING,), fault=Fault("dropped hour", 0.98, "13:00", {"drop": 0.98})
 )

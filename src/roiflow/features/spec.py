@@ -40,7 +40,7 @@ RATES = ("ctr", "cvr")
 VALUE = "value"
 AGGREGATES = (*COUNTS, *RATES, VALUE)
 
-WINDOWS = {7: "7d", 28: "28d", 56: "56d"}
+WINDOWS = {7: "7d", 56: "56d"}
 """Days that a window may have, shortest first, and their names.
 
 Shorter ones were tried: they say little, and move as soon as another policy serves.
@@ -59,26 +59,25 @@ _ROWS = {
 
 _UNITS = {"ctr": "fraction", "cvr": "fraction", "value": "log(1 + currency units)"}
 
-_W, _M, _L = WINDOWS
+_W, _L = WINDOWS
 
 _COUNTED: tuple[tuple[str, str, tuple[int, ...]], ...] = (
-    ("user", "ctr", (_M,)),
-    ("user", "clicks", (_M,)),
-    ("user", "conversions", (_M, _L)),
-    ("user", "behaviours", (_M, _L)),
-    ("user_category", "clicks", (_M,)),
-    ("user_category", "ctr", (_M,)),
-    ("user_category", "behaviours", (_W, _M, _L)),
-    ("user_advertiser", "ctr", (_W,)),
-    ("user_advertiser", "behaviours", (_M, _L)),
-    ("user_ad", "clicks", (_M,)),
-    ("user_ad", "ctr", (_M,)),
-    ("user_ad", "behaviours", (_W, _M, _L)),
-    ("ad", "ctr", (_M,)),
-    ("ad", "cvr", (_M, _L)),
-    ("campaign", "ctr", (_M,)),
-    ("campaign", "cvr", (_M, _L)),
-    ("category", "cvr", (_M, _L)),
+    ("user", "ctr", (_L,)),
+    ("user", "conversions", (_L,)),
+    ("user", "behaviours", (_L,)),
+    ("user_category", "clicks", (_L,)),
+    ("user_category", "ctr", (_L,)),
+    ("user_category", "behaviours", (_W, _L)),
+    ("user_advertiser", "ctr", (_L,)),
+    ("user_advertiser", "behaviours", (_L,)),
+    ("user_ad", "clicks", (_L,)),
+    ("user_ad", "ctr", (_L,)),
+    ("user_ad", "behaviours", (_W, _L)),
+    ("ad", "ctr", (_L,)),
+    ("ad", "cvr", (_L,)),
+    ("campaign", "ctr", (_L,)),
+    ("campaign", "cvr", (_L,)),
+    ("category", "cvr", (_L,)),
 )
 """What the ablation of docs/features.md leaves: a feature that adds nothing is not here."""
 

@@ -54,7 +54,7 @@ def test_differences_are_told_by_feature() -> None:
         stale_share=0.0125,
         fault=Fault("dropped hour", 0.98, "2026-01-14T13:00 UTC", {"dropped hour": 0.98}),
         features=(
-            FeatureFinding("ad_ctr_28d", 12, 5, 0.125, (Example("r7", "a3", 1, 0.5, 0.375),)),
+            FeatureFinding("ad_ctr_56d", 12, 5, 0.125, (Example("r7", "a3", 1, 0.5, 0.375),)),
             FeatureFinding(
                 "log_hours_since_behaviour", 1, 1, "inf", (Example("r9", "", -1, "nan", 1.0),)
             ),
@@ -66,6 +66,6 @@ def test_differences_are_told_by_feature() -> None:
     assert "1,006" in text
     first, second = (line for line in shown(features_table(package)).splitlines() if "│ r" in line)
     cells = [cell.strip() for cell in first.strip("│").split("│")]
-    assert cells == ["ad_ctr_28d", "5", "12", "0.125", "r7", "a3", "0.5", "0.375"]
+    assert cells == ["ad_ctr_56d", "5", "12", "0.125", "r7", "a3", "0.5", "0.375"]
     cells = [cell.strip() for cell in second.strip("│").split("│")]
     assert cells[3:] == ["inf", "r9", "-", "nan", "1"]

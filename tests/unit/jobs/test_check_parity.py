@@ -17,7 +17,7 @@ from tests.unit.serving.packages import ROOT
 WEEK = Week.parse("2026-W04")
 GOOD = compared()
 EXAMPLE = Example("r1", "a1", 0, 0.25, 0.125)
-WORST = FeatureFinding("ad_ctr_28d", 12, 9, 0.125, (EXAMPLE,))
+WORST = FeatureFinding("ad_ctr_56d", 12, 9, 0.125, (EXAMPLE,))
 DIFFERS: dict[str, Any] = {
     "different": 9,
     "features": (WORST,),
@@ -37,7 +37,7 @@ def test_equal_slates_pass() -> None:
     [
         (
             DIFFERS,
-            "9 of 990 slates differ, most in ad_ctr_28d (by up to 0.125): dropped hour",
+            "9 of 990 slates differ, most in ad_ctr_56d (by up to 0.125): dropped hour",
         ),
         (
             {**DIFFERS, "features": ()},

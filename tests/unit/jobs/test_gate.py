@@ -119,7 +119,7 @@ def test_a_package_that_is_not_whole_is_refused(run: Path, params: Params, tmp_p
 
 def test_what_was_served_otherwise_than_trained_is_refused(run: Path, params: Params) -> None:
     """And so is a week whose slates nobody compared; the digest covers the report."""
-    reason = "9 of 10 slates differ, most in ad_ctr_28d (by up to 0.1): dropped hour"
+    reason = "9 of 10 slates differ, most in ad_ctr_56d (by up to 0.1): dropped hour"
     differs = replace(SAME, verdict="fail", reason=reason, different=9)
     digests = set()
     for parity, why in ((differs, reason), (None, "no parity report of the test week")):

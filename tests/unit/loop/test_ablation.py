@@ -162,7 +162,7 @@ def test_a_model_is_worth_what_its_slates_are(tmp_path: Path) -> None:
     world = open_world(tmp_path, PARAMS.model_copy(update={"ingest": ingest}), 500)
     assert set(world.shift) == set(NAMES)
     assert world.shift["log_price"] == pytest.approx(0.0, abs=1e-3)
-    assert abs(world.shift["ad_ctr_28d"]) > 0.01
+    assert abs(world.shift["ad_ctr_56d"]) > 0.01
     of = measure(
         world.run.features, world.run.labels, PARAMS.train_candidates, (), world.judge.points
     )

@@ -74,32 +74,23 @@ def test_every_kind_of_feature_worked_by_hand(tmp_path: Path) -> None:
 
     ctr, cvr = 1 / 4, 1.0
     expected = {
-        "user_ctr_28d": rate(1, 2, ctr),
-        "user_clicks_28d": log(1),
-        "user_conversions_28d": log(1),
+        "user_ctr_56d": rate(1, 2, ctr),
         "user_conversions_56d": log(1),
-        "user_behaviours_28d": log(3),
         "user_behaviours_56d": log(3),
-        "user_category_clicks_28d": log(1),  # both ads are shoes
-        "user_category_ctr_28d": rate(1, 2, ctr),
+        "user_category_clicks_56d": log(1),  # both ads are shoes
+        "user_category_ctr_56d": rate(1, 2, ctr),
         "user_category_behaviours_7d": log(2),
-        "user_category_behaviours_28d": log(3),
         "user_category_behaviours_56d": log(3),
-        "user_advertiser_ctr_7d": rate(1, 1, ctr),
-        "user_advertiser_behaviours_28d": log(2),
+        "user_advertiser_ctr_56d": rate(1, 1, ctr),
         "user_advertiser_behaviours_56d": log(2),
-        "user_ad_clicks_28d": log(1),
-        "user_ad_ctr_28d": rate(1, 1, ctr),
+        "user_ad_clicks_56d": log(1),
+        "user_ad_ctr_56d": rate(1, 1, ctr),
         "user_ad_behaviours_7d": log(1),
-        "user_ad_behaviours_28d": log(2),
         "user_ad_behaviours_56d": log(2),
-        "ad_ctr_28d": rate(1, 1, ctr),
-        "ad_cvr_28d": rate(1, 1, cvr),
+        "ad_ctr_56d": rate(1, 1, ctr),
         "ad_cvr_56d": rate(1, 1, cvr),
-        "campaign_ctr_28d": rate(1, 1, ctr),
-        "campaign_cvr_28d": rate(1, 1, cvr),
+        "campaign_ctr_56d": rate(1, 1, ctr),
         "campaign_cvr_56d": rate(1, 1, cvr),
-        "category_cvr_28d": rate(2, 2, cvr),  # u2's shoes of training too
         "category_cvr_56d": rate(2, 2, cvr),  # u2's shoes of training too
         "log_price": log(20 + LAST.number / 1e6),
         "log_bid": log(0.5),
@@ -110,39 +101,27 @@ def test_every_kind_of_feature_worked_by_hand(tmp_path: Path) -> None:
     assert_allclose(list(found.values()), list(expected.values()), rtol=1e-6, atol=1e-6)
 
 
-CONVERSION = {
-    f"{name}_{days}d"
-    for name in ("user_conversions", "ad_cvr", "campaign_cvr", "category_cvr")
-    for days in (28, 56)
-}
+CONVERSION = {"user_conversions_56d", "ad_cvr_56d", "campaign_cvr_56d", "category_cvr_56d"}
 BEHAVIOUR = {
-    "user_behaviours_28d",
     "user_behaviours_56d",
     "user_category_behaviours_7d",
-    "user_category_behaviours_28d",
     "user_category_behaviours_56d",
-    "user_advertiser_behaviours_28d",
     "user_advertiser_behaviours_56d",
     "user_ad_behaviours_7d",
-    "user_ad_behaviours_28d",
     "user_ad_behaviours_56d",
     "log_hours_since_behaviour",
 }
 CLICK = {
-    "user_ctr_28d",
-    "user_clicks_28d",
-    "user_category_clicks_28d",
-    "user_category_ctr_28d",
-    "user_advertiser_ctr_7d",
-    "user_ad_clicks_28d",
-    "user_ad_ctr_28d",
-    "ad_ctr_28d",
-    "ad_cvr_28d",
+    "user_ctr_56d",
+    "user_category_clicks_56d",
+    "user_category_ctr_56d",
+    "user_advertiser_ctr_56d",
+    "user_ad_clicks_56d",
+    "user_ad_ctr_56d",
+    "ad_ctr_56d",
     "ad_cvr_56d",
-    "campaign_ctr_28d",
-    "campaign_cvr_28d",
+    "campaign_ctr_56d",
     "campaign_cvr_56d",
-    "category_cvr_28d",
     "category_cvr_56d",
 }
 """A rate changes with an impression as with a click."""
@@ -216,7 +195,7 @@ def test_windows_open_at_a_day(tmp_path: Path, calm: World) -> None:
     )
     assert inside == BEHAVIOUR
     assert outside == {name for name in BEHAVIOUR if not name.endswith("_7d")}
-    assert [low_hour(24 * 100 + hour, 28) for hour in (0, 5, 23)] == [24 * 72] * 3
+    assert [low_hour(24 * 100 + hour, 56) for hour in (0, 5, 23)] == [24 * 44] * 3
 
 
 def test_a_conversion_after_the_attribution_days_is_a_label_but_no_counter(tmp_path: Path) -> None:
@@ -226,7 +205,7 @@ def test_a_conversion_after_the_attribution_days_is_a_label_but_no_counter(tmp_p
     within = world.convert("i1", shown + 7 * DAY).built(tmp_path / "within")
     beyond = world.convert("i1", shown + 7 * DAY + 1).built(tmp_path / "beyond")
     for built, counted in ((within, 1), (beyond, 0)):
-        assert named(built, shown + 8 * DAY)["user_conversions_28d"] == np.float32(
+        assert named(built, shown + 8 * DAY)["user_conversions_56d"] == np.float32(
             math.log1p(counted)
         )
         row = only_row(built, shown)

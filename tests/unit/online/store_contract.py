@@ -97,7 +97,7 @@ def offline(built: Built, users: Sequence[str], time: int) -> Singles:
     )
 
 
-def item_counts(built: Built, counts: Longs, entity: str, days: int = 28) -> Longs:
+def item_counts(built: Built, counts: Longs, entity: str, days: int = 56) -> Longs:
     """Rows of `AdStates.counts` of one entity in one window."""
     cells = built.engine.plan.item_cells
     window, number = cells.days.tolist().index(days), ITEM_ENTITIES.index(entity)
@@ -221,7 +221,7 @@ class StoreContract:
     ) -> None:
         load_snapshot(store, snapshot)
         row = max(world.impressions, key=lambda row: row["known_time"])
-        name = built.features.dense_names.index("user_conversions_28d")
+        name = built.features.dense_names.index("user_conversions_56d")
         before = online(built, store, [row["user_id"]], AFTER + 1)[0, 0, name]
         late = World(impressions=[row]).convert(row["impression_id"], AFTER)
         store.update({"conversions": late.tables(0, 2**60)["conversions"]})
@@ -398,7 +398,7 @@ class StoreContract:
         load_snapshot(store, snapshot)
         counts = store.ad_states(AFTER).counts
         shown = [
-            row for row in world.impressions if row["known_time"] >= AFTER // DAY * DAY - 28 * DAY
+            row for row in world.impressions if row["known_time"] >= AFTER // DAY * DAY - 56 * DAY
         ]
         assert item_counts(built, counts, "ad")[:, 0].sum() == len(shown)
 

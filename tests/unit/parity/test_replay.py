@@ -183,15 +183,15 @@ def test_what_differs_is_named_with_its_slate_and_its_ad(tmp_path: Path) -> None
     names = {one.feature for one in findings}
     before = np.flatnonzero(again.slates.event_time < LAST.start + 5 * HOUR)
     assert again.same[before[again.final[before]]].all()
-    assert "user_ctr_28d" in names
-    assert "ad_ctr_28d" in names
-    assert not names & {"user_behaviours_28d", "log_bid", "hour", "history_ad", "user"}
+    assert "user_ctr_56d" in names
+    assert "ad_ctr_56d" in names
+    assert not names & {"user_behaviours_56d", "log_bid", "hour", "history_ad", "user"}
     items = {spec.name for spec in SPECS if spec.entity in ITEM_ENTITIES}
-    user = next(one for one in findings if one.feature == "user_ctr_28d")
+    user = next(one for one in findings if one.feature == "user_ctr_56d")
     (of,) = {again.slates.user[again.slates.request == one.request_id][0] for one in user.examples}
     assert of == found.setting.vocabulary.lookup("user")["u2"]
     for one in findings:
-        if one.feature in {"ad_ctr_28d"} & items:
+        if one.feature in {"ad_ctr_56d"} & items:
             assert {example.ad_id for example in one.examples} == {"a3"}
 
 
