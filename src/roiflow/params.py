@@ -233,10 +233,14 @@ class LabelsParams(Section):
 
 
 class LogisticParams(Section):
-    """Logistic regression; dense features are normalised by statistics of the training rows."""
+    """Logistic regression; dense features are normalised by statistics of the training rows.
+
+    Conversions are few, and drawn more to the same for all than clicks are.
+    """
 
     normalisation: Literal["z_score", "min_max"]
-    l2: Positive
+    click_l2: Positive
+    conversion_l2: Positive
     max_iterations: Count
     tolerance: Positive
 

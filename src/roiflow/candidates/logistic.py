@@ -177,12 +177,13 @@ def fit(features: Features, design: Design, train: Examples, params: LogisticPar
     where, there = layout(features, design, params.normalisation), source(features)
     centre, scale = features.statistics.scaling(params.normalisation)
 
-    def outcome(rows: Longs, exposure: Singles, observed: Flags) -> Weights:
+    def outcome(rows: Longs, exposure: Singles, observed: Flags, l2: float) -> Weights:
         weight = np.zeros(where.starts[-1] + 1)
         weight[-1] = logit_of(rate(exposure, observed))
         # Without both classes its maximum lies at infinity; the rate stands.
         if 0 < observed.sum() < observed.size:
-            weight = _minimise(there, where, (rows, exposure, observed), weight, params)
+            given = (rows, exposure, observed)
+            weight = _minimise(there, where, given, weight, l2, params)
         first, *tables, intercept = np.split(weight, where.starts)
         return Weights(
             float(intercept[0]),
@@ -194,8 +195,8 @@ def fit(features: Features, design: Design, train: Examples, params: LogisticPar
     return Logistic(
         tuple(centre.tolist()),
         tuple(scale.tolist()),
-        outcome(train.rows, train.examined, train.clicked),
-        outcome(clicks.rows, clicks.matured, clicks.converted),
+        outcome(train.rows, train.examined, train.clicked, params.click_l2),
+        outcome(clicks.rows, clicks.matured, clicks.converted, params.conversion_l2),
     )
 
 
@@ -204,6 +205,7 @@ def _minimise(
     where: Layout,
     given: tuple[Longs, Singles, Flags],
     start: Floats,
+    l2: float,
     params: LogisticParams,
 ) -> Floats:
     """Weights (w,), the intercept last, which alone is not regularised.
@@ -214,7 +216,7 @@ def _minimise(
 
     # Means, not sums: the tolerance then means the same for every length of the log.
     size = given[0].size
-    strength = params.l2 / size
+    strength = l2 / size
 
     def mean_loss(weight: Floats) -> tuple[float, Floats]:
         loss, gradient = objective(there, where, *given, weight)

@@ -141,7 +141,7 @@ def test_predictions_in_pieces_are_those_of_all_rows(monkeypatch: pytest.MonkeyP
 
 
 def test_min_max_finds_the_same_slope_in_units_of_the_training_range() -> None:
-    scaled = PARAMS.logistic.model_copy(update={"normalisation": "min_max", "l2": 1e-3})
+    scaled = PARAMS.logistic.model_copy(update={"normalisation": "min_max", "click_l2": 1e-3})
     features = world().features
     chosen = candidates.fit(
         features, world().labels, PARAMS.model_copy(update={"logistic": scaled}), "logistic"

@@ -63,7 +63,9 @@ CANDIDATES = CandidatesParams(
     top_k=3,
     max_codes=64,
     seed=1,
-    logistic=LogisticParams(normalisation="z_score", l2=1.0, max_iterations=200, tolerance=1e-3),
+    logistic=LogisticParams(
+        normalisation="z_score", click_l2=1.0, conversion_l2=1.0, max_iterations=200, tolerance=1e-3
+    ),
     xgboost=XgboostParams(
         rounds=60,
         max_bin=256,
