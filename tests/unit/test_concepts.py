@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 from roiflow.evaluation import ope
 from roiflow.evaluation.gate import roi_lift
 from roiflow.evaluation.ranking import calibration_curve, ece
 from roiflow.evaluation.roi import roi
 from roiflow.features import kernels
+from roiflow.features.table import Floats
 from roiflow.params import load_params
 from roiflow.policy.plackett_luce import log_conditional_propensities
+from roiflow.ranking.likelihood import likelihood, logit_of
 from roiflow.ranking.recalibration import Observed, fit
 from tests.records import estimate
 
@@ -40,6 +43,20 @@ def test_as_known() -> None:
         for clicks in (1, 2)
     )
     assert bold("As known") == [f"{before:.4f}", f"{after:.4f}"]
+
+
+def test_exposure() -> None:
+    exposure = np.repeat([1.0, 0.25], 20).astype(np.float32)
+    observed = np.isin(np.arange(40), [0, 1, 2, 3, 20])
+
+    def pull(chance: float) -> Floats:
+        found: Floats = likelihood(np.full(40, logit_of(chance)), exposure, observed)[1]
+        return found
+
+    best = brentq(lambda chance: float(pull(chance).sum()), 0.01, 0.9, xtol=1e-12)
+    old, young = pull(best)[[19, 39]]
+    numbers = [observed.mean(), best, old, young]
+    assert bold("Exposure") == [f"{number:.4f}" for number in numbers]
 
 
 def test_off_policy_evaluation() -> None:
