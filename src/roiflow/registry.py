@@ -9,6 +9,7 @@ line. Whoever promotes next finishes what was cut short between the two.
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -150,7 +151,9 @@ class Registry:
         client.log_model_artifacts(model.model_id, str(package))
         now = int(time.time() * 1000)
         for key, value in evidence.metrics.items():
-            client.log_metric(run.info.run_id, key, value, timestamp=now, model_id=model.model_id)
+            client.log_metric(
+                run.info.run_id, metric_name(key), value, timestamp=now, model_id=model.model_id
+            )
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         self._ensure_model(name, tags["source"])
         version = client.create_model_version(
@@ -409,6 +412,11 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def metric_name(key: str) -> str:
+    """A key as MLflow takes it: what it refuses, such as the brackets of a category, is a "_"."""
+    return re.sub(r"[^\w\-. :/]", "_", key, flags=re.ASCII)
 
 
 def _registered(version: "ModelVersion") -> Registered:
