@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from roiflow.catalogue.catalogue import with_changes
 from roiflow.data import event_lake, lake
 from roiflow.data.schemas import SCHEMAS
 from roiflow.data.sources.complete_journey import CompleteJourney
@@ -137,7 +138,7 @@ def stream(root: Path) -> Iterator[Held]:
     for number, week in enumerate((FIRST, SECOND, SECOND.plus(1))):
         take(number, week.start)
     yield Held(
-        Stream(root, str(root / "files")),
+        Stream(root, str(root / "files"), with_changes),
         [FIRST, SECOND],
         lambda: take(3, FIRST.start + 1),  # a click that overtook its slate, it might be
         lambda: take(4, SECOND.end + 1),

@@ -14,6 +14,7 @@ from roiflow.catalogue.updates import CHANGE, END, ENDS_AT, TEXTS, UPDATE, UPDAT
 from roiflow.catalogue.updates import faults as faults_of
 from roiflow.data.events import complete
 from roiflow.data.schemas import ADS, TIME
+from roiflow.data.weeks import Week
 from roiflow.errors import CatalogueError
 
 NEVER = np.iinfo(np.int64).max
@@ -135,6 +136,23 @@ class Catalogue:
             ENDS_AT: pa.array(end, mask=end == NEVER).cast(TIME),
         }
         return pa.table([values[name] for name in ADS.names], schema=ADS)
+
+
+def with_changes(ads: pa.Table, changes: pa.Table, week: Week) -> pa.Table:
+    """A week's `ads`: a snapshot of them and what is known of their changes at the week's end.
+
+    An ad that came in the week is known when it began, and one that ended in it has its end.
+    """
+    if not changes.num_rows:
+        return ads
+    whole = Catalogue.of_sound(pa.concat_tables([upserts(ads), changes.cast(UPDATES)]))
+    rows = whole.ads(week.start)
+    start = np.asarray(rows[c.CREATED_AT].cast(pa.int64()))
+    here = rows.filter(pa.array(start < week.end))
+    moment = pa.array(np.maximum(start[start < week.end], week.start)).cast(TIME)
+    for name in (c.EVENT_TIME, c.KNOWN_TIME):
+        here = here.set_column(here.schema.get_field_index(name), ADS.field(name), moment)
+    return here.sort_by([(c.KNOWN_TIME, "ascending"), (c.AD, "ascending")])
 
 
 def succession(catalogue: Catalogue, ads: pa.Table, at: int) -> pa.Table:

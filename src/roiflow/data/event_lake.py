@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from roiflow import columns as c
 from roiflow.data import lake
-from roiflow.data.events import EVENT, EVENTS, KIND, between, complete
+from roiflow.data.events import EVENT, EVENTS, KIND, between, changes, complete
+from roiflow.data.schemas import CHANGES
 from roiflow.data.weeks import MICROS_PER_WEEK, Week
 
 SOURCE, TABLE = "stream", "events"
@@ -35,6 +36,13 @@ class Part:
     def read(self) -> pa.Table:
         """Its events, in the order they were taken. Raises SourceError, naming the file."""
         return complete(lake.read_parquet(self.path), EVENTS)
+
+    def changes(self) -> pa.Table:
+        """Its changes of the catalogue, without reading the rest."""
+        if c.CHANGE not in lake.read_schema(self.path).names:
+            return CHANGES.empty_table()
+        names = [KIND, *(name for name in CHANGES.names)]
+        return changes(lake.read_parquet(self.path, names))
 
     def ids(self) -> pa.Table:
         """The columns of IDS alone, which is faster."""

@@ -16,7 +16,9 @@ KIND, EVENT, ADS = "kind", "event_id", "ads"
 AS_OF, FEATURES, VECTOR = "as_of", "features", "vector"
 RECALIBRATION = "recalibration"
 P_CLICK, P_CONVERSION = "p_click", "p_conversion"
-SLATE, CLICK, CONVERSION, BEHAVIOUR = KINDS = ("slate", "click", "conversion", "behaviour")
+SLATE, CLICK, CONVERSION, BEHAVIOUR = "slate", "click", "conversion", "behaviour"
+CATALOGUE = "catalogue"
+KINDS = (SLATE, CLICK, CONVERSION, BEHAVIOUR, CATALOGUE)
 SHARES = ("impression_share", "click_share", "conversion_share")
 
 SHOWN = pa.struct(
@@ -55,6 +57,17 @@ EVENTS = pa.schema(
         (c.CATEGORY, pa.string()),
         (c.ACTION, pa.string()),
         (c.DWELL_MS, pa.int64()),
+        # Of a change of the catalogue, beside the columns that others have too.
+        (c.CHANGE, pa.string()),
+        (c.CAMPAIGN, pa.string()),
+        (c.ADVERTISER, pa.string()),
+        (c.BRAND, pa.string()),
+        (c.AD_TYPE, pa.string()),
+        (c.PRICE, pa.int64()),
+        (c.BID, pa.int64()),
+        (c.DAILY_BUDGET, pa.int64()),
+        (c.CREATED_AT, TIME),
+        (c.ENDS_AT, TIME),
     ]
 )
 
@@ -65,13 +78,22 @@ def of_kind(events: pa.Table, kind: str) -> pa.Table:
 
 
 def new_rows(events: pa.Table) -> dict[str, pa.Table]:
-    """What an online store takes: impressions (unclicked), clicks, conversions, behaviours."""
+    """What an online store takes: impressions (unclicked), clicks, conversions, behaviours.
+
+    And changes of the catalogue.
+    """
     return {
-        "impressions": conform(_unclicked(shown(events)), schemas.IMPRESSIONS),
+        "impressions": conform(_unclicked(shown(events)), schemas.OPEN_IMPRESSIONS),
         "clicks": conform(of_kind(events, CLICK), schemas.CLICKS),
         "conversions": conform(of_kind(events, CONVERSION), schemas.CONVERSIONS),
         "behaviours": conform(of_kind(events, BEHAVIOUR), schemas.BEHAVIOURS),
+        "catalogue": changes(events),
     }
+
+
+def changes(events: pa.Table) -> pa.Table:
+    """Changes of the catalogue, rows of schemas.CHANGES."""
+    return conform(of_kind(events, CATALOGUE), schemas.CHANGES)
 
 
 def shown(events: pa.Table) -> pa.Table:
@@ -100,9 +122,17 @@ _OF_ADS = (ADS, c.IMPRESSION, *(field.name for field in SHOWN))
 
 
 def _unclicked(impressions: pa.Table) -> pa.Table:
-    cost = _cost(impressions, pa.scalar(0.0), pa.scalar(0.0))
-    clicked = pa.repeat(False, impressions.num_rows)
-    return impressions.append_column(c.COST, cost).append_column(c.CLICKED, clicked)
+    none, one = pa.scalar(0.0), pa.scalar(1.0)
+    at_once = _cost(impressions, none, none)
+    columns = {
+        c.COST: at_once,
+        c.CLICK_COST: pc.subtract(_cost(impressions, one, none), at_once),
+        c.CONVERSION_COST: pc.subtract(_cost(impressions, none, one), at_once),
+        c.CLICKED: pa.repeat(False, impressions.num_rows),
+    }
+    for name, column in columns.items():
+        impressions = impressions.append_column(name, column)
+    return impressions
 
 
 def with_outcomes(impressions: pa.Table, clicks: pa.Table, conversions: pa.Table) -> pa.Table:

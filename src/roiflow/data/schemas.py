@@ -41,6 +41,11 @@ IMPRESSIONS = pa.schema(
     ]
 )
 
+# Impressions of which the stream knows no outcome yet: cost is what they cost at once.
+OPEN_IMPRESSIONS = IMPRESSIONS.append(pa.field(c.CLICK_COST, pa.int64(), False)).append(
+    pa.field(c.CONVERSION_COST, pa.int64(), False)
+)
+
 # Clicks that come by themselves, as a stream has them; no table of the lake.
 CLICKS = pa.schema([*_TIMES, pa.field(c.IMPRESSION, pa.string(), False)])
 

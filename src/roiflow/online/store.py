@@ -4,6 +4,7 @@ Everything is kept by these keys, so that one round trip reads all that a reques
 
     user:<user_id>               layout.py
     hour:<h>, day:<d>            what each ad had in that hour or day of known_time (item_rows.py)
+    spend:<h>                    what each ad was charged in that hour of known_time (spend.py)
     impression:<impression_id>   whose a later click or conversion is
     waiting:<impression_id>      clicks and conversions that came before their impression
     layout, as_of                version of the values, newest known_time that was taken in
@@ -17,13 +18,13 @@ request after that. A store is for one thread; writers in several processes excl
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from roiflow.catalogue.catalogue import known
+from roiflow.catalogue.catalogue import Catalogue, known
 from roiflow.catalogue.updates import UPDATES
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.errors import ContractError, ServiceError
@@ -32,7 +33,7 @@ from roiflow.features.plan import Plan, frozen
 from roiflow.features.spec import ATTRIBUTION_DAYS
 from roiflow.features.table import Ints, Longs, Singles
 from roiflow.features.vocabulary import Vocabulary
-from roiflow.online import item_rows, layout
+from roiflow.online import item_rows, layout, spend
 from roiflow.online.layout import UserStates
 from roiflow.online.shelf import Shelf, version
 from roiflow.online.updates import Batch, Changes
@@ -63,6 +64,8 @@ class AdStates:
     as_of: int = -1
     """The store's watermark when they were read; the counters are final from `hour` on."""
     degraded: bool = False
+    spent: Longs | None = None
+    """(ads,) micros that ads were charged in the closed hours of the day; None: nobody knows."""
 
     @property
     def final(self) -> bool:
@@ -189,7 +192,7 @@ class FeatureStore:
             found = self.values.get(keys)
             catalogue = self._moved(found[2])
         except ServiceError:
-            self._ads = AdStates(self._ads.hour, self._ads.counts, degraded=True)
+            self._ads = replace(self._ads, as_of=-1, degraded=True)
             return layout.unpack([None] * len(user_ids), self.history, attributes, degraded=True)
         self._check(found[0])
         self._take(catalogue)
@@ -224,7 +227,7 @@ class FeatureStore:
             try:
                 found = self.values.get([LAYOUT_KEY, AS_OF_KEY, *periods])
             except ServiceError:
-                self._ads = AdStates(self._ads.hour, self._ads.counts, degraded=True)
+                self._ads = replace(self._ads, as_of=-1, degraded=True)
                 return self._ads
             self._check(found[0])
             self._refresh(hour, _number(found[1]), dict(zip(periods, found[2:], strict=True)))
@@ -238,6 +241,11 @@ class FeatureStore:
         found = self.values.get([LAYOUT_KEY, AS_OF_KEY])
         self._check(found[0])
         return None if found[1] is None else int(found[1])
+
+    def catalogue(self) -> Catalogue:
+        """What can be shown, as it is now. Raises ServiceError where the store is away."""
+        self._take(self._moved(self.values.get([VERSION_KEY])[0]))
+        return self._shelf.catalogue
 
     def update(self, tables: Tables, stamp: int | None = None, after: int | None = None) -> bool:
         """Take in a batch, whole or not at all; False where the store has it already.
@@ -291,7 +299,7 @@ class FeatureStore:
 
     def _writes(self, changes: Changes, newest: int) -> Writes:
         keys = [f"user:{name}" for name in changes.user_ids]
-        periods = [*changes.hours, *changes.days]
+        periods = [*changes.hours, *changes.days, *changes.spent]
         found = self.values.get([*keys, *periods])
         old = found[: len(keys)]
         _check_values(old)
@@ -306,16 +314,17 @@ class FeatureStore:
             today=newest // MICROS_PER_DAY,
             max_days=self.plan.max_days,
         )
-        totals = {
-            period: item_rows.add(value, rows)
-            for (period, rows), value in zip(
-                (changes.hours | changes.days).items(), found[len(keys) :], strict=True
-            )
-        }
+        before = dict(zip(periods, found[len(keys) :], strict=True))
+        counted = changes.hours | changes.days
+        totals = {key: item_rows.add(before[key], rows) for key, rows in counted.items()}
+        totals |= {key: spend.add(before[key], rows) for key, rows in changes.spent.items()}
         return [
             (changes.impressions | changes.waiting, self.impression_seconds),
             (dict(zip(keys, merged, strict=True)), self.user_seconds),
-            ({period: totals[period] for period in changes.hours}, self.hour_seconds),
+            (
+                {period: totals[period] for period in (*changes.hours, *changes.spent)},
+                self.hour_seconds,
+            ),
             ({period: totals[period] for period in changes.days}, self.day_seconds),
             ({LAYOUT_KEY: self.layout, AS_OF_KEY: str(newest).encode()}, 0),
         ]
@@ -379,7 +388,7 @@ class FeatureStore:
         open_hour = ads.as_of // MICROS_PER_HOUR  # what became known since may be of this hour on
         return [
             key
-            for key, start, hours in item_rows.periods(hour, self.plan.max_days)
+            for key, start, hours in _periods(hour, self.plan.max_days)
             if key not in self._rows or start + hours > open_hour
         ]
 
@@ -392,8 +401,8 @@ class FeatureStore:
         # the hour before may still get rows. A difference to the last ones would be less to add and
         # much to get wrong.
         periods = item_rows.periods(hour, self.plan.max_days)
-        read = self._rows | {key: item_rows.read(value) for key, value in found.items()}
-        self._rows = {key: read[key] for key, _, _ in periods}
+        read = self._rows | {key: _read(key, value) for key, value in found.items()}
+        self._rows = {key: read[key] for key, _, _ in _periods(hour, self.plan.max_days)}
         counts = _no_counts(plan)
         cells, attributes = plan.item_cells, plan.ad_attributes
         for key, start, _ in periods:
@@ -405,7 +414,22 @@ class FeatureStore:
                     forget_newer(rows[:, column], plan.sizes[kind])
                 kernels.item_counts(counts, inside, rows, attributes, cells)
         self._counted = plan
-        self._ads = AdStates(hour, counts, watermark, degraded=watermark < 0)
+        spent = spend.summed([self._rows[key] for key in spend.keys(hour)], plan.sizes["ad"])
+        empty = watermark < 0
+        self._ads = AdStates(
+            hour, counts, watermark, degraded=empty, spent=None if empty else spent
+        )
+
+
+def _periods(hour: int, max_days: int) -> list[item_rows.Period]:
+    """The closed periods that a request in an hour adds up: of counters, and of what was spent."""
+    today = hour // 24 * 24
+    spent = [(key, today + past, 1) for past, key in enumerate(spend.keys(hour))]
+    return [*item_rows.periods(hour, max_days), *spent]
+
+
+def _read(key: str, value: Value) -> Longs:
+    return spend.read(value) if key.startswith("spend:") else item_rows.read(value)
 
 
 def _no_counts(plan: Plan) -> Longs:

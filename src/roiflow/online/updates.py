@@ -21,19 +21,37 @@ from roiflow.features.kernels import Kinds
 from roiflow.features.plan import Plan
 from roiflow.features.table import Ints, Longs
 from roiflow.features.vocabulary import Vocabulary
-from roiflow.online import item_rows
+from roiflow.online import item_rows, spend
 from roiflow.online.layout import NewRows
 
 Value = bytes | None
 
-_IMPRESSION = np.dtype([("known_time", "<i8"), ("ad", "<i4"), ("placement", "<i4")])
+_IMPRESSION = np.dtype(
+    [
+        ("known_time", "<i8"),
+        ("ad", "<i4"),
+        ("placement", "<i4"),
+        ("click_cost", "<i8"),
+        ("conversion_cost", "<i8"),
+    ]
+)
 _WAITING = np.dtype([("known_time", "<i8"), ("revenue", "<i8"), ("kind", "<i8")])
 
 
-def impression_heads(known_time: Longs, ad: Ints, placement: Ints) -> pa.BinaryArray:
-    """The fixed part (n,) of impressions' values; the user id follows it."""
+def impression_heads(
+    known_time: Longs,
+    ad: Ints,
+    placement: Ints,
+    click_cost: Longs | int = 0,
+    conversion_cost: Longs | int = 0,
+) -> pa.BinaryArray:
+    """The fixed part (n,) of impressions' values; the user id follows it.
+
+    Without costs, as in a snapshot, later outcomes count and are charged to no budget.
+    """
     heads = np.zeros(known_time.size, _IMPRESSION)
     heads["known_time"], heads["ad"], heads["placement"] = known_time, ad, placement
+    heads["click_cost"], heads["conversion_cost"] = click_cost, conversion_cost
     fixed = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(_IMPRESSION.itemsize), heads.size, [None, pa.py_buffer(heads.tobytes())]
     )
@@ -48,11 +66,21 @@ class Shown:
     known_time: Longs
     ad: Ints
     placement: Ints
+    cost: Longs  # micros at once, at the click, at each conversion
+    click_cost: Longs
+    conversion_cost: Longs
 
     def values(self) -> list[bytes]:
         """As the store keeps them, to be found by a later click or conversion."""
-        heads = impression_heads(self.known_time, self.ad, self.placement).to_pylist()
+        heads = impression_heads(
+            self.known_time, self.ad, self.placement, self.click_cost, self.conversion_cost
+        ).to_pylist()
         return [head + name.encode() for head, name in zip(heads, self.user_ids, strict=True)]
+
+    def cost_of(self, row: Longs, kind: Kinds) -> Longs:
+        """Micros (m,) that outcomes of impressions `row` (m,) cost, by the bid of back then."""
+        bought = np.where(kind == kernels.CONVERSION, self.conversion_cost[row], 0)
+        return np.where(kind == kernels.CLICK, self.click_cost[row], bought)
 
     def with_stored(self, values: Sequence[bytes], sizes: Mapping[str, int]) -> "Shown":
         """Followed by impressions that the store has kept; ads and placements beyond `sizes` are 0.
@@ -66,6 +94,9 @@ class Shown:
             np.concatenate([self.known_time, heads["known_time"]]),
             np.concatenate([self.ad, _within(heads["ad"], sizes["ad"])]),
             np.concatenate([self.placement, _within(heads["placement"], sizes["placement"])]),
+            np.concatenate([self.cost, np.zeros(heads.size, np.int64)]),
+            np.concatenate([self.click_cost, heads["click_cost"]]),
+            np.concatenate([self.conversion_cost, heads["conversion_cost"]]),
         )
 
 
@@ -90,6 +121,7 @@ class Changes:
     rows: NewRows
     hours: dict[str, Longs]
     days: dict[str, Longs]
+    spent: dict[str, Longs]
     impressions: dict[str, bytes]
     waiting: dict[str, bytes]
     known: int  # the newest known_time, -1 without rows
@@ -123,6 +155,7 @@ class Batch:
                 shown.numbers(c.KNOWN_TIME),
                 shown.index(vocabulary, "ad", c.AD),
                 shown.index(vocabulary, "placement", c.PLACEMENT),
+                *shown.costs(),
             ),
             shown.clicked_at_once(),
             _outcomes(shown, _Table(tables.get("clicks")), _Table(tables.get("conversions"))),
@@ -228,6 +261,7 @@ class Batch:
         placement = np.concatenate([shown.placement[:mine], shown.placement[row]])
         item_known = np.concatenate([shown.known_time[:mine], known])
         item_kind = np.concatenate([self.clicked, kind])
+        cost = np.concatenate([shown.cost[:mine], shown.cost_of(row, kind)])
         hours, days = item_rows.by_hour_and_day(
             (item_known // MICROS_PER_HOUR).astype(np.int32),
             item_rows.counted(
@@ -267,6 +301,7 @@ class Batch:
             ),
             hours=hours,
             days=days,
+            spent=spend.by_hour(item_known // MICROS_PER_HOUR, ad, cost),
             impressions={
                 f"impression:{name}": value
                 for name, value in zip(self.impression_ids, self.shown.values(), strict=True)
@@ -357,6 +392,20 @@ class _Table:
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.uint8())
         return np.asarray(column.cast(pa.int64()))
+
+    def costs(self) -> tuple[Longs, Longs, Longs]:
+        """Micros (n,) of impressions: at once, at the click, at each conversion.
+
+        Where the table says what it came to in the end, all of it is due with a click that has a
+        time of its own, else at once.
+        """
+        cost = self.numbers(c.COST)
+        if self.table is not None and c.CLICK_COST in self.table.column_names:
+            return cost, self.numbers(c.CLICK_COST), self.numbers(c.CONVERSION_COST)
+        later = np.zeros(cost.size, np.bool_)
+        if self.table is not None and c.CLICK_KNOWN_TIME in self.table.column_names:
+            later = self.table[c.CLICK_KNOWN_TIME].is_valid().to_numpy()
+        return np.where(later, 0, cost), np.where(later, cost, 0), np.zeros(cost.size, np.int64)
 
     def clicked_at_once(self) -> Kinds:
         """Kinds (n,) of impressions: a click with a time of its own is another row."""

@@ -245,7 +245,7 @@ class Recommender:
         requests = self.requests(batch, shelf, users, items)
         if eligible is None:
             eligible = may_be_shown(
-                shelf.catalogue.terms, np.zeros(shelf.size), batch.event_time, shelf.pacing
+                shelf.catalogue.terms, _spent(shelf, items, batch), batch.event_time, shelf.pacing
             )
         # Before pre-selection: what may not be shown would take places in the top K.
         requests = replace(requests, ad=np.where(eligible, requests.ad, -1).astype(np.int32))
@@ -367,6 +367,14 @@ class Recommender:
             recalibration=np.full(requests, None, dtype=object),
             vectors=np.zeros((requests, self._vector.bytes), np.uint8),
         )
+
+
+def _spent(shelf: Shelf, items: AdStates, batch: RequestContexts) -> Floats:
+    """Micros (A,) that ads have spent of the day of a batch."""
+    # Of another hour, or of no store at all: nobody knows, and then nothing more is spent.
+    if items.spent is None or items.hour != int(batch.event_time[-1]) // MICROS_PER_HOUR:
+        return np.full(shelf.size, np.inf)
+    return items.spent[shelf.ad].astype(np.float64)
 
 
 def within(users: UserStates, counted: Plan, learnt: Plan) -> UserStates:

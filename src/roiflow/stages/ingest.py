@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from roiflow.catalogue.catalogue import with_changes
 from roiflow.data import lake
 from roiflow.data.pulled import Pulled, write_pulled
 from roiflow.data.sources.places import local_folder, open_folder
@@ -91,7 +92,7 @@ def open_source(config: IngestParams, settings: Settings) -> Source:
         case "stream":
             from roiflow.data.sources.stream import Stream
 
-            return Stream(settings.lake, _folder(config, settings))
+            return Stream(settings.lake, _folder(config, settings), with_changes)
 
 
 def _named(config: IngestParams, settings: Settings) -> str:

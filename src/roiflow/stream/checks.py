@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
+from roiflow import columns as c
+from roiflow.catalogue.updates import fault_of
 from roiflow.data.ids import has_control
 from roiflow.data.weeks import MICROS_PER_HOUR, MICROS_PER_SECOND
 from roiflow.errors import ParamsError
 from roiflow.params import StreamParams, ValidateParams
-from roiflow.stream.events import Behaviour, Click, Conversion, Event, Slate
+from roiflow.stream.events import Behaviour, Change, Click, Conversion, Event, Slate
 
 MALFORMED = "malformed"
 SCHEMA = "schema"
@@ -23,7 +25,9 @@ LATE = "late"
 FUTURE = "future"
 DUPLICATE = "duplicate"
 
-REFUSALS = (MALFORMED, SCHEMA, OVERSIZED, LATE, FUTURE)
+EMPTIES = "empties"
+
+REFUSALS = (MALFORMED, SCHEMA, OVERSIZED, LATE, FUTURE, EMPTIES)
 """A duplicate is none of these: it is counted, but nobody needs to look at it."""
 
 _SHOWN = 200
@@ -119,7 +123,7 @@ def check_times(happened: int, known: int, now: int, limits: Limits) -> None:
         raise Refused(FUTURE, f"known_time is {slack} now, {now}", str(known))
 
 
-_Reported = Click | Conversion | Behaviour
+_Reported = Click | Conversion | Behaviour | Change
 
 
 def reported(payload: bytes, now: int, limits: Limits) -> _Reported:
@@ -156,6 +160,8 @@ def _refuse_beyond(event: Event, limits: Limits) -> None:
     """Amounts and slates that the data contract would set aside."""
     if isinstance(event, Conversion):
         _refuse_amount(event.revenue_micros, "$.revenue_micros", limits)
+    elif isinstance(event, Change):
+        _refuse_change(event, limits)
     elif isinstance(event, Slate):
         if len(event.ads) > limits.slate:
             fault = f"slate of over {limits.slate} ads - at `$.ads`"
@@ -167,6 +173,14 @@ def _refuse_beyond(event: Event, limits: Limits) -> None:
                 fault = f"ad again in its slate - at `$.ads[{at}].ad_id`"
                 raise Refused(SCHEMA, fault, shorten(shown.ad_id))
             seen.add(shown.ad_id)
+
+
+def _refuse_change(event: Change, limits: Limits) -> None:
+    fault = fault_of(msgspec.structs.asdict(event))
+    if fault:
+        raise Refused(SCHEMA, f"ad {shorten(event.ad_id)}: {fault}")
+    for name in (c.PRICE, c.BID, c.DAILY_BUDGET):
+        _refuse_amount(getattr(event, name) or 0, f"$.{name}", limits)
 
 
 def _refuse_amount(micros: int, path: str, limits: Limits) -> None:

@@ -21,14 +21,16 @@ import pyarrow.compute as pc
 
 from roiflow import columns as c
 from roiflow.data import event_lake
+from roiflow.data.events import changes as events_changes
 from roiflow.data.weeks import MICROS_PER_HOUR, MICROS_PER_SECOND
-from roiflow.errors import ServiceError
+from roiflow.errors import CatalogueError, ServiceError
 from roiflow.stream import rows
 from roiflow.stream.arrivals import Arrivals, Arrived, DeadLetters, Position
 from roiflow.stream.checks import Limits
 from roiflow.stream.duplicates import Seen, hours_of, keys_of
+from roiflow.stream.events import Change
 from roiflow.stream.history import History
-from roiflow.stream.intake import take_in
+from roiflow.stream.intake import ends, take_in
 from roiflow.stream.journal import Batch, Journal, State
 from roiflow.stream.replica import Replica
 
@@ -120,7 +122,12 @@ class Consumer:
 
     def _take(self, arrived: Arrived, position: Position) -> None:
         intake = take_in(
-            arrived, self._seen, now=self._now(), oldest=self._oldest(), limits=self._limits
+            arrived,
+            self._seen,
+            now=self._now(),
+            oldest=self._oldest(),
+            limits=self._limits,
+            emptying=self._emptying,
         )
         # Letters before the journal: a kill between the two writes a letter twice, which a person
         # sees; the other way round it would be lost, which nobody sees.
@@ -139,6 +146,21 @@ class Consumer:
         # Last, and only for those who look at the broker: a start reads on from the journal's
         # position.
         self._arrivals.commit(position)
+
+    def _emptying(self, found: list[Change]) -> str:
+        """Why changes would leave nothing to show in a store that is followed; "" where not.
+
+        Asked before they are taken and never again: what is in the journal is every store's.
+        """
+        if not any(map(ends, found)):
+            return ""
+        changes = events_changes(rows.table(found))
+        for catalogue in filter(None, (replica.catalogue() for replica in self._replicas)):
+            try:
+                catalogue.changed(changes)
+            except CatalogueError as error:
+                return str(error)
+        return ""
 
     def _stamped(self, events: pa.Table) -> Batch:
         """The events with the next stamp; without events there is no new one.

@@ -1,11 +1,11 @@
-"""The four events: one JSON object a message, told apart by its field `kind`.
+"""The five events: one JSON object a message, told apart by its field `kind`.
 
 What a field may be is said here, once: the door, the consumer and the served log decode with these
 types. Times are microseconds since the epoch, UTC. `known_time` is set by the door; a message that
 comes without it became known when the broker took it.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +23,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 ImpressionName = Annotated[str, Meta(min_length=1, max_length=MAX_NAME + MAX_POSITION)]
 Time = Annotated[int, Meta(gt=0, lt=LATEST)]
 Money = Annotated[int, Meta(ge=0, le=MAX_MICROS)]
+Amount = Annotated[int, Meta(ge=-MAX_MICROS, le=MAX_MICROS)]
+"""Of a change: one below 0 is refused as what it is, with the ad's name."""
 Share = Annotated[float, Meta(ge=0, le=MAX_SHARE)]
 
 
@@ -104,7 +106,29 @@ class Behaviour(
     known_time: Time | None = None
 
 
-Event = Slate | Click | Conversion | Behaviour
+class Change(
+    msgspec.Struct, tag="catalogue", tag_field="kind", forbid_unknown_fields=True, kw_only=True
+):
+    """What became of an ad: `change` says what, see catalogue/updates.py; the rest goes with it."""
+
+    event_id: Name
+    ad_id: Name
+    change: Literal["upsert", "end", "price", "bid", "budget"]
+    campaign_id: Name | None = None
+    advertiser_id: Name | None = None
+    category_id: Name | None = None
+    brand_id: Name | None = None
+    ad_type: Name | None = None
+    price_micros: Amount | None = None
+    bid_micros: Amount | None = None
+    daily_budget_micros: Amount | None = None
+    created_at: Time | None = None
+    ends_at: Time | None = None
+    event_time: Time
+    known_time: Time | None = None
+
+
+Event = Slate | Click | Conversion | Behaviour | Change
 
 
 def impression_id(request: str, position: int) -> str:
@@ -121,5 +145,5 @@ def event_id(event: Event) -> str:
             return f"click:{event.impression_id}"
         case Conversion():
             return event.event_id or f"conversion:{event.impression_id}"
-        case Behaviour():
+        case Behaviour() | Change():
             return event.event_id

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from roiflow.catalogue.catalogue import Catalogue
 from roiflow.errors import ContractError, RoiflowError, ServiceError
 from roiflow.stream.journal import Batch
 
@@ -20,10 +21,14 @@ Past = Callable[[int], Iterable[Batch]]
 
 
 class Store(Protocol):
-    """What is needed of an online store. Both methods raise ServiceError where it is away."""
+    """What is needed of an online store. All methods raise ServiceError where it is away."""
 
     def watermark(self) -> int | None:
         """The newest time it knows, microseconds; None where it is empty."""
+        ...
+
+    def catalogue(self) -> Catalogue:
+        """What can be shown."""
         ...
 
     def update(self, tables: Mapping[str, pa.Table], stamp: int, after: int | None = None) -> bool:
@@ -58,6 +63,13 @@ class Replica:
         except FAULTS as error:
             return str(error)
         return "empty" if found is None else f"{datetime.fromtimestamp(found / 1e6, UTC):%F %T} UTC"
+
+    def catalogue(self) -> Catalogue | None:
+        """What can be shown, as the store has it; None where it is away."""
+        try:
+            return self._store.catalogue()
+        except FAULTS:
+            return None
 
     def apply(self, batch: Batch, past: Past) -> None:
         """Take in the newest batch, which is in the journal. A fault is kept, not raised."""

@@ -11,13 +11,23 @@ import pyarrow as pa
 from roiflow import columns as c
 from roiflow.data.events import ADS, EVENT, EVENTS, KIND, SHOWN
 from roiflow.data.schemas import TIME
-from roiflow.stream.events import Behaviour, Click, Conversion, Event, Shown, Slate, event_id
+from roiflow.stream.events import (
+    Behaviour,
+    Change,
+    Click,
+    Conversion,
+    Event,
+    Shown,
+    Slate,
+    event_id,
+)
 
 TYPES: Mapping[str, type[Event]] = {
     "slate": Slate,
     "click": Click,
     "conversion": Conversion,
     "behaviour": Behaviour,
+    "catalogue": Change,
 }
 
 

@@ -24,7 +24,7 @@ def test_a_store_takes_every_ad_of_a_slate_unclicked() -> None:
     ]
     tables = new_rows(rows.table(events))
     shown_rows = tables["impressions"].to_pylist()
-    assert tables["impressions"].schema == schemas.IMPRESSIONS
+    assert tables["impressions"].schema == schemas.OPEN_IMPRESSIONS
     assert [row["impression_id"] for row in shown_rows] == ["r1:1", "r1:2", "r3:1"]
     assert [row["position"] for row in shown_rows] == [1, 2, 1]
     assert [row["slate_size"] for row in shown_rows] == [2, 2, 1]

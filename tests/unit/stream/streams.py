@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from roiflow.catalogue.catalogue import Catalogue
 from roiflow.data import event_lake
 from roiflow.data.events import EVENT, KIND
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_SECOND, Week
@@ -185,6 +186,11 @@ class Counts:
         self.stamp: int | None = None
         self.away = False
         self.batches: list[int] = []
+        self.shown = Catalogue.empty()
+
+    def catalogue(self) -> Catalogue:
+        self._ask()
+        return self.shown
 
     def _ask(self) -> None:
         if self.away:
@@ -201,6 +207,7 @@ class Counts:
         if after is not None and after != (-1 if self.stamp is None else self.stamp):
             raise ServiceError(f"the store is at {self.stamp}, not at {after}")
         self.counts += _counted(tables)
+        self.shown = self.shown.changed(tables["catalogue"])
         self.stamp = stamp
         self.batches.append(stamp)
         return True

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from roiflow.catalogue.catalogue import Catalogue
 from roiflow.data import event_lake, lake
 from roiflow.data.events import EVENT, KIND
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_SECOND, Week
@@ -152,6 +153,9 @@ class Fragile:
 
     def watermark(self) -> int | None:
         return self._store.watermark()
+
+    def catalogue(self) -> Catalogue:
+        return self._store.catalogue()
 
     def update(self, tables: Mapping[str, pa.Table], stamp: int, after: int | None = None) -> bool:
         self._between(lambda: self._store.update(tables, stamp, after))

@@ -1,10 +1,12 @@
 """What the stream's consumer took, from the lake; ads and users in the files' layout.
 
+Ads change by what the stream says of them, on top of the newest snapshot among the files.
+
 A week is complete once the lake has an event of a later one: everything is put there in the order
 in which it became known.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,13 +35,17 @@ from roiflow.errors import UnknownWeek
 OUTCOME = (KIND, c.IMPRESSION, c.KNOWN_TIME)
 
 
+Changed = Callable[[pa.Table, pa.Table, Week], pa.Table]
+"""A snapshot of `ads` and changes known by a week's end -> the week's `ads`."""
+
+
 class Stream:
     """<lake>/stream/events, and the tables `ads` and `users` of `folder` as Files reads them."""
 
     name = "stream"
 
-    def __init__(self, lake: Path, folder: str) -> None:
-        self._lake, self._files = lake, Files(folder)
+    def __init__(self, lake: Path, folder: str, changed: Changed) -> None:
+        self._lake, self._files, self._changed = lake, Files(folder), changed
 
     def pull(self, week: Week, as_of: int) -> Tables:
         """See Source.pull.
@@ -58,7 +64,9 @@ class Stream:
             ),
             "behaviours": conform(of_kind(events, BEHAVIOUR), schemas.BEHAVIOURS),
             "conversions": conform(of_kind(events, CONVERSION), schemas.CONVERSIONS),
-            "ads": self._files.read("ads", week, as_of),
+            "ads": self._changed(
+                self._files.read("ads", week, as_of), _changes(parts, week, as_of), week
+            ),
             "users": self._files.read("users", week, as_of),
         }
 
@@ -85,6 +93,13 @@ class Stream:
 
 def _joined(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables([EVENTS.empty_table(), *tables])
+
+
+def _changes(parts: Sequence[Part], week: Week, as_of: int) -> pa.Table:
+    """Every change of the catalogue that was known by the end of a week."""
+    tables = [part.changes() for part in parts if part.week <= week]
+    found = pa.concat_tables([schemas.CHANGES.empty_table(), *tables])
+    return between(found, 0, min(week.end, as_of))
 
 
 def _outcomes(parts: Sequence[Part], first: Week, as_of: int) -> pa.Table:

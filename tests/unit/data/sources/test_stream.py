@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from roiflow.catalogue.catalogue import with_changes
 from roiflow.data import event_lake, lake, schemas
 from roiflow.data.sources.stream import Stream
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_WEEK, Week
@@ -22,7 +23,7 @@ def source(tmp_path: Path) -> Stream:
     for name in ("ads", "users"):
         schema = schemas.SCHEMAS[name]
         lake.write(tmp_path / "files", name, WEEK, schema.empty_table())
-    return Stream(tmp_path / "lake", str(tmp_path / "files"))
+    return Stream(tmp_path / "lake", str(tmp_path / "files"), with_changes)
 
 
 def put(folder: Path, number: int, *events: Event) -> None:
