@@ -12,6 +12,7 @@ import pytest
 
 from roiflow.artefacts.monitoring import ColumnDrift, Drift
 from roiflow.data.split import TEST, TRAIN
+from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.errors import ContractError
 from roiflow.features.table import (
     Events,
@@ -31,9 +32,11 @@ from roiflow.monitoring.drift import (
     show,
 )
 from roiflow.params import DriftParams, load_params
+from tests.labels import planted_labels
 
 ROOT = Path(__file__).parents[2]
 WHEN = datetime(2026, 1, 26, tzinfo=UTC)
+ALL_KNOWN = planted_labels([1.0], [])
 ALL = Watched(context="all", attributes="all", money="all", outcomes="all", dense="all")
 PARAMS = load_params(ROOT / "params.yaml").report_drift
 
@@ -104,14 +107,14 @@ def features(rows: int = 2000) -> Features:
 
 
 def drift_of(table: Features, watched: Watched = ALL, params: DriftParams = PARAMS) -> Drift:
-    return judge(count(table, watched, params.bins), params, "made")
+    return judge(count(table, ALL_KNOWN, watched, params.bins), params, "made")
 
 
 @pytest.fixture(scope="module")
 def found() -> tuple[Any, Drift]:
-    shares = count(features(), ALL, PARAMS.bins)
-    drift = judge(shares, PARAMS, "made")
-    return show(drift, shares, PARAMS, WHEN), drift
+    counted = count(features(), ALL_KNOWN, ALL, PARAMS.bins)
+    drift = judge(counted, PARAMS, "made")
+    return show(drift, counted.shares, PARAMS, WHEN), drift
 
 
 def one(drift: Drift, column: str) -> ColumnDrift:
@@ -161,6 +164,28 @@ def test_the_share_that_is_allowed_decides() -> None:
     table, few = features(200), ALL.model_copy(update={"context": [], "attributes": []})
     assert not drift_of(table, few).drifted
     assert drift_of(table, few, PARAMS.model_copy(update={"max_drifted_share": 0.1})).drifted
+
+
+def test_young_conversions_are_no_drift() -> None:
+    """Of the test week's half is known by its end, and as many are seen: 1 in 14 and not in 7."""
+    table = features()
+    tests, log = table.rows(TEST), table.impressions
+    converted = log.converted.copy()
+    converted[tests[log.converted[tests]][::2]] = False
+    # An hour old at the end, where half is known; the training rows are older.
+    hour, end = MICROS_PER_HOUR, 100 * MICROS_PER_HOUR
+    young = replace(
+        table,
+        impressions=replace(
+            log, event_time=np.where(log.split == TEST, end - hour, 0), converted=converted
+        ),
+        known_until=(50 * hour, 50 * hour, end, 50 * hour),
+    )
+    half = planted_labels([1.0], [0.0, 0.5])
+    as_it_is = one(judge(count(young, ALL_KNOWN, ALL, PARAMS.bins), PARAMS, "made"), "converted")
+    found = judge(count(young, half, ALL, PARAMS.bins), PARAMS, "made")
+    assert as_it_is.score > 0.03
+    assert one(found, "converted").score < 1e-4
 
 
 def test_a_side_without_rows_is_named() -> None:

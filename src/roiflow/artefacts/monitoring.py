@@ -34,5 +34,8 @@ class Drift(Artefact):
     """Whether more columns drifted than `max_drifted_share` allows."""
     columns: tuple[ColumnDrift, ...]
     """The one that drifted most first."""
+    maturity: dict[str, float | None]
+    """Of `reference` and `current`: share of the conversions of its clicks that is known, before
+    those to come were added to `converted`; None where none is expected."""
     inputs: str
     """What it was made from; equal inputs, equal report."""

@@ -4,12 +4,16 @@ Every row is counted, once, into histograms, which give the verdicts; methods an
 set, so the verdict of one week can be compared with the next one's. Evidently's report has these
 verdicts, and pictures of the bins that were compared, which a few rows stand for: from the rows
 themselves it would take minutes for millions, and a draw of them hides what moved in few.
+
+Conversions of the test week are younger than those of the training weeks, and fewer of them known.
+Both sides count as many as they will have (labels.settled), or each week would seem to convert less
+than the weeks before it.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +26,8 @@ from roiflow.data.split import TEST, TRAIN
 from roiflow.errors import ContractError, ParamsError
 from roiflow.features.table import AD_ATTRIBUTES, CONTEXT, Features, Longs
 from roiflow.files import write_file
+from roiflow.labels.model import Labels
+from roiflow.labels.settled import Settled, settle
 from roiflow.monitoring.histograms import Codes, Histogram, Numbers, Shares, distance, share
 from roiflow.params import DriftParams, load_declared
 
@@ -31,11 +37,16 @@ if TYPE_CHECKING:
 
 Names = Literal["all"] | list[str]
 
-MONEY, OUTCOMES = ("bid", "cost"), ("clicked", "converted")
+CONVERTED = "converted"
+MONEY, OUTCOMES = ("bid", "cost"), ("clicked", CONVERTED)
 READ = (
     "features.json",
     "attributes.npy",
-    *(f"impressions/{name}.npy" for name in ("split", "ad", "context", "dense", *MONEY, *OUTCOMES)),
+    *(f"outcomes/{name}.npy" for name in ("row", "known_time", "revenue")),
+    *(
+        f"impressions/{name}.npy"
+        for name in ("split", "ad", "event_time", "context", "dense", *MONEY, *OUTCOMES)
+    ),
 )
 """Files of the features that the columns are in."""
 
@@ -98,8 +109,17 @@ class _Side:
         return numbers | {name: codes.histogram() for name, codes in self._codes.items()}
 
 
-def count(features: Features, watched: Watched, bins: int) -> dict[str, Shares]:
-    """Every watched column of the training weeks and of the test week, from all their rows.
+@dataclass(frozen=True)
+class Counted:
+    """Every watched column of the training weeks and of the test week, from all their rows."""
+
+    shares: dict[str, Shares]
+    maturity: dict[str, float | None]
+    """Of `reference` and `current`, see Drift."""
+
+
+def count(features: Features, labels: Labels, watched: Watched, bins: int) -> Counted:
+    """Both sides, with the conversions that each will have.
 
     Raises ParamsError where `watched` names a column that its group does not have, ContractError
     where a side has no impression.
@@ -114,8 +134,25 @@ def count(features: Features, watched: Watched, bins: int) -> dict[str, Shares]:
     for split, name in ((TRAIN, "training weeks have"), (TEST, "test week has")):
         if not np.any(splits == split):
             raise ContractError(f"no drift to tell: the {name} no impression")
-    reference, current = (side.histograms() for side in sides.values())
-    return {name: share(one, current[name], bins) for name, one in reference.items()}
+    settled = {split: settle(labels, features, np.flatnonzero(splits == split)) for split in sides}
+    reference, current = (_ripe(side.histograms(), settled[split]) for split, side in sides.items())
+    return Counted(
+        {name: share(one, current[name], bins) for name, one in reference.items()},
+        {"reference": settled[TRAIN].maturity, "current": settled[TEST].maturity},
+    )
+
+
+def _ripe(found: dict[str, Histogram], settled: Settled) -> dict[str, Histogram]:
+    """With as many conversions as there will be."""
+    if CONVERTED not in found:
+        return found
+    rows = found[CONVERTED].rows
+    # Whole rows, as all that a histogram counts.
+    hits = min(round(float(settled.conversions.sum())), rows)
+    value, counts = np.array([0.0, 1.0]), np.array([rows - hits, hits])
+    some = np.flatnonzero(counts)
+    one = Histogram(value[some], counts[some], value[some][0], value[some][-1], category=True)
+    return found | {CONVERTED: one}
 
 
 def _chosen(group: str, names: Names, there: Sequence[str]) -> dict[str, int]:
@@ -130,9 +167,9 @@ def _chosen(group: str, names: Names, there: Sequence[str]) -> dict[str, int]:
     return {name: list(there).index(name) for name in names}
 
 
-def judge(found: Mapping[str, Shares], params: DriftParams, inputs: str) -> Drift:
+def judge(found: Counted, params: DriftParams, inputs: str) -> Drift:
     """A column drifts where its score reaches the threshold or too much of it is unseen."""
-    columns = [_judge(name, one, params) for name, one in found.items()]
+    columns = [_judge(name, one, params) for name, one in found.shares.items()]
     # Columns count alike: one that drifted far is at the top of the list, not more of the share.
     share = sum(column.drifted for column in columns) / len(columns)
     return Drift(
@@ -143,6 +180,7 @@ def judge(found: Mapping[str, Shares], params: DriftParams, inputs: str) -> Drif
         drifted=share > params.max_drifted_share,
         columns=tuple(sorted(columns, key=lambda column: -column.score)),
         inputs=inputs,
+        maturity=found.maturity,
     )
 
 

@@ -17,7 +17,8 @@ from roiflow.data.rules import Flags, micros, text_keys
 from roiflow.data.sources.protocol import Source, Tables
 from roiflow.data.validate import Checked, Example, checks, named
 from roiflow.data.weeks import MICROS_PER_DAY, Week
-from roiflow.own_data.delays import Delays, Longs, still_to_come
+from roiflow.features.table import Floats, Longs
+from roiflow.labels.delays import Curves, hours_between
 from roiflow.params import ValidateParams
 
 
@@ -243,7 +244,7 @@ class _Sold:
     """Conversions of the window's impressions; returns are none."""
 
     shown: Longs  # (n,) rows of the log
-    delay: Longs  # (n,) from the impression until it was known, microseconds
+    delay: Longs  # (n,) from the impression until it was known, hours
 
     @classmethod
     def of(cls, log: _Log, tables: Sequence[pa.Table]) -> "_Sold":
@@ -257,17 +258,15 @@ class _Sold:
         shown = order[place] if log.key.size else place
         found = log.key[shown] == key if log.key.size else np.zeros(key.size, bool)
         shown = shown[found]
-        return cls(shown, np.maximum(known[found] - log.time[shown], 0))
+        return cls(shown, hours_between(log.time[shown], known[found]))
 
 
 def _days(log: _Log, sold: _Sold, week: Week, as_of: int) -> list[Day]:
     """Conversions are expected of clicks; of impressions where no click is logged."""
-    age = np.maximum(as_of - log.time, 0)
+    age = hours_between(log.time, as_of)
     base = log.clicked if log.clicked.any() else np.ones(log.time.size, bool)
     to_come = np.zeros(log.time.size)
-    # No age below its delay, as `Delays.of` wants it.
-    delays = Delays.of(sold.delay, np.maximum(age[sold.shown], sold.delay))
-    to_come[base] = still_to_come(delays, sold.delay.size, age[base])
+    to_come[base] = still_to_come(sold.delay, age[sold.shown], age[base])
     days = []
     for start in range(week.start, week.end, MICROS_PER_DAY):
         here = (log.time >= start) & (log.time < start + MICROS_PER_DAY)
@@ -282,6 +281,21 @@ def _days(log: _Log, sold: _Sold, week: Week, as_of: int) -> list[Day]:
             )
         )
     return days
+
+
+def still_to_come(delay: Longs, shown: Longs, age: Longs) -> Floats:
+    """Conversions that each of n impressions (or clicks) may still bring.
+
+    From delays (m,) of conversions and ages (m,) of their impressions, and the ages (n,) asked for;
+    all in hours. All convert alike, at the rate conversions / (sum of what is known by each age).
+    """
+    one = np.zeros(delay.size, np.int32)
+    # Asked for within an hour, it counts as over: no age may be as short as a delay that was seen.
+    curves = Curves.of(delay, np.maximum(shown, delay + 1), one, one, (1, 1), 0.0)
+    asked = np.zeros(age.size, np.int32)
+    known = curves.known(asked, asked, age)
+    total = float(known.sum())
+    return (1.0 - known) * (delay.size / total if total else 0.0)
 
 
 def _amounts(

@@ -81,8 +81,8 @@ EFFECTS = (
     ),
     Step(
         "report_drift",
-        "report_drift data/features monitoring/drift.yaml data/drift params.yaml",
-        reads=("data/features",),
+        "report_drift data/features data/labels monitoring/drift.yaml data/drift params.yaml",
+        reads=("data/features", "data/labels"),
         writes=("data/drift",),
         purpose="Compare the week's data with the training reference (Evidently).",
     ),

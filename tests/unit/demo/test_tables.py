@@ -114,7 +114,7 @@ def test_a_week_without_a_served_policy_has_a_dash() -> None:
     assert [cell.strip() for cell in second.split("│")[2:4]] == ["5 (0.75)", "1,234 (0.25)"]
 
 
-DRIFT = Drift("psi", 0.2, 0.01, 0.0, False, (), "inputs")
+DRIFT = Drift("psi", 0.2, 0.01, 0.0, False, (), {}, "inputs")
 
 
 @pytest.mark.parametrize(

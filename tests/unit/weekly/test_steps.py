@@ -125,7 +125,7 @@ def test_a_version_is_registered_with_its_lineage_and_decision() -> None:
 
 def test_nothing_that_is_decided_waits_for_the_drift_report() -> None:
     waits = after([*read_stages(ROOT / "dvc.yaml"), *EFFECTS])
-    assert waits["report_drift"] == ("build_features",)
+    assert waits["report_drift"] == ("fit_labels",)
     assert waits["check_parity"] == ("validate",)
     assert [name for name, some in waits.items() if "report_drift" in some] == ["report"]
     assert set(waits["commit"]) == {"evaluate", "ship"}
