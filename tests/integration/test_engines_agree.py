@@ -1,7 +1,8 @@
 """The embedded engine, Spark and an oracle in SQL give the same features, of real data as well."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +22,20 @@ from roiflow.data.sources.protocol import Source
 from roiflow.data.split import boundaries
 from roiflow.data.validate import RawWindow, validate
 from roiflow.data.weeks import Week
+from roiflow.features import plan as feature_plan
 from roiflow.features.hashing import hash_ids
 from roiflow.features.plan import Plan
 from roiflow.features.rows import Window, micros
+from roiflow.features.spec import (
+    COUNTS,
+    ITEM_ENTITIES,
+    RATES,
+    SPECS,
+    USER_ENTITIES,
+    VALUE,
+    VALUES,
+    WINDOWS,
+)
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.offline.build import Built, build
 from roiflow.params import FeaturesParams
@@ -31,6 +43,7 @@ from roiflow.spark.engine import features, spark_session
 from tests import needs
 from tests.conftest import Record
 from tests.feature_world import PARAMS, World, at, random_world
+from tests.integration import duckdb_oracle
 from tests.integration.duckdb_oracle import names, oracle
 from tests.unit.data.worlds import bounds
 
@@ -38,6 +51,45 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 HISTORY = ("ad", "category", "action", "event_time")
+
+
+EVERY = {
+    **dict.fromkeys(USER_ENTITIES, (*COUNTS, *RATES)),
+    **dict.fromkeys(ITEM_ENTITIES, ("impressions", "clicks", "conversions", *RATES, VALUE)),
+}
+"""Whatever can be declared of an entity; behaviours are a user's alone."""
+
+
+@contextmanager
+def every_feature() -> Iterator[None]:
+    """The list is whatever can be declared, in every window: engines are not of one list alone."""
+    counted = [
+        replace(
+            SPECS[0],
+            name=f"{entity}_{aggregate}_{days}d",
+            entity=entity,
+            aggregate=aggregate,
+            unit="log(1 + count)" if aggregate in COUNTS else "",
+            window_days=days,
+        )
+        for entity, aggregates in EVERY.items()
+        for aggregate in aggregates
+        for days in WINDOWS
+    ]
+    specs = (*counted, *VALUES)
+    windows = " ".join(WINDOWS.values())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_plan, "SPECS", specs)
+        patch.setattr(feature_plan, "NAMES", tuple(spec.name for spec in specs))
+        patch.setattr(
+            duckdb_oracle,
+            "LIST",
+            "\n".join(
+                f"{entity}: {'; '.join(f'{name} {windows}' for name in aggregates)}"
+                for entity, aggregates in EVERY.items()
+            ),
+        )
+        yield
 
 
 @pytest.mark.proof
@@ -50,8 +102,9 @@ def test_money_that_64_bits_cannot_sum(spark: "SparkSession", tmp_path: Path) ->
     for day in (5, 9, 17):
         world = world.show("u1", "a1", at(day), clicked=True)
     engines = Engines("money", world.write(tmp_path / "validated"), PARAMS, spark)
-    assert_equal(engines.on_spark, engines.embedded, engines.plan)
-    largest = engines.plan.dense_names.index("ad_value_56d")
+    with every_feature():
+        assert_equal(engines.on_spark, engines.embedded, engines.plan)
+        largest = engines.plan.dense_names.index("ad_value_56d")
     assert engines.embedded.dense[:, largest].max() > np.log(2**61 / 32 / 1e6)
 
 
@@ -85,6 +138,8 @@ class Case:
     """From an empty folder and whether in full."""
     history_length: int
     min_count: int
+    every: bool = False
+    """Whether the list is `every_feature`."""
 
 
 def journey(folder: Path, full: bool) -> Path:
@@ -106,6 +161,7 @@ CASES = {
     "complete_journey": Case(journey, history_length=50, min_count=1),
     "kuairand": Case(kuairand, history_length=50, min_count=3),  # many ads share index 0
     "random": Case(random, history_length=3, min_count=1),
+    "every": Case(random, history_length=3, min_count=1, every=True),
 }
 
 
@@ -227,7 +283,7 @@ def engines(
     tmp_path_factory: pytest.TempPathFactory,
     full: bool,
     spark: "SparkSession",
-) -> Engines:
+) -> Iterator[Engines]:
     case = CASES[request.param]
     params = FeaturesParams(
         history_length=case.history_length,
@@ -238,7 +294,8 @@ def engines(
         traffic=[],
     )
     folder = case.make(tmp_path_factory.mktemp("weeks"), full)
-    return Engines(request.param, folder, params, spark)
+    with every_feature() if case.every else nullcontext():
+        yield Engines(request.param, folder, params, spark)
 
 
 @pytest.mark.proof
