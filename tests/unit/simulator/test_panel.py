@@ -204,6 +204,21 @@ def test_scenarios_change_prices_budgets_and_ends_but_no_bid(population: PanelPo
     assert (changed.last == stop).tolist() == [False, True, True]  # advertiser 2 has most
 
 
+def test_a_slate_of_the_live_ads_has_no_budget(build: Build) -> None:
+    """So that a slate can always be filled: of those that live, whatever will live later."""
+    auction = params_of().auction.model_dump() | {"budgets": True}
+    for slots in (1, 2):
+        population = build(auction=auction, slate_size=slots)
+        for week in (WEEK, Week(2017, 52)):
+            ads = population.ads(week, Effects())
+            live = (ads.first <= week.start) & (week.start < ads.last)
+            house = ads.budget == 0
+            assert house.sum() == slots
+            assert live[house].sum() == min(slots, live.sum())
+            assert (ads.budget[~house] >= ads.bid[~house]).all()
+    assert not build(auction=auction | {"budgets": False}).ads(WEEK, Effects()).budget.any()
+
+
 def test_behaviours_are_the_real_purchases_of_the_categories(population: PanelPopulation) -> None:
     week = Week(2017, 1)
     while week < WEEK:
