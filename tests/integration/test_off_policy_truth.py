@@ -54,7 +54,9 @@ class Judged:
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     """A policy that favours what the logistic model values, on 7,000 slates of 400 users."""
     folder = tmp_path_factory.mktemp("truth")
-    tiny = tiny_world(folder / "world", users=400, requests_per_user_day=2.5, ads=20)
+    tiny = tiny_world(
+        folder / "world", users=400, requests_per_user_day=2.5, ads=20, return_rate=0.05
+    )
     evaluated = evaluated_week(tiny, write_package(folder / "package", tiny), PARAMS)
     features, ranker = evaluated.features, evaluated.logistic
 

@@ -1,26 +1,35 @@
 """The worked numbers of docs/concepts.md, by the code that runs."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 from scipy.optimize import brentq
 
+from roiflow.data.split import TEST
+from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.evaluation import ope
 from roiflow.evaluation.gate import roi_lift
 from roiflow.evaluation.ranking import calibration_curve, ece
 from roiflow.evaluation.roi import roi
 from roiflow.features import kernels
-from roiflow.features.table import Floats
+from roiflow.features.table import Features, Floats, Outcomes
+from roiflow.labels.delays import Curves
+from roiflow.labels.settled import settle
 from roiflow.params import load_params
 from roiflow.policy.plackett_luce import log_conditional_propensities
 from roiflow.ranking.likelihood import likelihood, logit_of
 from roiflow.ranking.recalibration import Observed, fit
+from tests.labels import planted_labels
 from tests.records import estimate
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "concepts.md"
+ONE = np.zeros(3, np.int32)
 
 
 def bold(heading: str) -> list[str]:
@@ -57,6 +66,37 @@ def test_exposure() -> None:
     old, young = pull(best)[[19, 39]]
     numbers = [observed.mean(), best, old, young]
     assert bold("Exposure") == [f"{number:.4f}" for number in numbers]
+
+
+def test_maturity() -> None:
+    delays = Curves.of(np.array([1, 3, 1]), np.array([9, 9, 2]), ONE, ONE, (1, 1), 0.0)
+    half = float(delays.known(ONE[:1], ONE[:1], np.array([2]))[0])
+    labels = planted_labels([1.0], [0.0, 0.0, half])
+    each = np.array([0.05]), np.array([0.4])
+    returning = replace(labels.delays[0], returned=each[0], rate=each[1])
+    log = SimpleNamespace(
+        ad=np.zeros(10, np.int32),
+        event_time=np.zeros(10, np.int64),
+        split=np.full(10, TEST, np.uint8),
+        context=np.zeros((10, 4), np.int32),
+        clicked=np.ones(10, bool),
+        converted=np.arange(10) < 2,
+    )
+    now = 2 * MICROS_PER_HOUR
+    known = Outcomes(np.arange(2), np.full(2, now - 1), np.full(2, 10_000_000))
+    features = SimpleNamespace(
+        impressions=log,
+        outcomes=known,
+        attributes=np.zeros((1, 5), np.int32),
+        known_until=(0, 0, now, 0),
+    )
+    found = settle(replace(labels, delays=(returning,)), cast("Features", features), np.arange(10))
+    assert bold("Maturity") == [
+        f"{half:g}",
+        f"{found.conversions.sum():g}",
+        f"{found.revenue.sum() / 1e6:.2f}",
+        f"{found.maturity:g}",
+    ]
 
 
 def test_off_policy_evaluation() -> None:
