@@ -389,7 +389,7 @@ class GateParams(Section):
     min_roi_lift: float
     max_roi_loss: NonNegative
     min_refit_overlap: Fraction
-    max_refit_value_change: NonNegative
+    max_refit_value_factor: Annotated[float, Field(ge=1)]
     min_refit_propensity: Fraction
     first_model: Literal["allow", "override"]
 

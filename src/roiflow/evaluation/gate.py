@@ -128,9 +128,9 @@ def refit_checks(
     checks = (
         at_least("refit_overlap", found.overlap if found else None, params.min_refit_overlap),
         at_most(
-            "refit_value_change",
-            abs(found.value_ratio - 1.0) if found else None,
-            params.max_refit_value_change,
+            "refit_value_factor",
+            factor(found.value_ratio) if found else None,
+            params.max_refit_value_factor,
         ),
         at_least(
             "refit_propensity", found.propensity if found else None, params.min_refit_propensity
@@ -146,6 +146,11 @@ def refit_checks(
         )
         return tuple(replace(check, verdict="fail", reason=reason) for check in checks)
     return checks
+
+
+def factor(ratio: float) -> float | None:
+    """How many times one of two is the other; None where one of them is nothing or a loss."""
+    return max(ratio, 1.0 / ratio) if ratio > 0 else None
 
 
 def check_distinct(challenger: str, champion: str | None) -> None:

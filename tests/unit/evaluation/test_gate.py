@@ -23,7 +23,7 @@ PARAMS = GateParams(
     min_roi_lift=0.0,
     max_roi_loss=0.05,
     min_refit_overlap=0.3,
-    max_refit_value_change=0.5,
+    max_refit_value_factor=2.0,
     min_refit_propensity=0.3,
     first_model="allow",
 )
@@ -238,8 +238,9 @@ def test_the_digest_covers_the_parity_report() -> None:
     ("more", "check", "reason"),
     [
         ({"overlap": 0.29}, "refit_overlap", "0.29 is under 0.3"),
-        ({"value_ratio": 1.51}, "refit_value_change", "0.51 is over 0.5"),
-        ({"value_ratio": 0.49}, "refit_value_change", "0.51 is over 0.5"),
+        ({"value_ratio": 2.5}, "refit_value_factor", "2.5 is over 2"),
+        ({"value_ratio": 0.4}, "refit_value_factor", "2.5 is over 2"),
+        ({"value_ratio": -1.0}, "refit_value_factor", "no value"),
         ({"propensity": 0.2}, "refit_propensity", "0.2 is under 0.3"),
         ({"shipped": B}, "refit_overlap", "compared were cccccccccccc and bbbbbbbbbbbb, evaluated"),
         ({"judged": B}, "refit_propensity", "and aaaaaaaaaaaa would ship"),
