@@ -38,6 +38,8 @@ class PastWeek:
     high: float | None
     verdict: str
     """conclusive or inconclusive."""
+    maturity: float | None
+    """Share of its conversions that was known; None where none went into it."""
 
 
 def click_auc(metrics: Metrics) -> float:

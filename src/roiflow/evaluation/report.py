@@ -11,6 +11,7 @@ from pathlib import Path
 
 from roiflow.artefacts.decision import Decision
 from roiflow.artefacts.evaluation import Estimate, Report
+from roiflow.artefacts.labels import LabelsReport
 from roiflow.artefacts.validation import Validation
 from roiflow.errors import RoiflowError
 from roiflow.evaluation import plots
@@ -41,6 +42,7 @@ class Told:
     """Folder of the CSV files of curves; those that are not there are left out."""
     decision: Decision | None = None
     validation: Validation | None = None
+    labels: LabelsReport | None = None
     drift: str | None = None
     """Address of the drift report."""
     links: Mapping[str, str] = field(default_factory=dict)
@@ -71,6 +73,7 @@ def write_report(out: Path, told: Told) -> None:
         cards=_cards(report, decision),
         models=sorted(report.models.items(), key=lambda item: -plots.click_auc(item[1])),
         volumes=_volumes(told.validation),
+        labels=told.labels,
         plots={name: Markup(svg) for name, svg in _plots(told).items()},
         primary=PRIMARY,
         titles=plots.TITLES,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from roiflow.artefacts.decision import Decision
 from roiflow.artefacts.evaluation import Report
+from roiflow.artefacts.labels import LabelsReport
 from roiflow.artefacts.parity import ParityReport, ParityVerdict
 from roiflow.artefacts.run import Deployed, Lineage, Promoted
 from roiflow.artefacts.validation import Validation
@@ -40,6 +41,7 @@ def main(
         plots=plots,
         decision=Decision.find(gate),
         validation=Validation.find(metrics / Validation.place.name),
+        labels=LabelsReport.find(metrics / LabelsReport.place.name),
         drift=_relative(drift.absolute(), report.absolute()) if drift.exists() else None,
         links={"Slate service": served.address} if served else {},
         facts={
@@ -75,7 +77,9 @@ def history(runs: Path, lineage: Lineage) -> Iterator[PastWeek]:
         estimate = report.roi.get(name)
         if estimate is not None and estimate.roi.value is not None:
             roi = estimate.roi
-            yield PastWeek(week, name, estimate.roi.value, roi.low, roi.high, roi.verdict)
+            yield PastWeek(
+                week, name, estimate.roi.value, roi.low, roi.high, roi.verdict, estimate.maturity
+            )
 
 
 def _past(path: Path) -> Report | None:

@@ -38,7 +38,9 @@ def fit(features: Features, params: LabelsParams) -> Fitted:
     rows = np.concatenate([features.rows(TRAIN), features.rows(VALIDATION)])
     how = Regression(params.l2, params.prior_clicks, params.max_rows, params.iterations)
     by_regression = regression(features, rows, how)
-    by_swaps = swaps(*logged_whole(features, rows))
+    # What swaps read needs no past, so that the run-up tells as much.
+    before = np.flatnonzero(features.impressions.split != TEST)
+    by_swaps = swaps(*logged_whole(features, before))
     examination = Examination(chosen(by_regression, by_swaps, params.max_swap_error))
     moments = sorted({features.known_until[TRAIN], features.known_until[TEST]})
     delays = tuple(_learn(features, moment, params) for moment in moments)

@@ -22,7 +22,7 @@ def main(features: Path, labels: Written, metrics: Written, params: Path) -> Non
     with write_directory(labels) as folder:
         fitted.labels.write(folder / Labels.place.name)
     ids = Vocabulary.read(features / "vocabulary.parquet").ids("category").to_pylist()
-    described(table, fitted, ["", *ids]).write(metrics)
+    described(table, fitted, ["of no vocabulary", *ids]).write(metrics)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 
 from roiflow.artefacts.decision import Check
 from roiflow.artefacts.evaluation import Diagnostics, Estimate, Report
+from roiflow.artefacts.labels import Examined, LabelsReport
 from roiflow.artefacts.validation import Validation
 from roiflow.errors import RoiflowError
 from roiflow.evaluation.plots import PastWeek
@@ -39,6 +40,17 @@ def _report(**more: Any) -> Report:
     return report(**{"models": models, "roi": roi, **more})
 
 
+LABELS = LabelsReport(
+    examination=Examined({}, {}, {}, {}, 0),
+    maturity={"train": 0.999, "validation": 0.813, "test": None},
+    mean_delay_hours={"shoes": 12.5},
+    mean_delay_hours_of_all=12.5,
+    returned=None,
+    conversions=9,
+    without_conversions=("<games>",),
+    left_out=0,
+    longest_age_hours=672,
+)
 DECISION = decision(
     verdict="inconclusive",
     rule="first model",
@@ -95,26 +107,28 @@ def test_every_part_of_a_whole_run(tmp_path: Path) -> None:
     volumes = Validation(
         {"ads": 4321}, {"ads": 3}, {"ads": 0.0007}, {"ads": {"negative price": 3}}, 0
     )
-    history = [PastWeek("2026-W03", "dr", 0.1, 0.0, 0.2, "conclusive")]
+    history = [PastWeek("2026-W03", "dr", 0.1, 0.0, 0.2, "conclusive", 0.94)]
     html = _written(
         folder,
         validation=volumes,
+        labels=LABELS,
         history=history,
         drift="drift.html",
         links={"MLflow": "http://127.0.0.1:5000"},
         facts={"latency p50": "1.5 ms"},
     )
     assert html.count("<svg") == 6
-    for text in ("4,321", "negative price (3)", 'href="drift.html"', "MLflow", "1.5 ms"):
+    told = ("94.0&nbsp;%", "81.3&nbsp;%", "Without one conversion: &lt;games&gt;.", "12.5")
+    for text in ("4,321", "negative price (3)", 'href="drift.html"', "MLflow", "1.5 ms", *told):
         assert text in html
 
 
 def test_every_week_of_the_history_says_what_estimated_it(tmp_path: Path) -> None:
     """One week without propensities between two with them: two lines, neither through the third."""
     history = [
-        PastWeek("2026-W01", "dr", 0.1, 0.0, 0.2, "conclusive"),
-        PastWeek("2026-W02", "dm", 0.9, None, None, "inconclusive"),
-        PastWeek("2026-W03", "dr", 0.2, 0.1, 0.3, "conclusive"),
+        PastWeek("2026-W01", "dr", 0.1, 0.0, 0.2, "conclusive", 0.94),
+        PastWeek("2026-W02", "dm", 0.9, None, None, "inconclusive", None),
+        PastWeek("2026-W03", "dr", 0.2, 0.1, 0.3, "conclusive", 0.9),
     ]
     html = _written(tmp_path, decision=None, history=history)
     svg = next(part for part in html.split("<svg")[1:] if "2026-W02" in part).partition("</svg>")[0]

@@ -26,8 +26,8 @@ def test_history_is_of_the_source_up_to_the_week(tmp_path: Path) -> None:
     keep(tmp_path, "kuairand-2022-W18", dr=0.7)
     (tmp_path / "simulator-2026-W01").mkdir()
     assert list(history(tmp_path, LINEAGE)) == [
-        PastWeek("2026-W03", "dm", 0.3, -1.0, 1.0, "conclusive"),
-        PastWeek("2026-W04", "dr", 0.1, -1.0, 1.0, "conclusive"),
+        PastWeek("2026-W03", "dm", 0.3, -1.0, 1.0, "conclusive", 0.9),
+        PastWeek("2026-W04", "dr", 0.1, -1.0, 1.0, "conclusive", 0.9),
     ]
 
 
