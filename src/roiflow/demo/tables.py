@@ -72,6 +72,7 @@ def results(done: WeekDone) -> dict[str, str]:
         "conversion AUC": _auc(ranker, "conversion"),
         "ROI as logged": _roi(roi["logged"].roi),
         "ROI of the policy": policy,
+        "conversions known": "-" if report.maturity is None else f"{report.maturity:.1%}",
         "served features": parity(ParityReport.find(done.checkout / ParityReport.place)),
         "gate": done.left(Decision).verdict,
         "drifted columns": f"{drift.drifted_share:.0%} of {len(drift.columns)}",

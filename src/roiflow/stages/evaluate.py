@@ -80,6 +80,7 @@ def headline(report: Report) -> dict[str, object]:
                 ("roi_low", estimate.roi.low),
                 ("roi_high", estimate.roi.high),
                 ("lift", estimate.lift.value),
+                ("maturity", estimate.maturity),
             )
             if value is not None
         }

@@ -130,4 +130,6 @@ def test_the_roi_line_names_its_estimator(
 ) -> None:
     found = {name: roi_estimate(one) for name, one in {"logged": estimate(0.1), **roi}.items()}
     leave(tmp_path, report(roi=found), DRIFT, decision(verdict="inconclusive"))
-    assert results(WeekDone("2026-W05", {}, 0.0, tmp_path))["ROI of the policy"] == expected
+    told = results(WeekDone("2026-W05", {}, 0.0, tmp_path))
+    assert told["ROI of the policy"] == expected
+    assert told["conversions known"] == "90.0%"
