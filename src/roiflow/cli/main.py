@@ -228,10 +228,12 @@ def leaderboard(source: Source = "simulator", week: Week = None) -> None:
 
         roiflow leaderboard --source kuairand
     """
+    from roiflow.data.split import TEST
     from roiflow.demo.main import first_week
     from roiflow.evaluation.leaderboard import leaderboard as compare
     from roiflow.features import folder as feature_table
     from roiflow.labels.model import Labels
+    from roiflow.labels.settled import settle
     from roiflow.params import load_params
     from roiflow.weekly.checkout import prepare
     from roiflow.weekly.places import FEATURES
@@ -249,7 +251,9 @@ def leaderboard(source: Source = "simulator", week: Week = None) -> None:
         table = feature_table.read(checkout / FEATURES)
         labels, params = Labels.read(checkout / Labels.place), load_params(checkout / "params.yaml")
         lines = compare(table, labels, params, lambda done, what: show(0.3 + 0.7 * done, what))
-    console.print(_leaderboard_table(lines, f"{source} {named}"))
+        known = settle(labels, table, table.rows(TEST)).maturity
+    told = "" if known is None else f", {known:.1%} of conversions known"
+    console.print(_leaderboard_table(lines, f"{source} {named}{told}"))
 
 
 def _leaderboard_table(lines: list["Line"], title: str) -> "Table":

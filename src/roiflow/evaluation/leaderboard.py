@@ -13,12 +13,11 @@ import numpy as np
 
 from roiflow.candidates import selector as candidates
 from roiflow.data.split import TEST
-from roiflow.evaluation.ranking import auc_influence
+from roiflow.evaluation.ranking import Happened, auc_influence, happened
 from roiflow.evaluation.statistics import cluster_sums, percentile_interval, resampled_totals
-from roiflow.features.table import Features, Flags, Ints, Singles
+from roiflow.features.table import Features, Singles
 from roiflow.labels.model import Labels
 from roiflow.params import Params
-from roiflow.ranking.metrics import auc
 from roiflow.ranking.protocol import Predictions, Ranker
 
 LEADER = "rosa"
@@ -77,13 +76,11 @@ def leaderboard(
     models = trainers(features, labels, params)
     for name, ranker, spent in _train(models, progress):
         predictions[name], seconds[name] = ranker.predict(features, rows), spent
-    log = features.impressions
-    happened = {"click": log.clicked[rows], "conversion": log.converted[rows]}
+    outcomes = happened(features, labels, rows, params.evaluate.min_maturity)
     scores = {
         outcome: compare(
             {name: getattr(found, outcome) for name, found in predictions.items()},
-            happened[outcome],
-            log.user[rows],
+            outcomes[outcome],
             params,
         )
         for outcome in OUTCOMES
@@ -108,23 +105,24 @@ def _train(
         progress(1.0, "trained")
 
 
-def compare(
-    scores: dict[str, Singles], label: Flags, user: Ints, params: Params
-) -> dict[str, Score]:
-    """Scores (n,) by model -> AUCs with intervals; nothing where a class is absent."""
-    if not 0 < label.sum() < label.size:
+def compare(scores: dict[str, Singles], found: Happened, params: Params) -> dict[str, Score]:
+    """Scores (n,) by model -> AUCs with intervals; nothing where a class is absent.
+
+    Known conversions stand for those that are not known yet.
+    """
+    weight = found.weight
+    told = weight > 0
+    if not 0 < found.label[told].sum() < told.sum():
         return {}
     names = list(scores)
     # An AUC is no sum over rows; its influences are, to first order, and a user's add up. A
     # resampled AUC is the value plus the drawn users' influences: nothing is sorted again.
-    every = np.ones(label.size)
-    value = np.array([auc(scores[name], label) for name in names])
-    influence = np.column_stack(
-        [auc_influence(scores[name].astype(np.float64), label, every)[1] for name in names]
-    )
+    each = [auc_influence(scores[name].astype(np.float64), found.label, weight) for name in names]
+    value, influence = np.array([one for one, _ in each]), np.column_stack([one for _, one in each])
     # One set of draws for all models: what a draw of users does to one, it does to the other.
     rng = np.random.default_rng(params.evaluate.seed)
-    draws = value + resampled_totals(cluster_sums(user, influence), params.evaluate.resamples, rng)
+    by_user = cluster_sums(found.user, influence)
+    draws = value + resampled_totals(by_user, params.evaluate.resamples, rng)
     first = names.index(LEADER)
     confidence = params.evaluate.confidence
     return {

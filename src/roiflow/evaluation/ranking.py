@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.evaluation.statistics import cluster_sums
-from roiflow.features.table import Flags, Floats, Ints, Longs
+from roiflow.features.table import Features, Flags, Floats, Ints, Longs
+from roiflow.labels.model import Labels
 from roiflow.ranking.metrics import log_loss
 
 CUTOFF = 5
@@ -41,6 +42,16 @@ class Happened:
         """(n,) so that the known positives stand for all of them; 0 under the floor."""
         told = self.known >= self.floor
         return np.where(told, np.where(self.label, 1 / np.where(told, self.known, 1.0), 1.0), 0.0)
+
+
+def happened(features: Features, labels: Labels, rows: Longs, floor: float) -> dict[str, Happened]:
+    """Clicks and conversions of impressions `rows` (n,), as known, by label."""
+    log, every = features.impressions, np.ones(rows.size)
+    known = labels.matured(features, rows).astype(np.float64)
+    return {
+        "click": Happened(log.user[rows], log.clicked[rows], every, floor),
+        "conversion": Happened(log.user[rows], log.converted[rows], known, floor),
+    }
 
 
 def _placements(score: Floats, hit: Floats, miss: Floats, label: Flags) -> Floats:

@@ -28,7 +28,7 @@ from roiflow.evaluation.slates import Slates, logged_slates
 from roiflow.evaluation.statistics import one_blas_thread
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog
 from roiflow.features.engine import Engine
-from roiflow.features.table import AD_ATTRIBUTES, Features, Ints, Longs
+from roiflow.features.table import AD_ATTRIBUTES, Features, Ints
 from roiflow.labels.model import Labels
 from roiflow.labels.settled import settle
 from roiflow.params import EvaluateParams
@@ -181,7 +181,7 @@ def _models(
 ) -> tuple[dict[str, Metrics], ranking.CalibrationCurve]:
     """Metrics of each model on the test week, and the click calibration of the first."""
     log, rows = features.impressions, features.rows(TEST)
-    happened = _happened(features, labels, rows, params)
+    happened = ranking.happened(features, labels, rows, params.min_maturity)
     models: dict[str, Metrics] = {}
     curves = []
     for number, (name, ranker) in enumerate(rankers.items()):
@@ -213,20 +213,6 @@ def _models(
     for found in models.values():
         found["test_full_conversion_maturity"] = maturity
     return models, curves[0]
-
-
-def _happened(
-    features: Features, labels: Labels, rows: Longs, params: EvaluateParams
-) -> dict[str, ranking.Happened]:
-    """Clicks and conversions of rows as known, and what share of them can be known."""
-    log, known = features.impressions, labels.matured(features, rows).astype(np.float64)
-    every = np.ones(rows.size)
-    return {
-        "click": ranking.Happened(log.user[rows], log.clicked[rows], every, params.min_maturity),
-        "conversion": ranking.Happened(
-            log.user[rows], log.converted[rows], known, params.min_maturity
-        ),
-    }
 
 
 def _label(

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from roiflow.evaluation.leaderboard import LEADER, compare, leaderboard
+from roiflow.evaluation.ranking import Happened
+from roiflow.features.table import Flags, Longs
 from roiflow.params import Params, load_params
 from roiflow.ranking.metrics import auc
 from tests.unit.ranking.worlds import PARAMS, build
@@ -19,6 +21,10 @@ def quick() -> Params:
             "evaluate": params.evaluate.model_copy(update={"resamples": 400}),
         }
     )
+
+
+def known(label: Flags, user: Longs) -> Happened:
+    return Happened(user, label, np.ones(label.size), 0.5)
 
 
 def test_every_model_is_on_the_board_with_its_interval() -> None:
@@ -44,10 +50,10 @@ def test_a_lead_is_paired_and_its_interval_narrower_than_the_models_own() -> Non
     user, label = np.repeat(np.arange(400), 10), rng.random(4000) < 0.3
     signal = (label + rng.normal(size=4000)).astype(np.float32)
     noisy = (signal + 0.3 * rng.normal(size=4000)).astype(np.float32)
-    found = compare({"noisy": noisy, LEADER: signal}, label, user.astype(np.int32), quick())
+    found = compare({"noisy": noisy, LEADER: signal}, known(label, user), quick())
     leader, other = found[LEADER], found["noisy"]
     assert (leader.lead, leader.lead_low, leader.lead_high) == (0, 0, 0)
-    assert leader.auc == auc(signal, label)
+    assert leader.auc == pytest.approx(auc(signal, label))
     assert other.lead == pytest.approx(leader.auc - other.auc)
     assert other.lead_low > 0
     assert other.lead_high - other.lead_low < 0.5 * (other.high - other.low)
@@ -57,7 +63,7 @@ def test_the_interval_is_as_wide_as_a_plain_bootstrap_of_the_auc() -> None:
     rng = np.random.default_rng(1)
     user, label = np.repeat(np.arange(300), 5), rng.random(1500) < 0.4
     score = (label + 1.5 * rng.normal(size=1500)).astype(np.float32)
-    found = compare({LEADER: score}, label, user.astype(np.int32), quick())[LEADER]
+    found = compare({LEADER: score}, known(label, user), quick())[LEADER]
     rows = np.arange(1500).reshape(300, 5)
     draws = []
     for _ in range(400):
@@ -71,4 +77,4 @@ def test_the_interval_is_as_wide_as_a_plain_bootstrap_of_the_auc() -> None:
 def test_an_outcome_without_both_classes_has_no_score() -> None:
     nothing = np.zeros(5, np.bool_)
     scores = {LEADER: np.ones(5, np.float32)}
-    assert compare(scores, nothing, np.arange(5, dtype=np.int32), quick()) == {}
+    assert compare(scores, known(nothing, np.arange(5)), quick()) == {}
