@@ -119,7 +119,7 @@ def intervals(
     columns = np.column_stack([clicks, revenue, cost, revenue - cost, np.ones(user.size)])
     totals = resampled_totals(cluster_sums(user, columns), resamples, rng)
     found = [percentile_interval(draws, confidence) for draws in (totals[:, :4] / totals[:, 4:]).T]
-    terms = Terms(np.column_stack([revenue, cost]), False, False, None)
+    terms = Terms(np.column_stack([revenue, cost]), False, False, None, None)
     roi = estimate_roi(
         user, terms, {"ips": terms},
         resamples=resamples, confidence=confidence, limits=LIMITS, rng=rng,

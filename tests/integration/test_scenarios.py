@@ -8,6 +8,7 @@ import yaml
 from roiflow.artefacts.monitoring import Drift
 from roiflow.errors import QuarantineLimit
 from roiflow.features import folder as feature_table
+from roiflow.labels.fit import fit
 from roiflow.monitoring.drift import count, judge, load_watched
 from roiflow.params import load_params
 from roiflow.stages.build_features import main as build_features
@@ -50,9 +51,11 @@ def drift(scenario: str, folder: Path) -> Drift:
     params = validated(scenario, folder)
     build_features(folder / "raw", folder / "validated", folder / "features", params)
     table = feature_table.read(folder / "features")
-    config = load_params(params).report_drift
+    config = load_params(params)
     watched = load_watched(ROOT / "monitoring" / "drift.yaml")
-    return judge(count(table, watched, config.bins), config, "")
+    labels = fit(table, config.fit_labels).labels
+    found = count(table, labels, watched, config.report_drift.bins)
+    return judge(found, config.report_drift, "")
 
 
 def moved(found: Drift) -> set[str]:
