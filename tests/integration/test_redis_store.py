@@ -83,9 +83,9 @@ class TestRedisStore(StoreContract):
         store.update(world.tables(FIRST.start, LAST.end))
         day = 86_400
         for pattern, seconds in (
-            ("user", 58 * day),
+            ("user", 114 * day),
             ("hour", 3 * day),
-            ("day", 30 * day),
+            ("day", 58 * day),
             ("impression", 8 * day),
         ):
             keys = shared.client.keys(f"roiflow:{pattern}:*")
@@ -193,7 +193,7 @@ class TestRedisGone:
     def test_a_snapshot_cannot_be_loaded_into_nothing(
         self, built: Built, tmp_path: Path, stores: list[RedisStore]
     ) -> None:
-        (tmp_path / "snapshot.json").write_text('{"layout": 2, "as_of": 1}')
+        (tmp_path / "snapshot.json").write_text('{"layout": 3, "as_of": 1}')
         store = RedisStore(built.engine.plan, built.vocabulary, 3, Server(tmp_path).url)
         stores.append(store)
         with pytest.raises(ServiceError, match="Redis at"):
