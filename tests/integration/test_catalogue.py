@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,33 +109,38 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyWorld, Package
     return world, write_package(folder / "package", world)
 
 
-@pytest.fixture
-def platform(
-    server: Server, packed: tuple[TinyWorld, Package], tmp_path: Path
-) -> Iterator[Platform]:
+@contextmanager
+def opened(server: Server, world: TinyWorld, package: Package, folder: Path) -> Iterator[Platform]:
+    """A platform whose store begins with the world's snapshot."""
     server.client.flushall()
-    world, package = packed
     models = Models(package)
     store = RedisStore(
         models.plan, models.vocabulary, models.about.encode_length, server.url,
         namespace(package.digest),
     )  # fmt: skip
-    (tmp_path / "limits.json").write_bytes(LIMITS.content)
-    app = build_app(package.folder, tmp_path / "limits.json", server.url, tmp_path / "served")
+    (folder / "limits.json").write_bytes(LIMITS.content)
+    app = build_app(package.folder, folder / "limits.json", server.url, folder / "served")
     letters = Letters()
     consumer = Consumer(
-        ServedLogArrivals(tmp_path / "served"), letters, Journal(tmp_path / "journal"),
-        tmp_path / "lake", LIMITS, PACE, lambda: time.time_ns() // 1000,
+        ServedLogArrivals(folder / "served"), letters, Journal(folder / "journal"),
+        folder / "lake", LIMITS, PACE, lambda: time.time_ns() // 1000,
     )  # fmt: skip
     online = world.features / "online"
     replica = Replica("redis", store, lambda: load_snapshot(store, online), time.monotonic)
     consumer.start([replica])
     # A morning: budgets are of the day.
     start = world.built.as_of // MICROS_PER_DAY * MICROS_PER_DAY + 9 * MICROS_PER_HOUR
-    one = Platform(world, app, consumer, store, letters, start)
-    yield one
+    yield Platform(world, app, consumer, store, letters, start)
     consumer.close()
     store.close()
+
+
+@pytest.fixture
+def platform(
+    server: Server, packed: tuple[TinyWorld, Package], tmp_path: Path
+) -> Iterator[Platform]:
+    with opened(server, *packed, tmp_path) as one:
+        yield one
 
 
 WORTH = {"price_micros": 50_000_000, "bid_micros": 1_000}

@@ -81,8 +81,11 @@ def standing(updates: pa.Table) -> tuple[pa.Table, dict[str, NDArray[np.int64]]]
     code = pc.rank(ids, tiebreaker="dense").to_numpy().astype(np.int64) - 1
     ads = int(code[-1]) + 1 if code.size else 0
     last = {thing: _last(rows, code, ads, changes) for thing, changes in THINGS.items()}
-    kept = np.unique(np.concatenate([*last.values(), np.zeros(0, np.int64)]))
-    kept = kept[kept >= 0]
+    # One place more than there are rows: -1 marks that one.
+    says = np.zeros(rows.num_rows + 1, np.bool_)
+    for found in last.values():
+        says[found] = True
+    kept = np.flatnonzero(says[:-1])
     place = np.full(rows.num_rows + 1, -1, np.int64)
     place[kept] = np.arange(kept.size)
     return rows.take(pa.array(kept)), {thing: place[found] for thing, found in last.items()}

@@ -53,8 +53,8 @@ class Shelf:
         )
 
     def of(self, catalogue: Catalogue, pacing: Pacing, newer: Sequence[str] = ()) -> "Shelf":
-        """Another catalogue; `newer` are the ads of whose rows is known already."""
-        shelf = self._with(catalogue, [name for name in newer if name not in set(self.newer)])
+        """Another catalogue; `newer` are all ads that have rows already, this one's first."""
+        shelf = self._with(catalogue, newer[len(self.newer) :])
         ad = shelf.vocabulary.index("ad", catalogue.ad_id)
         unknown = catalogue.ad_id.filter(pa.array(ad == 0)).to_pylist()
         if unknown:
