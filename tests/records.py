@@ -15,6 +15,7 @@ from roiflow.artefacts.evaluation import (
     Rows,
     SlateCounts,
 )
+from roiflow.artefacts.labels import Examined, LabelsReport
 from roiflow.artefacts.parity import Compared, ParityReport, ParityVerdict
 from roiflow.artefacts.record import Artefact
 from roiflow.artefacts.run import Promoted
@@ -45,6 +46,21 @@ def estimate(
 def roi_estimate(roi: Estimate, lift: Estimate | None = None) -> RoiEstimate:
     """Money is the same of all."""
     return RoiEstimate(roi, lift or estimate(0.0, 0.0, 0.0), 2.5e6, 1.25e6, 0.9)
+
+
+def labels_report() -> LabelsReport:
+    """Of a window whose second category has no conversion and whose test week is away."""
+    return LabelsReport(
+        examination=Examined({"position_1": 1.0}, {"position_1": 1.0}, {}, {}, 0),
+        maturity={"train": 0.999, "validation": 0.813, "test": None},
+        mean_delay_hours={"shoes": 12.5},
+        mean_delay_hours_of_all=12.5,
+        returned=None,
+        conversions=9,
+        without_conversions=("<games>",),
+        left_out=0,
+        longest_age_hours=672,
+    )
 
 
 def metrics(**values: float | None) -> Metrics:

@@ -26,6 +26,7 @@ from tests.records import (
     compared,
     decision,
     estimate,
+    labels_report,
     parity_report,
     promoted,
     report,
@@ -58,7 +59,17 @@ WHOLE: list[Artefact] = [
     Deployed(
         "http://127.0.0.1:8088", (Placed("canary", 12.5, "a", "l"), Placed("stable", 100, "b", "l"))
     ),
-    Drift("psi", 0.2, 0.01, 0.5, True, (ColumnDrift("bid", 0.3, 0.0, True),), "inputs"),
+    Drift(
+        "psi",
+        0.2,
+        0.01,
+        0.5,
+        True,
+        (ColumnDrift("bid", 0.3, 0.0, True),),
+        {"reference": 0.99, "current": None},
+        "inputs",
+    ),
+    labels_report(),
     Validation({"ads": 9}, {"ads": 1}, {"ads": 0.111111}, {"ads": {"negative price": 1}}, 0),
     Placements((Placed("stable", 100.0, "b", "l"),)),
     LoopResult(

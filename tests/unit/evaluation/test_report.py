@@ -9,12 +9,11 @@ import pytest
 
 from roiflow.artefacts.decision import Check
 from roiflow.artefacts.evaluation import Diagnostics, Estimate, Report
-from roiflow.artefacts.labels import Examined, LabelsReport
 from roiflow.artefacts.validation import Validation
 from roiflow.errors import RoiflowError
 from roiflow.evaluation.plots import PastWeek
 from roiflow.evaluation.report import Told, write_report
-from tests.records import decision, estimate, report, roi_estimate
+from tests.records import decision, estimate, labels_report, report, roi_estimate
 
 WEIGHTS = Diagnostics(
     rows=80, effective_sample_size=321.0, max_weight=7.5, mean_weight=1.02, support=1.0
@@ -40,17 +39,6 @@ def _report(**more: Any) -> Report:
     return report(**{"models": models, "roi": roi, **more})
 
 
-LABELS = LabelsReport(
-    examination=Examined({}, {}, {}, {}, 0),
-    maturity={"train": 0.999, "validation": 0.813, "test": None},
-    mean_delay_hours={"shoes": 12.5},
-    mean_delay_hours_of_all=12.5,
-    returned=None,
-    conversions=9,
-    without_conversions=("<games>",),
-    left_out=0,
-    longest_age_hours=672,
-)
 DECISION = decision(
     verdict="inconclusive",
     rule="first model",
@@ -111,7 +99,7 @@ def test_every_part_of_a_whole_run(tmp_path: Path) -> None:
     html = _written(
         folder,
         validation=volumes,
-        labels=LABELS,
+        labels=labels_report(),
         history=history,
         drift="drift.html",
         links={"MLflow": "http://127.0.0.1:5000"},
