@@ -28,36 +28,18 @@ from roiflow.simulator.source import SimulatorSource
 from roiflow.weekly.places import ONLINE, PACKAGE
 from roiflow.weekly.steps import needed, read_stages
 from tests.conftest import Record
-from tests.worlds import planted_content
+from tests.needs import full_size
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (7, 8, 9, 10, 11)
-SMALL: dict[str, dict[str, Any]] = {
-    "train_ranker": {"epochs": 2},
-    "finetune_policy": {"requests": 300, "iterations": 4},
-    "export": {"parity_rows": 300},
-    "ship": {"requests": 200},
-}
-WORLD = {"users": 600, "ads": 30, "categories": 6}
-
 pytestmark = [pytest.mark.timeout(7200), pytest.mark.proof]
 
 
-def contents(full: bool) -> list[dict[str, Any]]:
-    """params.yaml of each run: the shipped world of five seeds, or one that is small."""
-    if not full:
-        content = planted_content()
-        content["ingest"]["simulator"]["synthetic"] |= WORLD
-        for section, values in SMALL.items():
-            content[section] |= values
-        return [content]
-    made = []
-    for seed in SEEDS:
-        content = yaml.safe_load((ROOT / "params.yaml").read_text())
-        content["ingest"]["week"] = "2017-W15"
-        content["ingest"]["simulator"]["seed"] = seed
-        made.append(content)
-    return made
+def content_of(seed: int) -> dict[str, Any]:
+    """params.yaml of the shipped world with another seed."""
+    content: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["ingest"]["simulator"]["seed"] = seed
+    return content
 
 
 def ran(folder: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Params:
@@ -104,28 +86,28 @@ class Clicks:
         return ece(calibration_curve(self.predicted[days], self.clicked[days], bins))
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_first_served_week_is_calibrated_from_its_second_day(
-    tmp_path: Path, full: bool, record: Record, monkeypatch: pytest.MonkeyPatch
+    seed: int, tmp_path: Path, full: bool, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for content in contents(full):
-        seed = content["ingest"]["simulator"]["seed"]
-        folder = tmp_path / f"seed-{seed}"
-        config = ran(folder, content, monkeypatch)
-        labels, week = Labels.read(folder / Labels.place), Week.parse(config.ingest.week).plus(1)
-        errors: dict[str, float] = {}
-        for name, learning in (
-            ("alone", None),
-            ("recalibrated", Recalibrating(labels, config.recalibrate)),
-        ):
-            source = SimulatorSource(config.ingest.simulator, folder / name)
-            simulate(folder / PACKAGE, folder / ONLINE, source, week, learning)
-            clicks = Clicks.of(folder / name, week, labels)
-            errors[name] = clicks.error(clicks.day >= 1, config.evaluate.calibration_bins)
-        digest = Package.load(folder / PACKAGE).digest
-        learned = kept(folder / "recalibrated", "simulator", digest).each[-1].learned
-        record(
-            f"seed {seed}, {week}, the first served: click ECE from the second day, at most 0.03",
-            f"{errors['recalibrated']:.4f}; without recalibration {errors['alone']:.4f}; "
-            f"last maps from {learned.clicks:,} clicks, {100 * learned.maturity:.0f} % mature",
-        )
-        assert errors["recalibrated"] <= (0.03 if full else 0.04)
+    full_size(full, "a run of the shipped world, in small in unit/serving/test_recalibrate.py")
+    config = ran(tmp_path / "run", content_of(seed), monkeypatch)
+    folder, week = tmp_path / "run", Week.parse(config.ingest.week).plus(1)
+    labels = Labels.read(folder / Labels.place)
+    errors: dict[str, float] = {}
+    for name, learning in (
+        ("alone", None),
+        ("recalibrated", Recalibrating(labels, config.recalibrate)),
+    ):
+        source = SimulatorSource(config.ingest.simulator, folder / name)
+        simulate(folder / PACKAGE, folder / ONLINE, source, week, learning)
+        clicks = Clicks.of(folder / name, week, labels)
+        errors[name] = clicks.error(clicks.day >= 1, config.evaluate.calibration_bins)
+    digest = Package.load(folder / PACKAGE).digest
+    learned = kept(folder / "recalibrated", "simulator", digest).each[-1].learned
+    record(
+        f"seed {seed}, {week}, the first served: click ECE from the second day, at most 0.03",
+        f"{errors['recalibrated']:.4f}; without recalibration {errors['alone']:.4f}; "
+        f"last maps from {learned.clicks:,} clicks, {100 * learned.maturity:.0f} % mature",
+    )
+    assert errors["recalibrated"] <= 0.03
