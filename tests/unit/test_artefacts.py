@@ -167,6 +167,6 @@ def test_the_place_of_each_is_what_a_step_of_the_run_writes() -> None:
     steps = (*read_stages(ROOT / "dvc.yaml"), *EFFECTS)
     made = [path for step in steps for path in step.writes]
     places = {type(one).place for one in WHOLE if hasattr(type(one), "place")}
-    assert len(places) == 10
+    assert len(places) == 11
     for place in places:
         assert any(place.is_relative_to(path) for path in made), place
