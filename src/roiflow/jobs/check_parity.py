@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 
 from roiflow import columns as c
 from roiflow.artefacts.parity import NOT_SERVED, Compared, NotCompared, ParityReport
-from roiflow.catalogue.catalogue import known, succession
-from roiflow.data import served_features
+from roiflow.catalogue.catalogue import Catalogue, known, succession
+from roiflow.data import event_lake, served_features
 from roiflow.data.events import FEATURES
+from roiflow.data.schemas import CHANGES
 from roiflow.data.weeks import Week
 from roiflow.errors import RoiflowError
 from roiflow.features import engine as counters
@@ -157,7 +158,11 @@ def _check(
         join_weeks(joined, {one: before / places.VALIDATED for one in earlier if one not in own})
         join_weeks(joined, dict.fromkeys(own, validated))
         join_weeks(former, dict.fromkeys(earlier, before / places.VALIDATED))
-        shelves = _shelves(package, before / places.ONLINE, validated, week)
+        plan = Plan.read(package.folder / PLAN)
+        words = Vocabulary.read(package.folder / VOCABULARY_FILE)
+        first = first_shelf(before / places.ONLINE, plan, words)
+        changes = changes_of(first.catalogue, validated, week, ingest.source, settings.lake)
+        shelves = _shelves(first, changes)
         setting = setting_of(
             package, before / places.FEATURES, shelves, week, slates, Window(joined)
         )
@@ -189,16 +194,21 @@ def _check(
     )
 
 
-def _shelves(
-    package: Package, online: Path, validated: Path, week: Week
-) -> list[tuple[int, Shelf]]:
-    """Every catalogue that the week's slates may have been made from, and since when it was known.
+def changes_of(
+    catalogue: Catalogue, validated: Path, week: Week, source: str, lake: Path
+) -> pa.Table:
+    """What became of a snapshot's catalogue in the week that was served from it.
 
-    The snapshot's, then the week's own, as the simulated world's chooser takes it.
+    What the stream took, or the week's own ads, as the simulated world's chooser takes them.
     """
-    plan = Plan.read(package.folder / PLAN)
-    first = first_shelf(online, plan, Vocabulary.read(package.folder / VOCABULARY_FILE))
-    changes = succession(first.catalogue, Window(validated).read("ads", week), week.start)
+    if source != event_lake.SOURCE:
+        return succession(catalogue, Window(validated).read("ads", week), week.start)
+    parts = [part.changes() for part in event_lake.parts(lake) if part.week == week]
+    return pa.concat_tables([CHANGES.empty_table(), *parts])
+
+
+def _shelves(first: Shelf, changes: pa.Table) -> list[tuple[int, Shelf]]:
+    """Every catalogue that slates may have been made from, and since when it was known."""
     shelves = [(-1, first)]
     times = known(changes)
     for moment in np.unique(times).tolist():

@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 
 from roiflow.artefacts.parity import Example, Fault, FeatureFinding, NotCompared, ParityReport
+from roiflow.catalogue.catalogue import Catalogue
+from roiflow.data import event_lake
 from roiflow.data.weeks import Week
-from roiflow.jobs.check_parity import main, verdict
+from roiflow.jobs.check_parity import changes_of, main, verdict
 from roiflow.jobs.gate import read_parity
 from roiflow.params import CheckParityParams
+from roiflow.stream.events import Change
+from roiflow.stream.rows import table
 from tests.records import compared
 from tests.unit.serving.packages import ROOT
 
@@ -24,6 +28,19 @@ DIFFERS: dict[str, Any] = {
     "fault": Fault("dropped hour", 0.98, "13:00", {}),
 }
 STRICT, LAX = (CheckParityParams(max_different_fraction=share) for share in (0.0, 0.01))
+
+
+def test_the_streams_catalogue_is_what_its_consumer_took(tmp_path: Path) -> None:
+    """Of the week's parts, and not of the source's own ads, which no store was given."""
+    rows = [
+        Change(
+            event_id=f"c{at}", ad_id="a", change="bid", bid_micros=at, event_time=at, known_time=at
+        )
+        for at in (WEEK.start - 5, WEEK.start + 5, WEEK.end + 5)
+    ]
+    event_lake.write(tmp_path, 0, table(rows))
+    found = changes_of(Catalogue.empty(), tmp_path, WEEK, "stream", tmp_path)
+    assert found["bid_micros"].to_pylist() == [WEEK.start + 5]
 
 
 def test_equal_slates_pass() -> None:

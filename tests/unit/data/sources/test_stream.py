@@ -11,7 +11,7 @@ from roiflow.data.sources.stream import Stream
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_WEEK, Week
 from roiflow.errors import SourceError, UnknownWeek
 from roiflow.stream import rows
-from roiflow.stream.events import Event
+from roiflow.stream.events import Change, Event
 from tests.unit.stream.streams import behaviour, click, conversion, slate
 
 WEEK = Week.parse("2026-W02")
@@ -59,6 +59,35 @@ def test_a_week_is_what_became_known_in_it(source: Stream, tmp_path: Path) -> No
     assert [row["impression_id"] for row in found["impressions"]] == ["first:1", "last:1", "last:2"]
     assert [row["revenue_micros"] for row in found["conversions"]] == [7]
     assert len(found["behaviours"]) == 1
+
+
+def test_the_weeks_ads_follow_from_what_was_said_of_them(source: Stream, tmp_path: Path) -> None:
+    """In any week: what was known at its end, of ads that can be shown in it."""
+
+    def change(kind: str, ad: str, at: int, **values: object) -> Change:
+        said = {"event_id": f"{kind}-{ad}-{at}", "event_time": at, "known_time": at}
+        return Change(change=kind, ad_id=ad, **(said | values))  # type: ignore[arg-type]
+
+    names = ("campaign_id", "advertiser_id", "category_id", "brand_id", "ad_type")
+    whole = dict.fromkeys(names, "x") | {"price_micros": 5, "bid_micros": 1}
+    early, inside = WEEK.start - DAY, WEEK.start + DAY
+    put(
+        tmp_path,
+        0,
+        change("upsert", "old", early, **whole),
+        change("upsert", "gone", early, **whole),
+        change("end", "gone", early + 1),
+        change("upsert", "new", inside, **whole),
+        change("bid", "old", inside, bid_micros=2),
+        change("end", "new", inside + DAY),
+        change("bid", "old", WEEK.end, bid_micros=3),
+    )
+    found = source.pull(WEEK, WEEK.end)["ads"]
+    assert found.schema == schemas.ADS
+    times = [found[name].cast(pa.int64()).to_pylist() for name in ("known_time", "ends_at")]
+    assert found["ad_id"].to_pylist() == ["old", "new"]
+    assert found["bid_micros"].to_pylist() == [2, 1]
+    assert times == [[WEEK.start, inside], [None, inside + DAY]]
 
 
 def test_outcomes_known_before_the_pull_count(source: Stream, tmp_path: Path) -> None:
