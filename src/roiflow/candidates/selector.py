@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -238,7 +239,8 @@ def load_selector(folder: Path) -> Selector:
             )
         design = {name: tuple(value) for name, value in content["design"].items()}
         kind, maps = content["kind"], content["calibrations"]
-        with np.load(folder / TABLES) as arrays:
+        # Opened here: numpy leaves open what it cannot read.
+        with (folder / TABLES).open("rb") as file, np.load(file) as arrays:
             price, tables = arrays["price"], Tables(arrays["attributes"], arrays["profile"])
         model: Model = (
             logistic.Logistic.load(folder) if kind == "logistic" else trees.Trees.load(folder)
@@ -256,7 +258,8 @@ def load_selector(folder: Path) -> Selector:
         )
     except OSError as error:
         raise PackageError(f"{error.filename or folder}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    # The last two: tables that were cut off.
+    except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise PackageError(f"{folder}: not a saved selector: {error}") from None
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -249,7 +250,8 @@ class TorchRanker:
             shape = NetworkShape(
                 **{**content["shape"], "profile_names": tuple(content["shape"]["profile_names"])}
             )
-            with np.load(folder / "weights.npz") as arrays:
+            # Opened here: numpy leaves open what it cannot read.
+            with (folder / "weights.npz").open("rb") as file, np.load(file) as arrays:
                 state = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
             maps = content["calibration"]
             examination = Examination(np.array(content["examination"], np.float64))
@@ -257,12 +259,13 @@ class TorchRanker:
                 Calibrations(Calibration.of(maps["click"]), Calibration.of(maps["conversion"])),
                 maps["revenue_scale"],
             )
+            net = cls.network(shape)
+            net.load_state_dict(state)
         except OSError as error:
             raise PackageError(f"{error.filename or folder}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        # The last three: weights that were cut off, or that are of other sizes than the shape.
+        except (ValueError, KeyError, TypeError, EOFError, BadZipFile, RuntimeError) as error:
             raise PackageError(f"{folder}: not a saved {cls.name} ranker: {error}") from None
-        net = cls.network(shape)
-        net.load_state_dict(state)
         return cls(shape, net.eval(), examination, calibrator.eval())
 
 

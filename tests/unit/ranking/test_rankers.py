@@ -147,6 +147,18 @@ class TestEveryRanker:
         with pytest.raises(PackageError, match="model"):
             LOAD[name](tmp_path / "model")
 
+    @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+    def test_a_file_that_was_cut_off_is_named(
+        self, name: str, share: float, tmp_path: Path
+    ) -> None:
+        trained(name).save(tmp_path / "model")
+        for path in (tmp_path / "model").glob("*.npz"):
+            whole = path.read_bytes()
+            path.write_bytes(whole[: int(share * len(whole))])
+            with pytest.raises(PackageError, match="model"):
+                LOAD[name](tmp_path / "model")
+            path.write_bytes(whole)
+
 
 @pytest.mark.parametrize("name", [name for name in TRAIN_ONE if name != "popularity"])
 def test_it_learns_more_than_chance(name: str) -> None:
