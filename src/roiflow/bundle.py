@@ -21,8 +21,8 @@ from roiflow.serving.package import MANIFEST, Package
 NAME = "ad_ranker"
 CODE = (
     "__init__.py", "columns.py", "compiled.py", "entry.py", "errors.py", "files.py", "params.py",
-    "settings.py", "data", "features", "online", "candidates", "ranking", "policy", "serving",
-    "stream",
+    "settings.py", "data", "catalogue", "features", "online", "labels", "candidates", "ranking",
+    "policy", "serving", "stream",
 )  # fmt: skip
 """Parts of roiflow that serving imports, and the layers they are in."""
 
