@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from roiflow.candidates import selector as preselection
-from roiflow.data.split import TEST
+from roiflow.data.split import TRAIN, VALIDATION
 from roiflow.features import folder as feature_store
 from roiflow.features.engine import open_engine
 from roiflow.features.table import Features, Longs
@@ -66,7 +66,8 @@ def main(
 
 def training_slates(features: Features, limit: int, seed: int) -> Longs:
     """One impression row of each of at most `limit` random slates before the test week."""
-    rows = first_rows(features, np.flatnonzero(features.impressions.split != TEST))
+    learnt = np.isin(features.impressions.split, (TRAIN, VALIDATION))
+    rows = first_rows(features, np.flatnonzero(learnt))
     # At random over all the weeks, then in order again, so that features are read from front to
     # back. Not the test week's: the policy is judged on it.
     chosen = np.random.default_rng(seed).permutation(rows.size)[:limit]
