@@ -24,13 +24,16 @@ from roiflow.features.table import Features, Floats, Ints, Longs
 from roiflow.params import EvaluateParams, GateParams
 from roiflow.policy.candidate_sets import CandidateSets
 from roiflow.ranking.serving_form import People, histories
+from roiflow.serving import draws
 from roiflow.serving.recommender import Models
 
 CHUNK_BYTES = 16 * 2**20
 """Of one chunk's dense features over the catalogue. The counters are rolled forward anew for each
 chunk, so smaller ones cost more there; larger ones fall out of the cache."""
 
-_DRAWS, _RESAMPLES = range(2)
+_RESAMPLES = 1
+_NEXT = np.uint64(0xD1B54A32D192ED03)
+"""From one call's seed to the next: odd, and none of serving's own constants."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,30 @@ def _profile(features: Features, names: tuple[str, ...]) -> Ints:
     return np.column_stack([unknown, *columns])[:, 1:].astype(np.int32)
 
 
+@dataclass
+class Addressed:
+    """Noise with an address: a seed, the request and the ad, as in serving.
+
+    A generator's stream would be another one to a package of another width: what two packages draw
+    would differ by more than the packages do.
+    """
+
+    seeds: draws.Seeds  # (B,)
+    ad: Ints  # (B, K)
+
+    @classmethod
+    def of(cls, seed: int, row: Longs, ad: Ints) -> "Addressed":
+        """Of slates by the impression row at their top."""
+        return cls(draws.seeds(f"{seed:064x}", [str(one) for one in row.tolist()]), ad)
+
+    def gumbel(self, *, size: tuple[int, ...]) -> Floats:
+        """See target.Noise; every call has other numbers."""
+        assert size == self.ad.shape
+        found = draws.gumbel(self.seeds, self.ad)
+        self.seeds = self.seeds + _NEXT
+        return found
+
+
 @one_blas_thread()
 def on_log(
     models: Models,
@@ -136,7 +163,6 @@ def on_log(
 
     Two packages on the same slates see the same random draws.
     """
-    rng = np.random.default_rng([params.seed, _DRAWS])
     targets, places = [], []
     for part in replay(models, features, engine, slates.row, threads):
         targets.append(
@@ -147,7 +173,7 @@ def on_log(
                 models.about.cost_shares,
                 week,
                 params.draws,
-                rng,
+                Addressed.of(params.seed, slates.row[part.at], part.sets.ad),
             )
         )
         places.append(part.at)

@@ -6,7 +6,7 @@ The policy fills as many positions as were logged; a position is looked at as la
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -133,6 +133,14 @@ class _Reward:
     examined: Floats
 
 
+class Noise(Protocol):
+    """Where Gumbel noise comes from; a numpy generator is one."""
+
+    def gumbel(self, *, size: tuple[int, ...]) -> Floats:
+        """The next numbers (B, K) of the requests' candidates."""
+        ...
+
+
 def target_on_log(
     slates: Slates,
     sets: CandidateSets,
@@ -140,7 +148,7 @@ def target_on_log(
     shares: CostShares,
     week: LoggedWeek,
     draws: int,
-    rng: np.random.Generator,
+    rng: Noise,
 ) -> TargetOnLog:
     """Weights and model expectations of the policy `logits` (B, K) on the logged slates.
 
@@ -178,7 +186,7 @@ def target_on_log(
     )
 
 
-def position_marginals(logits: Floats, slots: int, draws: int, rng: np.random.Generator) -> Floats:
+def position_marginals(logits: Floats, slots: int, draws: int, rng: Noise) -> Floats:
     """P(candidate a stands at position k) of Plackett-Luce logits (B, K); (B, slots, K).
 
     The first three positions are exact. Those below are means over `draws` sampled slates of the

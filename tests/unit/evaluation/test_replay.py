@@ -7,7 +7,7 @@ import pytest
 
 from roiflow.artefacts.evaluation import RoiEstimate
 from roiflow.evaluation import replay as replaying
-from roiflow.evaluation.replay import compare, on_log, replay
+from roiflow.evaluation.replay import Addressed, compare, on_log, replay
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog
 from roiflow.evaluation.weekly import test_slates
 from roiflow.ranking.serving_form import histories
@@ -110,3 +110,19 @@ def test_two_packages_are_compared_both_ways(
     assert back is not None
     assert (1 + forth) * (1 + back) == pytest.approx(1.0)
     assert abs(forth) > 1e-6
+
+
+def test_two_packages_draw_alike_for_the_ads_that_they_share() -> None:
+    """By seed, slate and ad, however many candidates each has and wherever they stand."""
+    row = np.array([4, 9])
+    wide = Addressed.of(7, row, np.array([[1, 2, 3], [5, 6, -1]], np.int32))
+    narrow = Addressed.of(7, row, np.array([[3, 1], [6, 5]], np.int32))
+    for _ in range(2):
+        one, other = wide.gumbel(size=(2, 3)), narrow.gumbel(size=(2, 2))
+        np.testing.assert_array_equal(other, [[one[0, 2], one[0, 0]], [one[1, 1], one[1, 0]]])
+    again = Addressed.of(7, row, wide.ad)
+    first, second = again.gumbel(size=(2, 3)), again.gumbel(size=(2, 3))
+    assert (first != second).all()
+    assert (Addressed.of(8, row, wide.ad).gumbel(size=(2, 3)) != first).all()
+    many = Addressed.of(7, np.arange(200_000), np.ones((200_000, 1), np.int32))
+    assert many.gumbel(size=(200_000, 1)).mean() == pytest.approx(np.euler_gamma, abs=0.01)
