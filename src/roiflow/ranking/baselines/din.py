@@ -1,7 +1,7 @@
 """DIN (Zhou et al., 2018): a local activation unit weights each behaviour by the candidate.
 
 How it differs from the paper: PReLU in place of Dice, dropout in place of mini-batch aware
-regularisation, and a second head for conversion given a click (ESMM). As in the paper weights are
+regularisation, and a second head for conversion given a click. As in the paper weights are
 not normalised, and behaviours know neither action nor time.
 """
 
