@@ -46,11 +46,12 @@ def test_greedy_policies_of_one_run(
             ways.setdefault(name, []).append(way)
     what = f"shipped world, {'with' if budgets else 'without'} budgets"
     for name, found in ways.items():
+        policy = "logging policy" if name == "logging" else f"greedy by {name}"
         spread = f" ({min(found):.1%} to {max(found):.1%}, {len(found)} seeds)"
-        record(f"{what}, greedy by {name}: way to the oracle", f"{np.mean(found):.1%}{spread}")
+        record(f"{what}, {policy}: way to the oracle", f"{np.mean(found):.1%}{spread}")
     assert abs(np.mean(ways["logging"])) < 0.1
     for kind in candidates.KINDS:
-        assert min(ways[kind]) > 0.4
+        assert min(ways[kind]) > 0.7
 
 
 def shipped(seed: int, budgets: bool) -> Params:
