@@ -14,6 +14,7 @@ from roiflow.artefacts.decision import Decision
 from roiflow.artefacts.run import Bento, Registered
 from roiflow.bundle import build_bento, find_bento, requirements, store
 from roiflow.deployment import local, processes
+from roiflow.deployment.release import load_online
 from roiflow.errors import PackageError, ServiceError
 from roiflow.jobs import bundle
 from roiflow.registry import Evidence, Registry
@@ -92,6 +93,8 @@ def test_bentoml_serves_it(package: Path, tmp_path: Path) -> None:
     """The same slate route inside BentoML's own server, and through its API."""
     bento = build_bento(package, "7", SERVICE, tmp_path, {})
     (redis,) = processes.start([local.redis(tmp_path, processes.free_port())], tmp_path)
+    # What can be shown is the store's, and no store began without a snapshot.
+    assert load_online(bento, package.parent / "features" / "online", redis.address)
     port = processes.free_port()
     command = (sys.executable, "-m", "bentoml", "serve", bento.tag, "--port", str(port))
     address = f"http://127.0.0.1:{port}"
