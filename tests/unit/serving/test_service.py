@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from roiflow.catalogue.updates import UPDATES
+from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.errors import ArtefactError, PackageError, ParamsError, ServiceError
 from roiflow.online.snapshot import load_snapshot
-from roiflow.online.store import FeatureStore, MemoryValues, Value, Writes
+from roiflow.online.store import CATALOGUE, FeatureStore, MemoryValues, Value, Writes
 from roiflow.ranking.recalibration import Recalibrations
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Recommender
@@ -87,6 +90,57 @@ def test_slates_without_the_store_are_degraded_and_keep_the_item_counters(
     assert degraded
     assert (slates.row >= 0).all()
     np.testing.assert_array_equal(store.ad_states(int(time[0])).counts, before)
+
+
+def test_without_the_store_what_has_a_budget_waits_from_the_next_hour_on(
+    recommender: Recommender, world: TinyWorld
+) -> None:
+    """In the hour that it last read it knows what was spent; afterwards nobody does."""
+    values, models = Failing(), recommender.models
+    store = FeatureStore(models.plan, models.vocabulary, recommender.history, values)
+    load_snapshot(store, world.features / "online")
+    time = world.built.as_of + 1_000
+    maker = OnlineSlates(recommender, store)
+
+    def shown(moment: int) -> set[str]:
+        times = np.full(60, moment)
+        names = [f"r{number}" for number in range(60)]
+        around = (["u00"] * 60, times, ["home_top"] * 60, ["phone"] * 60)
+        slates, _ = maker(RequestContexts(names, *around))
+        return set(slates.ad_ids.ravel())
+
+    limited = min(shown(time))
+    rows = [
+        {"change": "budget", "event_id": "b", "ad_id": limited, "daily_budget_micros": 10**12}
+        | {"event_time": time, "known_time": time}
+    ]
+    store.update({CATALOGUE: pa.Table.from_pylist(rows, schema=UPDATES)})
+    assert limited in shown(time)
+    values.down = True
+    assert limited in shown(time + 1)
+    later = shown(time + MICROS_PER_HOUR)
+    assert limited not in later
+    assert len(later) >= 3
+
+
+def test_a_service_says_why_it_has_nothing_to_show(
+    recommender: Recommender, world: TinyWorld
+) -> None:
+    models, time = recommender.models, world.built.as_of
+    store = FeatureStore(models.plan, models.vocabulary, recommender.history, MemoryValues())
+    maker = OnlineSlates(recommender, store)
+    with pytest.raises(ServiceError, match="the catalogue is empty"):
+        maker.check(time)
+    load_snapshot(store, world.features / "online")
+    maker.check(time)
+    ends = [
+        {"change": "end", "event_id": f"e{name}", "ad_id": name}
+        | {"event_time": time, "known_time": time}
+        for name in store.catalogue().ad_id.to_pylist()
+    ]
+    store.update({CATALOGUE: pa.Table.from_pylist(ends, schema=UPDATES)})
+    with pytest.raises(ServiceError, match=r"no ad may be shown: all \d+ have ended"):
+        maker.check(time)
 
 
 def test_packages_have_keys_of_their_own() -> None:
