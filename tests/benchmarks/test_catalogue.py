@@ -21,7 +21,7 @@ from tests.integration.test_catalogue import Platform, opened
 from tests.integration.test_redis_store import Server
 from tests.unit.serving.packages import tiny_world, write_package
 
-ADS, CHANGES = 20_000, 150
+ADS, CHANGES = 20_000, 100
 TARGET = 1.0
 """Seconds, at p99."""
 
