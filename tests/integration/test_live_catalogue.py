@@ -187,7 +187,7 @@ def judge(weeks: list[Lived], record: Record) -> None:
     assert not any(one.first.size for one in served["frozen"])
     assert abs(lost) < 0.02
     assert gained > -0.05
-    assert first.size > 0.7 * new
+    assert first.size > 0.5 * new
     assert slates >= 100_000 or len(weeks) < 12
 
 
