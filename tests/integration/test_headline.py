@@ -1,7 +1,8 @@
 """What the greedy policy of one run is worth in the shipped world, with budgets and without.
 
-A run ends with a week of the logging policy; its models fill the next week's slates with what they
-take for the best values, each request with the features that are known then. The oracle does not
+A run ends with a week of the logging policy; its models, refitted on all weeks as what ships is,
+fill the next week's slates with what they take for the best values, each request with the features
+that are known then. The oracle does not
 save a budget for later, so with budgets on it is no upper bound: it too spends in the morning what
 would have earned more in the evening.
 """
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from roiflow.candidates import selector as candidates
 from roiflow.data import lake
@@ -47,11 +49,22 @@ def test_greedy_policies_of_one_run(
     what = f"shipped world, {'with' if budgets else 'without'} budgets"
     for name, found in ways.items():
         policy = "logging policy" if name == "logging" else f"greedy by {name}"
-        spread = f" ({min(found):.1%} to {max(found):.1%}, {len(found)} seeds)"
-        record(f"{what}, {policy}: way to the oracle", f"{np.mean(found):.1%}{spread}")
-    assert abs(np.mean(ways["logging"])) < 0.1
-    for kind in candidates.KINDS:
-        assert min(ways[kind]) > 0.7
+        each = " / ".join(f"{way:.1%}" for way in found)
+        figure = f"{np.mean(found):.1%}{interval(found)}, seed by seed {each}"
+        record(f"{what}, {policy}: way to the oracle", figure)
+    logging = ways.pop("logging")
+    assert abs(np.mean(logging)) < 0.1
+    for found in ways.values():
+        assert np.mean(found) > (0.6 if budgets else 0.74)
+    assert max(np.mean(found) for found in ways.values()) > (0.65 if budgets else 0.78)
+
+
+def interval(found: list[float]) -> str:
+    """Student's 95 % interval of the mean over seeds; nothing of a single one."""
+    if len(found) < 2:
+        return ""
+    half = float(stdtrit(len(found) - 1, 0.975)) * np.std(found, ddof=1) / len(found) ** 0.5
+    return f" ({np.mean(found) - half:.1%} to {np.mean(found) + half:.1%})"
 
 
 def shipped(seed: int, budgets: bool) -> Params:
@@ -78,14 +91,13 @@ def ways_of(params: Params, folder: Path, full: bool) -> dict[str, float]:
     known = KnownWeek(source.world, after.features, after.engine, after.vocabulary)
     known = known.counted_as(run.engine.plan)
     policies: list[SlateChooser] = [logging_policy(source.world)]
-    labels = fit_labels(run.features, params.fit_labels).labels
+    labels, refitted = fit_labels(run.features, params.fit_labels).labels, run.features.as_of_end()
     selectors = [
-        candidates.fit(run.features, labels, params.train_candidates, kind)
-        for kind in candidates.KINDS
+        candidates.fit(refitted, labels, params.train_candidates, kind) for kind in candidates.KINDS
     ]
     rankers: list[Ranker] = [*selectors]
     if full:
-        rankers.append(train(RosaRanker, run.features, labels, params.train_ranker)[0])
+        rankers.append(train(RosaRanker, refitted, labels, params.train_ranker)[0])
     policies += [
         RankerChooser(
             ranker, known, selectors[0].shares, cost_weight=params.finetune_policy.cost_weight
