@@ -16,7 +16,7 @@ setup: .venv/installed  ## make .venv with every package of requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-demo: setup  ## four weeks of data to a served slate, a report and two further weeks; SOURCE=, WEEK=
+demo: setup  ## eight weeks of data to a served slate, a report and two further weeks; SOURCE=, WEEK=
 	$(BIN)/roiflow demo --source $(SOURCE) $(if $(WEEK),--week $(WEEK))
 
 up: setup  ## leave the platform running
