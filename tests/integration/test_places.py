@@ -103,7 +103,7 @@ def test_a_read_only_install_without_a_home_compiles_anew(read_only_install: Pat
     "command",
     [
         "roiflow.stages.validate {file}/raw {file}/validated {file}/q metrics.json {params}",
-        "roiflow.jobs.report_drift {file}/features {file}/drift.yaml {file}/drift {params}",
+        "roiflow.jobs.report_drift {file}/features {file}/l {file}/drift.yaml {file}/d {params}",
         "roiflow.cli.main simulate 2026-W01 {file}/world --weeks 1",
     ],
 )

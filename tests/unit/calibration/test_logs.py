@@ -14,6 +14,7 @@ from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
 from roiflow.errors import SourceError, UnknownWeek
 
 WEEK = Week.parse("2026-W01")
+MAY_BE_NULL = ("click_known_time", "ends_at")
 ZERO = {pa.string(): "x", pa.int32(): 1, pa.int64(): 0, pa.float64(): 1.0, pa.bool_(): False}
 
 
@@ -26,7 +27,7 @@ def table(name: str, *rows: dict[str, object]) -> pa.Table:
         times = dict.fromkeys(("event_time", "known_time", "created_at"), time)
         for field in schema:
             columns[field.name].append(row.get(field.name, times.get(field.name, None)))
-            if columns[field.name][-1] is None and field.name != "click_known_time":
+            if columns[field.name][-1] is None and field.name not in MAY_BE_NULL:
                 columns[field.name][-1] = ZERO[field.type]
     return pa.table(columns, schema=schema)
 

@@ -52,6 +52,7 @@ def test_a_kept_week_is_read_as_it_was_written(tmp_path: Path) -> None:
     row = {
         "request_id": ["r"], "user_id": ["u"], "event_time": pa.array([WEEK.start + 5]),
         "placement": ["p"], "device": ["d"], "policy_version": ["v"], "ads": [["a", ""]],
+        "p_click": [[0.1, 0.0]], "p_conversion": [[0.01, 0.0]],
         "as_of": [WEEK.start], "features": ["f"], "vector": [b"v"],
         "recalibration": ["d"],
     }  # fmt: skip

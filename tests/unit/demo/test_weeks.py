@@ -51,7 +51,7 @@ def test_without_a_week_it_begins_with_the_newest(
         ("sql", "2026-W33", SourceError, "ROIFLOW_SQL"),
         ("nowhere", None, ParamsError, "nowhere"),
         ("simulator", "2017-W54", UnknownWeek, "2017-W54"),
-        ("simulator", "2017-W13", UnknownWeek, "not 2017-W13: it holds 2017-W15 to 2017-W52"),
+        ("simulator", "2017-W13", UnknownWeek, "not 2017-W13: it holds 2017-W19 to 2017-W52"),
     ],
 )
 def test_a_place_that_is_not_set_is_said_before_anything_starts(
