@@ -26,7 +26,6 @@ from roiflow.online.layout import NewRows
 from roiflow.online.shelf import Shelf
 from roiflow.online.store import (
     AS_OF_KEY,
-    LAYOUT_KEY,
     STORED_HISTORIES,
     FeatureStore,
     as_kept,
@@ -216,10 +215,8 @@ def load_snapshot(store: FeatureStore, folder: Path) -> bool:
                     seconds,
                 )
         yield as_kept(first_shelf(folder, *store.shelf.package)), 0
-        # Last, since a store without as_of counts as empty: a load that was cut off is done again.
-        yield {LAYOUT_KEY: store.layout, AS_OF_KEY: str(content["as_of"]).encode()}, 0
 
-    store.load(chunks())
+    store.load(chunks(), int(content["as_of"]))
     return True
 
 

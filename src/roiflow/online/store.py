@@ -8,6 +8,7 @@ Everything is kept by these keys, so that one round trip reads all that a reques
     impression:<impression_id>   whose a later click or conversion is
     waiting:<impression_id>      clicks and conversions that came before their impression
     layout, as_of                version of the values, newest known_time that was taken in
+    loading                      who fills the store from a snapshot, while it does
     catalogue                    what can be shown, on which terms (shelf.py)
     catalogue_version            moves with it, so that it is read again only then
 
@@ -20,6 +21,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +44,7 @@ STORED_HISTORIES = 4
 """A store keeps this many history lengths of behaviours: enough for encoders of 4 layers."""
 
 LAYOUT_KEY, AS_OF_KEY = "layout", "as_of"
+LOADING_KEY, LOADING_SECONDS = "loading", 3_600
 CATALOGUE_KEY, VERSION_KEY = "catalogue", "catalogue_version"
 CATALOGUE = "catalogue"
 """Among the tables of an update: rows of catalogue.updates.UPDATES."""
@@ -329,11 +332,22 @@ class FeatureStore:
             ({LAYOUT_KEY: self.layout, AS_OF_KEY: str(newest).encode()}, 0),
         ]
 
-    def load(self, writes: Iterable[tuple[Mapping[str, bytes], int]]) -> None:
-        """Put values in chunks, as_of last; what was there before stays."""
+    def load(self, writes: Iterable[tuple[Mapping[str, bytes], int]], as_of: int) -> None:
+        """Put values in chunks, `as_of` last; what was there before stays.
+
+        Raises ServiceError where the store lost what it was given on the way, or where another
+        writer began to load it.
+        """
         self._check(self.values.get([LAYOUT_KEY])[0])
+        # A server that comes back empty in the middle would keep the last chunks and lose the
+        # first: what was put before all of them must still be there at the end.
+        token = uuid4().bytes
+        self.values.put({LOADING_KEY: token}, LOADING_SECONDS)
         for chunk, seconds in writes:
             self.values.put(chunk, seconds)
+        # Last, since a store without as_of counts as empty: a load that was cut off is done again.
+        last = {LAYOUT_KEY: self.layout, AS_OF_KEY: str(as_of).encode()}
+        self.values.commit(LOADING_KEY, token, [(last, 0)])
         self._rows.clear()
         self._ads = AdStates(-1, self._ads.counts, degraded=True)
         self._take(self._moved(self.values.get([VERSION_KEY])[0]))

@@ -19,7 +19,15 @@ from roiflow.features.table import Ints, Longs, Singles
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.offline.build import Built
 from roiflow.online.snapshot import load_snapshot
-from roiflow.online.store import LAYOUT_KEY, FeatureStore, Value, Values, Writes, dense
+from roiflow.online.store import (
+    LAYOUT_KEY,
+    FeatureStore,
+    MemoryValues,
+    Value,
+    Values,
+    Writes,
+    dense,
+)
 from tests.feature_world import (
     DAY,
     FIRST,
@@ -206,6 +214,25 @@ class StoreContract:
     ) -> None:
         assert load_snapshot(store, snapshot)
         assert not load_snapshot(store, snapshot)
+
+    def test_a_store_that_is_emptied_while_it_is_loaded_stays_empty(
+        self, store: FeatureStore, snapshot: Path
+    ) -> None:
+        """It would have kept the last values alone, and have passed for whole."""
+        values = MemoryValues()
+
+        class Emptied(Counting):
+            def put(self, pairs: Mapping[str, bytes], seconds: int) -> None:
+                if any(key.startswith("user:") for key in pairs):
+                    values.content.clear()
+                values.put(pairs, seconds)
+
+        losing = FeatureStore(store.plan, store.vocabulary, store.history, Emptied(values))
+        with pytest.raises(ServiceError, match="'loading'"):
+            load_snapshot(losing, snapshot)
+        assert losing.watermark() is None
+        losing.values = values
+        assert load_snapshot(losing, snapshot)
 
     def test_a_snapshot_does_not_replace_what_is_newer(
         self, store: FeatureStore, snapshot: Path
