@@ -394,6 +394,31 @@ class GateParams(Section):
     first_model: Literal["allow", "override"]
 
 
+class CanaryParams(Section):
+    """A challenger beside what serves, for a week: shares of the users, looks, and what decides.
+
+    Lifts and losses are shares of what serves now. `tuned_requests` and `tuned_error` say where the
+    always-valid interval is narrowest: after so many requests with such a standard error.
+    """
+
+    start_share: Annotated[float, Field(gt=0, lt=1)]
+    start_hours: Count
+    share: Annotated[float, Field(gt=0, lt=1)]
+    look_hours: Count
+    alpha: Probability
+    tuned_requests: Count
+    tuned_error: Positive
+    harm: NonNegative
+    margin: NonNegative
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    max_roi_loss: NonNegative
+    max_late_hours: Annotated[int, Field(ge=0)]
+    min_requests: Count
+    ratio_level: Probability
+    max_clipped_mass: Fraction
+    max_wrong_propensities: Fraction
+
+
 class ShipParams(Section):
     """Requests of the window's last days on which a refit is held against what was judged."""
 
@@ -503,6 +528,7 @@ class Params(Section):
     recalibrate: RecalibrateParams
     check_parity: CheckParityParams
     gate: GateParams
+    canary: CanaryParams
     report_drift: DriftParams
     stream: StreamParams
     ablate: AblateParams

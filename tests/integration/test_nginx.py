@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from roiflow.deployment import local, processes
-from roiflow.deployment.edge import SALT, Arm, render, revision
+from roiflow.deployment.edge import Arm, render, revision
 from roiflow.deployment.start_page import pages
 from roiflow.errors import ServiceError
+from roiflow.experiment.assignment import SALT, in_canary
 from tests.split import arm
 from tests.unit.deployment.homes import write_run
 
@@ -84,6 +86,7 @@ def test_the_split_is_the_predicted_one_for_every_user(home: Path) -> None:
     found = [answer.split()[0] for answer in ask(port, USERS)]
     percents = {"canary": 25.0, "stable": 75.0}
     assert found == [arm(user, SALT, percents) for user in USERS]
+    assert [one == "canary" for one in found] == in_canary(USERS, SALT, 0.25).tolist()
     assert found.count("canary") / len(USERS) == pytest.approx(0.25, abs=0.03)
     assert ask(port, USERS[:1])[0].split()[1] == revision(text)
     assert len(set(ask(port, ["", "", ""]))) == 1  # without a user: by address
@@ -104,6 +107,7 @@ def test_a_ramp_moves_users_one_way_over_a_reload(home: Path) -> None:
         found = ask(port, USERS)
         now = {user for user, answer in zip(USERS, found, strict=True) if "canary" in answer}
         assert held < now
+        assert now == set(np.array(USERS)[in_canary(USERS, SALT, percent / 100)].tolist())
         held = now
 
 

@@ -19,7 +19,6 @@ from roiflow.artefacts.run import Deployed, Placed
 from roiflow.bundle import Bento, build_bento, find_bento
 from roiflow.cli import main as cli
 from roiflow.deployment import processes, release
-from roiflow.deployment.edge import SALT
 from roiflow.deployment.placed import current
 from roiflow.deployment.release import (
     canary,
@@ -30,6 +29,7 @@ from roiflow.deployment.release import (
     snapshot_of,
 )
 from roiflow.errors import ArtefactError, ServiceError
+from roiflow.experiment.assignment import SALT
 from roiflow.jobs import deploy as deploy_job
 from roiflow.params import load_params
 from roiflow.stream import served_log

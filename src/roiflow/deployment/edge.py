@@ -1,7 +1,8 @@
 """The edge's nginx configuration: `split_clients`, the same on one machine and a cluster.
 
-nginx takes MurmurHash2 of salt and user id and cuts it into ranges. The canary holds the lowest
-one, so as it grows a user moves into it once and never back.
+nginx takes MurmurHash2 of salt and user id and cuts it into ranges, which
+`experiment.assignment` computes as well. The canary holds the lowest one, so as it grows a user
+moves into it once and never back.
 """
 
 import hashlib
@@ -12,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from roiflow.errors import ServiceError
-
-SALT = "ad-ranker:"
-"""Precedes the user id in the hash; another experiment takes another."""
 
 
 @dataclass(frozen=True)

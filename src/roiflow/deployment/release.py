@@ -15,6 +15,7 @@ from roiflow.deployment import edge, local, processes, start_page
 from roiflow.deployment.placed import STATE, current, keep_limits, limits_file, remember
 from roiflow.deployment.processes import Running
 from roiflow.errors import ServiceError
+from roiflow.experiment.assignment import SALT
 from roiflow.features.plan import Plan
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.files import write_directory, write_file
@@ -170,7 +171,7 @@ def _point_edge(home: Path, arms: Sequence[Placed], instances: Sequence[Running]
         for arm, instance in zip(arms, instances, strict=True)
     ]
     listen, pages = f"{local.HOST}:{port}", start_page.pages(home)
-    text = edge.render(shares, edge.SALT, listen, str(folder), pages=pages)
+    text = edge.render(shares, SALT, listen, str(folder), pages=pages)
     configuration = folder / "nginx.conf"
     changed = not configuration.exists() or configuration.read_text() != text
     if changed:

@@ -11,7 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from roiflow.deployment.edge import SALT, Arm, render
+from roiflow.deployment.edge import Arm, render
+from roiflow.experiment.assignment import SALT
 from roiflow.params import load_params
 from roiflow.stream.checks import Limits
 
