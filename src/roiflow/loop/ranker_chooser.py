@@ -24,6 +24,7 @@ from roiflow.policy.candidate_sets import CHUNK_BYTES
 from roiflow.ranking.protocol import Ranker
 from roiflow.ranking.value import CostShares, expected_cost
 from roiflow.simulator.population import Flags, Names, WorldRequests
+from roiflow.simulator.tables import By
 from roiflow.simulator.world import World
 
 
@@ -104,7 +105,7 @@ class RankerChooser:
 
         A value is revenue minus `cost_weight` x cost.
         """
-        self.policy_version = self.arm = ranker.name
+        self.policy_version = ranker.name
         self._ranker, self._known, self._shares = ranker, known, shares
         self._revenue, self._cost_weight = revenue, cost_weight
         self._world_rows = known.world_rows()
@@ -151,6 +152,10 @@ class RankerChooser:
         revenue = self._revenue.revenue(requests.price) if self._revenue else found.revenue
         cost = expected_cost(found, requests.bid, self._shares)
         return np.asarray(found.conversion.astype(np.float64) * revenue - self._cost_weight * cost)
+
+    def by(self, requests: WorldRequests) -> By:
+        """Itself."""
+        return By.one(self.policy_version, self.policy_version, requests.number.size)
 
     def observe(self, tables: Tables) -> None:
         """The log it answers from is complete."""

@@ -66,7 +66,7 @@ class CandidateSets:
         """Expected revenue minus lambda x expected cost; (B, K) micros, 0 without a candidate."""
         return np.where(self.present, self.expected_revenue - cost_weight * self.expected_cost, 0.0)
 
-    def take(self, rows: Longs) -> "CandidateSets":
+    def take(self, rows: Longs | slice) -> "CandidateSets":
         """The requests `rows`, in that order."""
         return CandidateSets(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 

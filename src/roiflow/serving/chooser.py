@@ -1,5 +1,7 @@
 """A served package as the one that fills the simulated world's slates, and what it did so from."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,16 +14,20 @@ from roiflow.data.served_features import SERVED
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError
+from roiflow.features.table import Longs
 from roiflow.online import given as parity
 from roiflow.online.shelf import Shelf
 from roiflow.online.store import CATALOGUE, OnlineStore
 from roiflow.serving.recalibrate import Recalibrator
-from roiflow.serving.recommender import Recommender
+from roiflow.serving.recommender import Considered, Recommender
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.simulator.noise import Floats
 from roiflow.simulator.population import Flags, Ints, WorldRequests
-from roiflow.simulator.tables import request_ids
+from roiflow.simulator.tables import By, request_ids
 from roiflow.simulator.world import World
+
+STABLE, CANARY = "stable", "canary"
+"""The arms of the log."""
 
 
 class ServedChooser:
@@ -38,7 +44,6 @@ class ServedChooser:
     ) -> None:
         """Without a recalibrator the package's predictions stay as they are."""
         self.policy_version = recommender.policy_version
-        self.arm = "stable"
         self._recommender, self._store, self._world = recommender, store, world
         self._rows: tuple[Week, Shelf, Ints] | None = None
         self._served: list[pa.Table] = []
@@ -52,45 +57,76 @@ class ServedChooser:
         What the package draws hangs on the requests' ids, as behind the door, and not on `rng`.
         """
         del rng
-        if not requests.number.size:
-            slots = self._world.slate_size
-            return np.zeros((0, slots), np.int32), np.zeros((0, slots))
-        first = int(requests.event_time[0])
-        week = Week.of(first)
+        slots, size = self._world.slate_size, requests.number.size
+        rows, propensity = np.zeros((size, slots), np.int32), np.zeros((size, slots))
+        if size:
+            self.renew(int(requests.event_time[0]))
+        for at, found in self.consider(requests, eligible):
+            rows[at], propensity[at] = self.fill(found, np.arange(at.size))
+        return rows, propensity
+
+    def renew(self, now: int) -> None:
+        """Recalibrate where it is time, before requests of the hour of `now`, microseconds."""
         if self._recalibrator:
-            self._recalibrator.renew(first // MICROS_PER_HOUR * MICROS_PER_HOUR)
-        world_row = self._rows_of(week)
-        contexts = RequestContexts(
+            self._recalibrator.renew(now // MICROS_PER_HOUR * MICROS_PER_HOUR)
+
+    def consider(
+        self, requests: WorldRequests, eligible: Flags
+    ) -> Iterator[tuple[Longs, Considered]]:
+        """Requests of a week in parts: where they are among them (B,), and their candidates."""
+        if not requests.number.size:
+            return
+        week = Week.of(int(requests.event_time[0]))
+        contexts = self._contexts(week, requests)
+        for at in self._recommender.parts(contexts, self._store):
+            part = contexts.take(at)
+            as_of = int(part.event_time[-1])
+            users = self._store.read(part.user_ids, as_of)
+            # After the read, which takes in what has become of the catalogue.
+            shelf, items = self._store.shelf, self._store.ad_states(as_of)
+            # At the door a slate without features is better than none; a world that is served so
+            # would be evidence of nothing.
+            if users.degraded or items.degraded:
+                raise ContractError(f"{self.policy_version}: the online store could not be read")
+            open_ = eligible[self.world_rows(week)]
+            yield at, self._recommender.expect(part, shelf, users, items, open_)
+
+    def fill(self, found: Considered, rows: Longs) -> tuple[Ints, Floats]:
+        """Draw slates of some requests, at least one, and log what they were made from.
+
+        Rows of the world's catalogue (B, S) and propensities (B, S).
+        """
+        slates = self._recommender.draw(found, rows)
+        if (slates.row < 0).any():
+            row = rows[np.flatnonzero((slates.row < 0).any(axis=1))[0]]
+            left = int((found.requests.ad[row] >= 0).sum())
+            raise ContractError(
+                f"request {found.batch.request_ids[row]}: only {left} ads of the catalogue can be "
+                f"shown, fewer than {slates.row.shape[1]} slots"
+            )
+        evidence = self._evidence(found.batch.take(rows), slates)
+        self._served.append(evidence)
+        if self._recalibrator:
+            self._recalibrator.serve(evidence)
+        week = Week.of(int(found.batch.event_time[0]))
+        return self.world_rows(week)[slates.row], slates.propensity
+
+    def world_rows(self, week: Week) -> Ints:
+        """The world's rows (A,) of the store's catalogue."""
+        shelf = self._store.shelf
+        if self._rows is None or self._rows[0] != week or self._rows[1] is not shelf:
+            names = np.array(shelf.catalogue.ad_id.to_pylist(), np.str_)
+            self._rows = week, shelf, self._world.ad_rows(week, names)
+        return self._rows[2]
+
+    def _contexts(self, week: Week, requests: WorldRequests) -> RequestContexts:
+        return RequestContexts(
             request_ids(week, requests.number, 1).to_pylist(),
             self._world.user_ids[requests.user_index].tolist(),
             requests.event_time,
             requests.placement.tolist(),
             requests.device.tolist(),
         )
-        slates, degraded = self._recommender.recommend(contexts, self._store, eligible[world_row])
-        # At the door a slate without features is better than none; a world that is served so would
-        # be evidence of nothing.
-        if degraded:
-            raise ContractError(f"{self.policy_version}: the online store could not be read")
-        if (slates.row < 0).any():
-            row = int(np.flatnonzero((slates.row < 0).any(axis=1))[0])
-            raise ContractError(
-                f"request {requests.number[row]}: only {eligible[world_row].sum()} ads of the "
-                f"catalogue can be shown, fewer than {slates.row.shape[1]} slots"
-            )
-        evidence = self._evidence(contexts, slates)
-        self._served.append(evidence)
-        if self._recalibrator:
-            self._recalibrator.serve(evidence)
-        return world_row[slates.row], slates.propensity
-
-    def _rows_of(self, week: Week) -> Ints:
-        """The world's rows of the store's catalogue."""
-        shelf = self._store.shelf
-        if self._rows is None or self._rows[0] != week or self._rows[1] is not shelf:
-            names = np.array(shelf.catalogue.ad_id.to_pylist(), np.str_)
-            self._rows = week, shelf, self._world.ad_rows(week, names)
-        return self._rows[2]
 
     def _evidence(self, contexts: RequestContexts, slates: Slates) -> pa.Table:
         names = contexts.request_ids
@@ -114,6 +150,10 @@ class ServedChooser:
             RECALIBRATION: slates.recalibration.tolist(),
         }
         return pa.table(rows, schema=SERVED)
+
+    def by(self, requests: WorldRequests) -> By:
+        """Itself."""
+        return By.one(STABLE, self.policy_version, requests.number.size)
 
     def changes(self, ads: pa.Table) -> pa.Table:
         """What ads that have just become known change."""

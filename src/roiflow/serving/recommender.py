@@ -43,12 +43,30 @@ RUN_ROWS = 32
 the cache (178 take a third longer a request)."""
 
 
+EVERY = slice(None)
+
+
 @dataclass(frozen=True)
 class _SideTables:
     """Side tables of one batch: `profile` is by row of the batch, not by user."""
 
     attributes: Ints
     profile: Ints
+
+
+@dataclass(frozen=True)
+class Considered:
+    """Requests (B,) of one hour with their candidates, before a slate is drawn."""
+
+    batch: RequestContexts
+    shelf: Shelf
+    users: UserStates
+    row: Longs  # (B, K) rows of the catalogue
+    requests: Requests  # (B, K), ads as the models know them
+    sets: CandidateSets  # (B, K)
+    logits: Floats  # (B, K)
+    degraded: bool
+    """Made without online features."""
 
 
 class Models:
@@ -177,30 +195,27 @@ class Recommender:
         Slots for which nothing is left are empty.
         Requests of different hours are read apart, since item counters stand still in an hour.
         """
-        # Requests of the door come one by one and go straight on; a simulated week brings hours of
-        # them, which are cut by hour and by memory.
-        hours = batch.event_time // MICROS_PER_HOUR
-        if hours.size and (hours != hours[0]).any():
-            order = np.argsort(hours, kind="stable")
-            by_hour = np.split(order, np.flatnonzero(np.diff(hours[order])) + 1)
-            parts = [self.recommend(_take(batch, rows), store, eligible) for rows in by_hour]
-            back = np.argsort(order, kind="stable")
-            return _stack([slates for slates, _ in parts], back), any(bad for _, bad in parts)
-        chunk = max(1, CHUNK_PAIRS // max(1, store.shelf.size))
-        if hours.size <= chunk:
+        parts = self.parts(batch, store)
+        if len(parts) == 1:
             return self._recommend(batch, store, eligible)
-        every = np.arange(hours.size)
-        parts = [
-            self._recommend(_take(batch, every[at : at + chunk]), store, eligible)
-            for at in range(0, hours.size, chunk)
-        ]
-        return _stack([slates for slates, _ in parts], every), any(bad for _, bad in parts)
+        found = [self._recommend(batch.take(rows), store, eligible) for rows in parts]
+        back = np.argsort(np.concatenate(parts), kind="stable")
+        return stacked([slates for slates, _ in found], back), any(bad for _, bad in found)
+
+    def parts(self, batch: RequestContexts, store: OnlineStore) -> list[Longs]:
+        """Rows of requests that are worked on at once: of one hour, and of bounded memory."""
+        # Requests of the door come one by one and go straight on; a simulated week brings hours of
+        # them.
+        if batch.event_time.size <= 1:
+            return [np.arange(batch.event_time.size)]
+        hours = batch.event_time // MICROS_PER_HOUR
+        order = np.argsort(hours, kind="stable")
+        chunk = max(1, CHUNK_PAIRS // max(1, store.shelf.size))
+        by_hour = np.split(order, np.flatnonzero(np.diff(hours[order])) + 1)
+        return [rows[at : at + chunk] for rows in by_hour for at in range(0, rows.size, chunk)]
 
     def _recommend(
-        self,
-        batch: RequestContexts,
-        store: OnlineStore,
-        eligible: Flags | None,
+        self, batch: RequestContexts, store: OnlineStore, eligible: Flags | None
     ) -> tuple[Slates, bool]:
         """Requests of one hour, few enough to be worked on at once."""
         if not batch.event_time.size:
@@ -210,17 +225,21 @@ class Recommender:
         read = store.read(batch.user_ids, as_of)
         # After the read, which takes in what has become of the catalogue.
         shelf, items = store.shelf, store.ad_states(as_of)
-        users = within(read, shelf.plan, self.models.plan)
         if not shelf.size:
-            return self._empty(batch.event_time.size), users.degraded
-        columns, requests, sets = self._expect(batch, shelf, users, items, eligible)
-        logits = self.models.logits(sets)
+            return self._empty(batch.event_time.size), read.degraded
+        found = self.expect(batch, shelf, read, items, eligible)
+        return self.draw(found), found.degraded
+
+    def draw(self, found: Considered, rows: slice | Longs = EVERY) -> Slates:
+        """Slates of some of the requests, at least one."""
+        names = found.batch.request_ids
+        names = names if isinstance(rows, slice) else [names[row] for row in rows.tolist()]
         # The noise hangs on the request's id and not on a generator: a retry finds its slate again,
         # and the log is enough to draw it once more.
-        noise = draws.gumbel(draws.seeds(self.digest, batch.request_ids), shelf.ad[columns])
-        choices, propensity = plackett_luce.choose(logits, self.slate_size, noise)
-        slates = self._slates(shelf, columns, sets, choices, propensity, users, requests)
-        return slates, users.degraded or items.degraded
+        ad = found.shelf.ad[found.row[rows]]
+        noise = draws.gumbel(draws.seeds(self.digest, names), ad)
+        choices, propensity = plackett_luce.choose(found.logits[rows], self.slate_size, noise)
+        return self._slates(found, rows, choices, propensity)
 
     def expect(
         self,
@@ -229,19 +248,9 @@ class Recommender:
         users: UserStates,
         items: AdStates,
         eligible: Flags | None = None,
-    ) -> tuple[Longs, CandidateSets]:
-        """Rows of the catalogue (B, k) that requests of one hour may show, and what to expect."""
-        columns, _, sets = self._expect(batch, shelf, users, items, eligible)
-        return columns, sets
-
-    def _expect(
-        self,
-        batch: RequestContexts,
-        shelf: Shelf,
-        users: UserStates,
-        items: AdStates,
-        eligible: Flags | None,
-    ) -> tuple[Longs, Requests, CandidateSets]:
+    ) -> Considered:
+        """What requests of one hour may be shown, and what to expect of each candidate."""
+        users = within(users, shelf.plan, self.models.plan)
         requests = self.requests(batch, shelf, users, items)
         if eligible is None:
             eligible = may_be_shown(
@@ -256,7 +265,11 @@ class Recommender:
         known = np.where(requests.ad < 0, requests.ad, known_ads(shelf, self.models.plan)[columns])
         requests = replace(requests, ad=known.astype(np.int32))
         predictions = self.models.predict(requests, people, shelf.attributes[columns])
-        return columns, requests, self.models.candidate_sets(requests, predictions)
+        sets = self.models.candidate_sets(requests, predictions)
+        degraded = users.degraded or items.degraded
+        return Considered(
+            batch, shelf, users, columns, requests, sets, self.models.logits(sets), degraded
+        )
 
     def requests(
         self, batch: RequestContexts, shelf: Shelf, users: UserStates, items: AdStates
@@ -313,22 +326,17 @@ class Recommender:
         return self._named[1]
 
     def _slates(
-        self,
-        shelf: Shelf,
-        columns: Longs,
-        sets: CandidateSets,
-        choices: Longs,
-        propensity: Floats,
-        users: UserStates,
-        requests: Requests,
+        self, found: Considered, rows: slice | Longs, choices: Longs, propensity: Floats
     ) -> Slates:
+        shelf, sets, requests = found.shelf, found.sets.take(rows), found.requests.take(rows)
         shown = choices >= 0
-        rows, at = np.arange(choices.shape[0])[:, None], np.where(shown, choices, 0)
+        each, at = np.arange(choices.shape[0])[:, None], np.where(shown, choices, 0)
 
         def take(values: Any) -> Any:
-            return np.where(shown, values[rows, at], 0)
+            return np.where(shown, values[each, at], 0)
 
-        row = np.where(shown, columns[rows, at], -1)
+        row = np.where(shown, found.row[rows][each, at], -1)
+        dense = np.where(shown[:, :, None], requests.dense[each, at], 0)
         return Slates(
             row=row,
             ad_ids=self._names(shelf)[row],
@@ -338,11 +346,9 @@ class Recommender:
             revenue=take(sets.revenue),
             value=take(sets.value(self.models.about.cost_weight)),
             bid=take(sets.bid),
-            as_of=np.full(choices.shape[0], users.as_of),
+            as_of=np.full(choices.shape[0], found.users.as_of),
             recalibration=self._in_force(requests.event_time),
-            vectors=_vectors(
-                users, requests, np.where(shown[:, :, None], requests.dense[rows, at], 0)
-            ),
+            vectors=_vectors(found.users, rows, requests, dense),
         )
 
     def _in_force(self, event_time: Longs) -> NDArray[Any]:
@@ -402,16 +408,16 @@ def _history(users: UserStates) -> Histories:
     )
 
 
-def _vectors(users: UserStates, requests: Requests, shown: Singles) -> Bytes:
+def _vectors(users: UserStates, rows: slice | Longs, requests: Requests, shown: Singles) -> Bytes:
     """What the models were given; `shown` (B, S, F) are the dense features of the shown ads."""
     return parity.pack(
         parity.Inputs(
-            users.user,
-            users.profile,
-            users.history_ad,
-            users.history_category,
-            users.history_action,
-            users.history_time,
+            users.user[rows],
+            users.profile[rows],
+            users.history_ad[rows],
+            users.history_category[rows],
+            users.history_action[rows],
+            users.history_time[rows],
             requests.context,
             shown,
         )
@@ -426,17 +432,8 @@ def vector_shape(package: Package) -> parity.Shape:
     )
 
 
-def _take(batch: RequestContexts, rows: Longs) -> RequestContexts:
-    return RequestContexts(
-        [batch.request_ids[row] for row in rows],
-        [batch.user_ids[row] for row in rows],
-        batch.event_time[rows],
-        [batch.placement[row] for row in rows],
-        [batch.device[row] for row in rows],
-    )
-
-
-def _stack(parts: Sequence[Slates], order: Longs) -> Slates:
+def stacked(parts: Sequence[Slates], order: Longs) -> Slates:
+    """Parts as one, its rows in an order."""
     return Slates(
         **{
             field.name: np.concatenate([getattr(part, field.name) for part in parts])[order]

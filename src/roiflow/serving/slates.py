@@ -20,6 +20,16 @@ class RequestContexts:
     placement: Sequence[str]  # (B,)
     device: Sequence[str]  # (B,)
 
+    def take(self, rows: Longs) -> "RequestContexts":
+        """Some of them."""
+        return RequestContexts(
+            [self.request_ids[row] for row in rows],
+            [self.user_ids[row] for row in rows],
+            self.event_time[rows],
+            [self.placement[row] for row in rows],
+            [self.device[row] for row in rows],
+        )
+
 
 @dataclass(frozen=True)
 class Slates:

@@ -17,6 +17,7 @@ from roiflow.simulator.noise import (
 )
 from roiflow.simulator.population import Flags, Ints, WorldRequests
 from roiflow.simulator.response import Response, goes_on
+from roiflow.simulator.tables import By
 from roiflow.simulator.world import World
 
 ATTEMPTS = 64
@@ -55,7 +56,6 @@ class PlackettLuce:
     ) -> None:
         """Logits are what an ad's own click and conversion odds are, with noise, tempered."""
         self.policy_version = policy_version
-        self.arm = policy_version
         self._world, self._noise, self._temperature = world, noise, temperature
         self._logits: dict[Week, Floats] = {}
 
@@ -94,6 +94,10 @@ class PlackettLuce:
         family = key(self._world.params.seed, Stream.LOGGING, week.start // MICROS_PER_DAY)
         return _draw(family, requests.number, weight, np.cumsum(weight), slots)
 
+    def by(self, requests: WorldRequests) -> By:
+        """Itself."""
+        return By.one(self.policy_version, self.policy_version, requests.number.size)
+
     def observe(self, tables: Tables) -> None:
         """Learns nothing."""
 
@@ -116,7 +120,6 @@ class Greedy:
 
     def __init__(self, world: World, policy_version: str = "clicks") -> None:
         self.policy_version = policy_version
-        self.arm = policy_version
         self._world = world
 
     def choose(
@@ -139,6 +142,10 @@ class Greedy:
     def best(self, response: Response) -> Longs:
         """Columns (B, S) of the slate."""
         return top(response.click, self._world.slate_size)
+
+    def by(self, requests: WorldRequests) -> By:
+        """Itself."""
+        return By.one(self.policy_version, self.policy_version, requests.number.size)
 
     def observe(self, tables: Tables) -> None:
         """Knows everything already."""

@@ -16,7 +16,7 @@ from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import ContractError, PropensityError
 from roiflow.simulator.noise import Floats, Longs, Stream, generator
 from roiflow.simulator.population import Ads, Flags, Ints, WorldRequests
-from roiflow.simulator.tables import Shown, WorldTables, joined
+from roiflow.simulator.tables import By, Shown, WorldTables, joined
 from roiflow.simulator.world import World
 
 Progress = Callable[[float, str], None]
@@ -33,7 +33,7 @@ class SlateChooser(Protocol):
     """What fills slates: the logging policy, the oracle, a served model."""
 
     policy_version: str
-    arm: str
+    """What it is called."""
     learns: bool
     """Whether it wants to observe what becomes known."""
 
@@ -44,6 +44,10 @@ class SlateChooser(Protocol):
 
         A propensity is of an ad given those above it.
         """
+        ...
+
+    def by(self, requests: WorldRequests) -> By:
+        """Who fills their slates (B,), as the log has it."""
         ...
 
     def observe(self, tables: Tables) -> None:
@@ -84,7 +88,7 @@ def run_week(
             # Only a learner's log must be up to date within the week: the others' is written once,
             # at the end.
             for one in shown:
-                log.add(**tables.of(one, chooser.policy_version, chooser.arm))
+                log.add(**tables.of(one))
             shown.clear()
             nonlocal told
             come = between(ads, told, at + 1)
@@ -95,7 +99,7 @@ def run_week(
             progress(done, f"{week} by {chooser.policy_version}")
 
     shown.extend(serve(world, week, chooser, before, chunk_hours=chunk_hours))
-    log.add(**tables.of(joined(shown), chooser.policy_version, chooser.arm))
+    log.add(**tables.of(joined(shown)))
     if progress:
         progress(1.0, f"{week} by {chooser.policy_version}")
     return log.close(week, {"ads": ads, "users": tables.users()})
@@ -148,7 +152,7 @@ def serve(
         _check(world, week, part, slates, propensity, eligible)
         outcome = world.happen(week, part, slates)
         pacer.record(slates.ravel(), outcome.cost.ravel())
-        yield Shown(part, slates, propensity, outcome)
+        yield Shown(part, slates, propensity, outcome, chooser.by(part))
 
 
 def _changes(ads: Ads, week: Week) -> Longs:

@@ -24,6 +24,20 @@ NUMBER_DIGITS = 10
 
 
 @dataclass(frozen=True)
+class By:
+    """Who filled slates (B,)."""
+
+    arms: tuple[tuple[str, str], ...]
+    """Arm and policy version."""
+    number: Ints  # (B,) into `arms`
+
+    @classmethod
+    def one(cls, arm: str, policy_version: str, requests: int) -> "By":
+        """All of them by the same."""
+        return cls(((arm, policy_version),), np.zeros(requests, np.int32))
+
+
+@dataclass(frozen=True)
 class Shown:
     """Slates (B, S) that were shown, and what came of them."""
 
@@ -31,6 +45,7 @@ class Shown:
     slates: Ints
     propensity: Floats
     outcome: Outcome
+    by: By
 
 
 def joined(parts: Sequence[Shown]) -> Shown:
@@ -50,6 +65,8 @@ def joined(parts: Sequence[Shown]) -> Shown:
             converted=np.concatenate(converted),
             returned=np.concatenate(returned),
         ),
+        # A chooser has the same arms all week.
+        By(parts[0].by.arms, np.concatenate([part.by.number for part in parts])),
     )
 
 
@@ -73,20 +90,21 @@ class WorldTables:
         self._world, self._week, self._compact = world, week, compact
         self._catalogue = world.ads(week)
 
-    def of(self, shown: Shown, policy_version: str, arm: str) -> dict[str, pa.Table]:
+    def of(self, shown: Shown) -> dict[str, pa.Table]:
         """Impressions and conversions."""
         return {
-            "impressions": self.impressions(shown, policy_version, arm),
+            "impressions": self.impressions(shown),
             "conversions": self.conversions(shown),
         }
 
-    def impressions(self, shown: Shown, policy_version: str, arm: str) -> pa.Table:
+    def impressions(self, shown: Shown) -> pa.Table:
         """One row per ad shown, in the order of requests and positions."""
         requests, ad = shown.requests, shown.slates.ravel()
         count, slots = shown.slates.shape
         every = np.repeat(np.arange(count, dtype=np.int32), slots)
         time = requests.event_time[every]
-        first = np.zeros(ad.size, np.int32)
+        arms, versions = zip(*shown.by.arms, strict=True)
+        by = shown.by.number[every]
         return self._table(
             {
                 c.EVENT_TIME: time,
@@ -102,8 +120,8 @@ class WorldTables:
                 c.BID: self._catalogue.bid[ad],
                 c.COST: shown.outcome.cost.ravel(),
                 c.PROPENSITY: shown.propensity.ravel(),
-                c.POLICY_VERSION: self._names([policy_version], first),
-                c.ARM: self._names([arm], first),
+                c.POLICY_VERSION: self._names(versions, by),
+                c.ARM: self._names(arms, by),
                 c.CLICKED: shown.outcome.clicked.ravel(),
                 c.CLICK_KNOWN_TIME: pa.nulls(ad.size, TIME),
             },

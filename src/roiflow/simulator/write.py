@@ -95,9 +95,7 @@ def _write_part(number: int, make: Callable[[], World], folder: Path, weeks: lis
         # What was shown is held as a whole already.
         pieces: dict[str, Iterable[tuple[pa.Table, int]]] = {
             "behaviours": zip(map(tables.behaviours, days), until, strict=True),
-            "impressions": [
-                (tables.impressions(shown, chooser.policy_version, chooser.arm), week.end)
-            ],
+            "impressions": [(tables.impressions(shown), week.end)],
             "conversions": [(tables.conversions(shown), week.end)],
         }
         events += days[-1].stop + shown.slates.size + shown.outcome.converted.size

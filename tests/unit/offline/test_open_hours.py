@@ -114,7 +114,7 @@ class Watched:
 
     def __init__(self, policy: PlackettLuce) -> None:
         self._policy = policy
-        self.policy_version, self.arm = policy.policy_version, policy.arm
+        self.policy_version, self.by = policy.policy_version, policy.by
         self.seen: dict[int, Flags] = {}
 
     def choose(

@@ -143,9 +143,9 @@ def logits(
     """Logits (B, A) by row of the catalogue, NaN where pre-selection cut the ad."""
     as_of = int(contexts.event_time[-1])
     users = store.read(contexts.user_ids, as_of)
-    columns, sets = recommender.expect(contexts, store.shelf, users, store.ad_states(as_of))
+    found = recommender.expect(contexts, store.shelf, users, store.ad_states(as_of))
     out = np.full((len(contexts.user_ids), store.shelf.size), np.nan)
-    np.put_along_axis(out, columns, recommender.models.logits(sets), axis=1)
+    np.put_along_axis(out, found.row, found.logits, axis=1)
     return out
 
 
