@@ -394,6 +394,22 @@ class GateParams(Section):
     first_model: Literal["allow", "override"]
 
 
+class BudgetParams(Section):
+    """How much may go wrong in a year of promotions: see `experiment.budget` for the rules.
+
+    `candidate` is the adaptive rule's alone, `start` the share of `level` that `lord` begins with,
+    `decay` the geometric sequence's.
+    """
+
+    rule: Literal["adaptive_spending", "alpha_spending", "lord"]
+    level: Probability
+    cap: Probability
+    sequence: Literal["geometric", "even", "published"]
+    decay: Probability
+    candidate: Probability
+    start: Probability
+
+
 class CanaryParams(Section):
     """A challenger beside what serves, for a week: shares of the users, looks, and what decides.
 
@@ -417,6 +433,7 @@ class CanaryParams(Section):
     ratio_level: Probability
     max_clipped_mass: Fraction
     max_wrong_propensities: Fraction
+    budget: BudgetParams
 
 
 class ShipParams(Section):

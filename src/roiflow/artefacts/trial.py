@@ -37,6 +37,37 @@ class Look(Record):
 
 
 @dataclass(frozen=True)
+class Spent(Record):
+    """A decision that was taken, as the year's error budget counts it."""
+
+    week: str
+    challenger: str
+    """Digest."""
+    p: float
+    """Of its value being under the margin; 1 where nothing was tested (a rule, a person)."""
+    promoted: bool
+
+
+@dataclass(frozen=True)
+class Budget(Record):
+    """The year's error budget before a decision, and the level that it leaves to it."""
+
+    year: int
+    """Of ISO weeks: 52 or 53 of them."""
+    rule: str
+    controls: str
+    """What is at most `budget`, in words."""
+    budget: float
+    decisions: int
+    """Of the year so far."""
+    promotions: int
+    spent: float
+    left: float
+    level: float
+    """What the p-value of this decision may be at most."""
+
+
+@dataclass(frozen=True)
 class Trial(Artefact):
     """One week of a challenger beside what serves; written by whoever serves."""
 
