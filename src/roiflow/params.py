@@ -323,6 +323,13 @@ class RankerParams(Section):
     calibration: CalibrationParams
 
 
+class RefitParams(Section):
+    """The judged models' way to the window's end."""
+
+    epochs: Count
+    rate: Positive
+
+
 class PolicyParams(Section):
     """Plackett-Luce slate policy and PPO."""
 
@@ -538,6 +545,7 @@ class Params(Section):
     fit_labels: LabelsParams
     train_candidates: CandidatesParams
     train_ranker: RankerParams
+    refit: RefitParams
     finetune_policy: PolicyParams
     evaluate: EvaluateParams
     export: ExportParams

@@ -84,6 +84,7 @@ class Checkout:
             self.world.features,
             self.at("labels"),
             self.at("candidates"),
+            self.at("ranker"),
             out / "refit",
             out / "r.json",
             self.params,

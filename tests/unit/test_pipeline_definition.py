@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 
-SECTION = {"look": "ingest", "refit": "train_ranker"}
+SECTION = {"look": "ingest"}
 """What a stage reads that has no number of its own."""
 HELD = "data/held.json"
 """Read by no stage: that it is another makes `ingest` run."""

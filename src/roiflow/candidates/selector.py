@@ -176,8 +176,14 @@ def narrow(requests: Requests, columns: Longs) -> Requests:
     return Requests(**(kept | taken))
 
 
-def fit(features: Features, labels: Labels, params: CandidatesParams, kind: Kind) -> Selector:
-    """Train on the TRAIN rows; trees stop early on the VALIDATION rows."""
+def fit(
+    features: Features,
+    labels: Labels,
+    params: CandidatesParams,
+    kind: Kind,
+    rounds: trees.Rounds | None = None,
+) -> Selector:
+    """Train on the TRAIN rows; trees stop early on the VALIDATION rows, or after `rounds`."""
     design = Design.of(features, params.max_codes)
     log = Examples.of(features, labels)
     train, held_out = (log.take(features.rows(split)) for split in (TRAIN, VALIDATION))
@@ -185,7 +191,7 @@ def fit(features: Features, labels: Labels, params: CandidatesParams, kind: Kind
     if kind == "logistic":
         model = logistic.fit(features, design, train, params.logistic)
     else:
-        model = trees.fit(features, design, train, held_out, params.xgboost, params.seed)
+        model = trees.fit(features, design, train, rounds or held_out, params.xgboost, params.seed)
     click, conversion = model.logits(design.impressions(features, held_out.rows))
     price = newest_price(features)
     return Selector(
@@ -199,6 +205,14 @@ def fit(features: Features, labels: Labels, params: CandidatesParams, kind: Kind
         price,
         Tables(np.array(features.attributes), np.array(features.profile)),
     )
+
+
+def refit(
+    judged: Selector, features: Features, labels: Labels, params: CandidatesParams
+) -> Selector:
+    """`judged` made anew from the TRAIN rows as they are now, with as many trees as it has."""
+    rounds = judged.model.rounds if isinstance(judged.model, trees.Trees) else None
+    return fit(features, labels, params, judged.kind, rounds)
 
 
 def newest_price(features: Features) -> Longs:
@@ -261,19 +275,6 @@ def load_selector(folder: Path) -> Selector:
     # The last two: tables that were cut off.
     except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise PackageError(f"{folder}: not a saved selector: {error}") from None
-
-
-def chosen(folder: Path) -> Kind:
-    """The kind that the train_candidates stage chose. Raises PackageError, naming the file."""
-    path = folder / CHOICE
-    try:
-        name = path.read_text().strip()
-    except OSError as error:
-        raise PackageError(f"{path}: {error.strerror}") from None
-    for kind in KINDS:
-        if kind == name:
-            return kind
-    raise PackageError(f"{path}: kind {name!r}, expected one of {KINDS}")
 
 
 def load(folder: Path, kind: Kind | None = None) -> Selector:

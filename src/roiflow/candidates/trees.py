@@ -5,7 +5,7 @@ it; what it saves is a logistic model all the same, since both start and end in 
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from roiflow.ranking.likelihood import likelihood, rate
 
 FILES = ("click.json", "conversion.json")
 
+Rounds = tuple[int, int]
+"""Trees of each outcome, in the order of FILES."""
+
 
 @dataclass(frozen=True)
 class Trees:
@@ -28,6 +31,12 @@ class Trees:
 
     boosters: tuple[Booster, Booster]
     forest: Forest
+
+    @property
+    def rounds(self) -> "Rounds":
+        """In the order of FILES."""
+        click, conversion = self.boosters
+        return len(click.trees), len(conversion.trees)
 
     @classmethod
     def of(cls, *boosters: Booster) -> "Trees":
@@ -60,16 +69,16 @@ def fit(
     features: Features,
     design: Design,
     train: Examples,
-    held_out: Examples,
+    stop: Examples | Rounds,
     params: XgboostParams,
     seed: int,
 ) -> Trees:
-    """Boost on `train`, stop early on `held_out`; one thread."""
+    """Boost on `train`, stop early on what is held out or after so many rounds; one thread."""
     with tempfile.TemporaryDirectory(prefix="roiflow-pages-") as scratch:
         pages = Path(scratch) if train.rows.size > params.rows_in_memory else None
         log = Source(features, design, params.max_bin, pages)
         # In a function of its own, whose end closes the pages before their folder goes.
-        return Trees.of(*_boost(log, train, held_out, params, seed))
+        return Trees.of(*_boost(log, train, stop, params, seed))
 
 
 @dataclass(frozen=True)
@@ -113,18 +122,13 @@ class Source:
 
 
 def _boost(
-    log: Source, train: Examples, held_out: Examples, params: XgboostParams, seed: int
+    log: Source, train: Examples, stop: Examples | Rounds, params: XgboostParams, seed: int
 ) -> Iterator[Booster]:
     """One booster an outcome, in the order of FILES."""
-    # Clicks from all impressions by how much each was looked at, conversions from the clicked ones
-    # by how ripe each is.
-    yield Learner(log, params.click, params, seed).fit(
-        FILES[0], *(Outcome(of.rows, of.examined, of.clicked) for of in (train, held_out))
-    )
-    yield Learner(log, params.conversion, params, seed).fit(
-        FILES[1],
-        *(Outcome(of.rows, of.matured, of.converted) for of in (train.clicks, held_out.clicks)),
-    )
+    clicks, conversions = _outcomes(train)
+    until, then = stop if isinstance(stop, tuple) else _outcomes(stop)
+    yield Learner(log, params.click, params, seed).fit(FILES[0], clicks, until)
+    yield Learner(log, params.conversion, params, seed).fit(FILES[1], conversions, then)
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,19 @@ class Outcome:
     observed: Flags
 
 
+def _outcomes(examples: Examples) -> tuple[Outcome, Outcome]:
+    """In the order of FILES.
+
+    Clicks come from all impressions by how much each was looked at, conversions from the clicked
+    ones by how ripe each is.
+    """
+    clicks = examples.clicks
+    return (
+        Outcome(examples.rows, examples.examined, examples.clicked),
+        Outcome(clicks.rows, clicks.matured, clicks.converted),
+    )
+
+
 @dataclass(frozen=True)
 class Learner:
     """Boosts one outcome."""
@@ -145,25 +162,31 @@ class Learner:
     params: XgboostParams
     seed: int
 
-    def fit(self, name: str, train: Outcome, held_out: Outcome) -> Booster:
-        """Cut to its best iteration; without both classes, no tree but the rate."""
+    def fit(self, name: str, train: Outcome, stop: Outcome | int) -> Booster:
+        """Cut to its best iteration on what is held out, or after so many rounds.
+
+        Without both classes, no tree but the rate.
+        """
         import xgboost
 
         # A logistic model without a row to learn from cannot be made: one row stands for none.
         rows = train.rows if train.rows.size else np.zeros(1, np.int64)
-        learnt, evals = self.log.matrix(f"{name}-train", rows), []
-        rounds = self.params.rounds if 0 < train.observed.sum() < train.observed.size else 0
-        if held_out.observed.any() and rounds:
-            checked = self.log.matrix(f"{name}-held-out", held_out.rows, learnt)
-            evals = [(checked, "validation")]
+        learnt = self.log.matrix(f"{name}-train", rows)
+        rounds = stop if isinstance(stop, int) else self.params.rounds
+        if not 0 < train.observed.sum() < train.observed.size:
+            rounds = 0
+        checked: dict[str, Any] = {}
+        if isinstance(stop, Outcome) and stop.observed.any() and rounds:
+            held_out = self.log.matrix(f"{name}-held-out", stop.rows, learnt)
+            checked = {
+                "custom_metric": _loss_on(stop),
+                "evals": [(held_out, "validation")],
+                "early_stopping_rounds": self.params.early_stopping_rounds,
+            }
 
         def pull(margin: Singles, _: Any) -> tuple[Floats, Floats]:
             _, slope, information = likelihood(margin, train.exposure, train.observed)
             return slope, information
-
-        def loss(margin: Singles, _: Any) -> tuple[str, float]:
-            total, _, _ = likelihood(margin, held_out.exposure, held_out.observed)
-            return "loss", total / held_out.rows.size
 
         booster = xgboost.train(
             {
@@ -182,11 +205,19 @@ class Learner:
             learnt,
             num_boost_round=rounds,
             obj=pull,
-            custom_metric=loss if evals else None,
-            evals=evals,
-            early_stopping_rounds=self.params.early_stopping_rounds if evals else None,
             verbose_eval=False,
+            **checked,
         )
-        best = booster[: booster.best_iteration + 1] if evals else booster
+        best = booster[: booster.best_iteration + 1] if checked else booster
         # What is used here is what a reader of the files will use, bit by bit.
         return Booster.parse(bytes(best.save_raw("json")), Path(name))
+
+
+def _loss_on(held_out: Outcome) -> Callable[[Singles, Any], tuple[str, float]]:
+    """Mean loss in nats, as the library asks for it."""
+
+    def loss(margin: Singles, _: Any) -> tuple[str, float]:
+        total, _, _ = likelihood(margin, held_out.exposure, held_out.observed)
+        return "loss", total / held_out.rows.size
+
+    return loss

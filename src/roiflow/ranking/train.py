@@ -16,7 +16,7 @@ from roiflow.data.split import TRAIN, VALIDATION
 from roiflow.features.table import Features, Longs
 from roiflow.labels.examination import Examination
 from roiflow.labels.model import Labels
-from roiflow.params import CalibrationParams, RankerParams
+from roiflow.params import CalibrationParams, RankerParams, RefitParams
 from roiflow.ranking import calibrate, packing
 from roiflow.ranking.examples import Examples
 from roiflow.ranking.likelihood import LEAST_REST
@@ -135,9 +135,49 @@ def fit(
         torch.manual_seed(params.seed)
         log = Examples.of(features, labels)
         ranker = start(kind, features, log, labels.examination, params)
-        history = optimise(ranker, features, log, params, progress)
-        ranker.calibrator = calibrator(ranker, features, log, params.calibration)
-    return ranker, history
+        return ranker, _train(ranker, features, log, params, progress)
+
+
+def go_on(
+    judged: RankerType,
+    features: Features,
+    labels: Labels,
+    params: RankerParams,
+    again: RefitParams,
+    progress: Progress | None = None,
+) -> tuple[RankerType, list[Epoch]]:
+    """`judged` trained further, on the TRAIN rows as they are now; it stays as it is.
+
+    Most of those rows it has seen, so fewer epochs at `again.rate` of the learning rates come to
+    what its whole training anew would. Bins, scales and the line in the price stay its own.
+    Deterministic, as `fit`.
+    """
+    shorter = params.model_copy(
+        update={
+            "epochs": again.epochs,
+            "learning_rate": again.rate * params.learning_rate,
+            "id_learning_rate": again.rate * params.id_learning_rate,
+        }
+    )
+    with one_thread(), torch.random.fork_rng():
+        torch.manual_seed(params.seed)
+        log = Examples.of(features, labels)
+        net = copy.deepcopy(judged.net)
+        ranker = type(judged)(judged.shape, net, labels.examination, Calibrator())
+        return ranker, _train(ranker, features, log, shorter, progress)
+
+
+def _train(
+    ranker: TorchRanker,
+    features: Features,
+    log: Examples,
+    params: RankerParams,
+    progress: Progress | None,
+) -> list[Epoch]:
+    """Optimise and calibrate in place."""
+    history = optimise(ranker, features, log, params, progress)
+    ranker.calibrator = calibrator(ranker, features, log, params.calibration)
+    return history
 
 
 def start(

@@ -77,6 +77,16 @@ def test_trees_learnt_in_pieces_are_those_of_the_whole_matrix(
         assert one.content == other.content
 
 
+def test_a_refit_on_the_same_rows_is_what_was_judged() -> None:
+    """As many trees, from the same start: to the byte, though nothing held out ended them."""
+    judged = selector("xgboost")
+    again = candidates.refit(judged, world().features, world().labels, PARAMS)
+    for one, other in zip(boosters_of(judged), boosters_of(again), strict=True):
+        assert 0 < len(one.trees) < PARAMS.xgboost.rounds
+        assert one.content == other.content
+    assert again.calibrations == judged.calibrations
+
+
 def boosters_of(chosen: Selector) -> tuple[Booster, Booster]:
     assert isinstance(chosen.model, trees.Trees)
     return chosen.model.boosters

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from roiflow.data.split import TEST, TRAIN
 from roiflow.features.table import Features, Requests
+from roiflow.params import RefitParams
 from roiflow.ranking import packing, serving_form
 from roiflow.ranking.examples import Examples
 from roiflow.ranking.likelihood import rate
@@ -20,7 +21,7 @@ from roiflow.ranking.metrics import auc, log_loss
 from roiflow.ranking.network import DenseEncoding, Heads, Logits
 from roiflow.ranking.rosa import CATEGORY, Rosa, RosaRanker
 from roiflow.ranking.torch_ranker import tensors
-from roiflow.ranking.train import fit, revenue_loss, start
+from roiflow.ranking.train import fit, go_on, revenue_loss, start
 from tests.unit.ranking.worlds import (
     PARAMS,
     World,
@@ -278,6 +279,19 @@ def test_without_history_the_loss_nears_the_entropy_of_a_logistic_world() -> Non
     assert found.revenue.mean() / 1e6 == pytest.approx(planted.mean_revenue[rows].mean(), rel=0.1)
     pairs = planted.click[rows] * planted.conversion[rows]
     assert found.conversion.mean() == pytest.approx(pairs.mean(), rel=0.15)
+
+
+def test_what_goes_on_starts_from_what_was_judged() -> None:
+    """At next to no rate it stays what it was; at some it moves, and the judged one does not."""
+    features, labels = world().features, world().labels
+    rows = features.rows(TEST)
+    before = ranker().logits(features, rows).click
+    still, _ = go_on(ranker(), features, labels, DEEP, RefitParams(epochs=1, rate=1e-12))
+    torch.testing.assert_close(still.logits(features, rows).click, before)
+    moved, epochs = go_on(ranker(), features, labels, DEEP, RefitParams(epochs=2, rate=0.5))
+    assert not torch.allclose(moved.logits(features, rows).click, before)
+    assert len(epochs) == 2
+    torch.testing.assert_close(ranker().logits(features, rows).click, before, rtol=0, atol=0)
 
 
 def test_an_untrained_network_predicts_the_base_rates() -> None:
