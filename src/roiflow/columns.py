@@ -40,3 +40,7 @@ CHANGE_ID = "event_id"
 
 REASON = "reason"
 WEEK = "week"
+
+STABLE, CANARY = "stable", "canary"
+"""Values of ARM where a challenger is on trial beside what serves; other experiments have theirs.
+"""

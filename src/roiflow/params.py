@@ -369,6 +369,8 @@ class EvaluateParams(Section):
     mean_weight_tolerance: Positive
     min_support: Fraction
     min_maturity: Probability
+    propensity_tolerance: Positive
+    max_mismatched: Fraction
     draws: Count
     popularity_strength: NonNegative
     calibration_bins: Annotated[int, Field(ge=2)]

@@ -91,6 +91,7 @@ def features(rows: int = 2000) -> Features:
             clicked=clicked,
             converted=np.arange(n) % 7 == 0,
             propensity=np.full(n, np.nan),
+            canary=np.zeros(n, np.bool_),
             split=split,
         ),
         outcomes=Outcomes(*(np.empty(0, np.int64) for _ in range(3))),

@@ -11,6 +11,7 @@ from roiflow import columns as c
 from roiflow.artefacts.evaluation import RoiEstimate
 from roiflow.data.split import VALIDATION
 from roiflow.data.weeks import Week
+from roiflow.evaluation.estimators.logger import chances_of_log
 from roiflow.evaluation.roi import estimate_roi, logged_terms, target_terms
 from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.target import LoggedWeek, target_on_log
@@ -81,7 +82,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     estimates = estimate_roi(
         slates.user,
         logged_terms(slates),
-        target_terms(slates, target),
+        target_terms(slates, target, chances_of_log(slates, target, PARAMS.draws)),
         resamples=PARAMS.resamples,
         confidence=PARAMS.confidence,
         limits=PARAMS,

@@ -23,6 +23,8 @@ class Diagnostics(Record):
     """Of the position where it is farthest from its expectation, 1."""
     support: float
     """Share of the target policy's mass that lies on ads the log shows."""
+    clipped: float = 0.0
+    """Share of the target's mass that lies on weights over the limit."""
 
 
 @dataclass(frozen=True)
@@ -114,3 +116,79 @@ class Report(Artefact):
     suspected_leak: Leaks
     suspicious_lift: float
     """A lift above it is taken for a leak."""
+
+
+@dataclass(frozen=True)
+class Interval(Record):
+    """A number with its standard error, users being what is drawn."""
+
+    value: float
+    error: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ArmEstimate(Record):
+    """One policy of a trial, on the slates of both; micros a request."""
+
+    requests: int
+    """That it served itself."""
+    users: int
+    value: Interval
+    """Revenue minus lambda x cost."""
+    revenue: float
+    """As it will be once all conversions and returns are known."""
+    cost: float
+    roi: Interval | None
+    """None where it costs nothing."""
+    diagnostics: Diagnostics | None
+    """Of its weights over all slates; None where none were needed."""
+    maturity: float | None
+    """Share of the conversions in it that is known; None where it counts none."""
+
+
+FindingKind = Literal[
+    "propensity", "replay", "shares", "arm", "leak", "weights", "maturity", "identical", "ratio"
+]
+
+
+@dataclass(frozen=True)
+class Finding(Record):
+    """Why an estimate cannot be trusted, or has nothing to tell."""
+
+    kind: FindingKind
+    """propensity: outside (0, 1] or not logged. replay: not what the replayed package gives.
+    shares: outside [0, 1], or never both arms at once. arm: no slate of an arm. leak: a user in
+    both arms at one share. weights, maturity: beyond the limits. identical: two policies alike.
+    ratio: ROI is not defined."""
+    count: int
+    """Of slates."""
+    row: int | None
+    """First impression row; None where it is of no single slate."""
+    text: str
+
+
+TrialEstimator = Literal["balanced_dr", "cascade_dr", "arms"]
+
+
+@dataclass(frozen=True)
+class TrialEstimate(Record):
+    """Challenger and champion on the slates that both served; micros a request."""
+
+    estimator: TrialEstimator
+    requests: int
+    users: int
+    cost_weight: float
+    """Lambda."""
+    champion: ArmEstimate
+    challenger: ArmEstimate
+    delta: Interval
+    """Challenger minus champion."""
+    lift: Interval | None
+    """Delta by the champion's value; None where that is not positive."""
+    roi_lift: Interval | None
+    """Relative change of ROAS = 1 + ROI; None where one of the two costs or earns nothing."""
+    findings: tuple[Finding, ...]
+    verdict: Literal["conclusive", "inconclusive"]
+    """Inconclusive with any finding."""

@@ -16,6 +16,7 @@ from roiflow.artefacts.evaluation import RoiEstimate
 from roiflow.candidates.selector import narrow
 from roiflow.errors import GateError
 from roiflow.evaluation import roi
+from roiflow.evaluation.estimators.logger import chances_of_log, matching, replayed
 from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.statistics import one_blas_thread
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog, in_order, target_on_log
@@ -198,7 +199,13 @@ def compare(
             raise GateError(f"the {name} was evaluated on other slates: evaluate again")
     # The champion is the base here, not the logging policy; both are weighed against the same log,
     # so what the weights have in common cancels in the paired lift.
-    new, old = (roi.target_terms(slates, target) for target in (challenger, champion))
+    # Where the champion filled the slates, it is asked for its chances and not guessed at.
+    logged = replayed(
+        chances_of_log(slates, champion, limits.draws),
+        champion,
+        matching(slates, champion, limits.propensity_tolerance),
+    )
+    new, old = (roi.target_terms(slates, target, logged) for target in (challenger, champion))
     return {
         name: roi.estimate_roi(
             slates.user,

@@ -6,25 +6,27 @@ lift of one over another has a paired interval. Lift is the relative change of R
 is positive exactly when ROI is higher, and stays defined where ROI crosses 0.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.artefacts.evaluation import Diagnostics, Estimate, RoiEstimate
+from roiflow.evaluation.estimators.balanced import balanced_dr
+from roiflow.evaluation.estimators.chances import Chances, ratio
 from roiflow.evaluation.ope import (
     Limits,
     cascade_dr_terms,
     diagnose,
     dm_terms,
     doubts,
-    dr_terms,
     ips_terms,
+    slate_weights,
 )
 from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.statistics import cluster_sums, percentile_interval, resampled_totals
-from roiflow.evaluation.target import Expectation, TargetOnLog
+from roiflow.evaluation.target import TargetOnLog
 from roiflow.features.table import Floats
 
 NO_PROPENSITIES = "no logged propensities"
@@ -71,12 +73,13 @@ def logged_terms(slates: Slates) -> Terms:
     return Terms(columns, False, False, None, slates.maturity())
 
 
-def target_terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
+def target_terms(slates: Slates, target: TargetOnLog, logged: Chances) -> dict[str, Terms]:
     """Terms of the target policy by each estimator; the direct method alone without propensities.
 
-    `ips`, `snips` and `dr` weigh each position by itself: right where a position's reward depends
-    on its own ad only, as in the position-based click model that `dm` assumes too. `rips` and
-    `cascade_dr` weigh the slate down to the position: right also where the ads above matter, at
+    `logged` are the chances of what filled the slates. `ips` and `snips` weigh each position by
+    itself and `dr` pools them by how much they are looked at: right where a position's reward
+    depends on its own ad only, as in the position-based click model that `dm` assumes too. `rips`
+    and `cascade_dr` weigh the slate down to the position: right also where the ads above matter, at
     the price of far larger weights.
     """
     revenue, cost = target.revenue, target.cost
@@ -87,22 +90,21 @@ def target_terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
     # of them, would be about two different sets of users.
     if not slates.logged.all():
         return {"dm": direct}
-    by_position, by_slate = (
-        diagnose(weight, float(target.support.mean()), slates.present)
-        for weight in (target.weight, target.slate_weight)
+    weight = ratio(target.chances.marginal, logged.marginal)
+    slate_weight = np.where(slates.present, slate_weights(target.propensity, slates.propensity), 0)
+    balanced = balanced_dr(slates, target, logged)
+    by_position, by_looks, by_slate = (
+        diagnose(each, float(target.support.mean()), slates.present)
+        for each in (weight, balanced.weight, slate_weight)
     )
-
-    weight, slate_weight = target.weight, target.slate_weight
     ripe, slate_ripe = slates.maturity(weight), slates.maturity(slate_weight)
 
-    def both(
-        values: Callable[[Floats, Expectation], Floats], found: Diagnostics, known: float | None
-    ) -> Terms:
-        columns = [values(slates.revenue, revenue), values(slates.cost, cost)]
+    def both(columns: Sequence[Floats], found: Diagnostics, known: float | None) -> Terms:
         return Terms(np.column_stack(columns), False, False, found, known)
 
+    money = slates.revenue, slates.cost
     return {
-        "ips": both(lambda money, _: ips_terms(money, weight), by_position, ripe),
+        "ips": both([ips_terms(one, weight) for one in money], by_position, ripe),
         "snips": Terms(
             np.hstack([weight * slates.revenue, weight * slates.cost, weight, slates.present]),
             True,
@@ -110,17 +112,14 @@ def target_terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
             by_position,
             ripe,
         ),
-        "dr": both(
-            lambda money, model: dr_terms(money, weight, model.logged, model.target),
-            by_position,
-            ripe,
-        ),
+        "dr": both([balanced.revenue, balanced.cost], by_looks, slates.maturity(balanced.weight)),
         "dm": direct,
-        "rips": both(lambda money, _: ips_terms(money, slate_weight), by_slate, slate_ripe),
+        "rips": both([ips_terms(one, slate_weight) for one in money], by_slate, slate_ripe),
         "cascade_dr": both(
-            lambda money, model: cascade_dr_terms(
-                money, slate_weight, model.cascade_logged, model.cascade_target
-            ),
+            [
+                cascade_dr_terms(one, slate_weight, model.cascade_logged, model.cascade_target)
+                for one, model in zip(money, (revenue, cost), strict=True)
+            ],
             by_slate,
             slate_ripe,
         ),

@@ -29,6 +29,7 @@ class Slates:
     propensity: Floats  # (B, S) given the ads above; NaN where not logged, 1 where absent
     expected: Floats  # (B, S) conversions that clicks bring as their category does; 0 where absent
     known: Floats  # (B, S) share of them that is known; 0 where absent
+    canary: Flags  # (B,) the arm that filled it: the challenger's, or any other
 
     def take(self, rows: Longs) -> "Slates":
         """The slates `rows`, in that order."""
@@ -95,4 +96,5 @@ def logged_slates(features: Features, labels: Labels, rows: Longs, slots: int) -
         propensity=spread(log.propensity[kept], 1.0),
         expected=spread(settled.expected, 0.0),
         known=spread(settled.known, 0.0),
+        canary=np.asarray(log.canary[top]),
     )

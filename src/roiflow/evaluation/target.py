@@ -3,8 +3,8 @@
 The policy fills as many positions as were logged; a position is looked at as labels have it.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 from zipfile import BadZipFile
@@ -14,11 +14,11 @@ import numpy as np
 from roiflow.compiled import compiled
 from roiflow.data.split import TEST
 from roiflow.errors import ArtefactError
-from roiflow.evaluation.ope import importance_weights, slate_weights
+from roiflow.evaluation.estimators.chances import Chances
 from roiflow.evaluation.slates import Slates
-from roiflow.features.table import Features, Flags, Floats, Ints, Longs
+from roiflow.features.table import AD_ATTRIBUTES, Features, Flags, Floats, Ints, Longs
 from roiflow.files import write_file
-from roiflow.labels.examination import Examination
+from roiflow.labels.examination import Examination, logged_charges, swaps
 from roiflow.labels.model import Labels
 from roiflow.policy import plackett_luce
 from roiflow.policy.candidate_sets import CandidateSets, columns_of
@@ -29,21 +29,46 @@ EXACT = 3
 """Positions whose shares are sums over all that may stand above; the cost is K to their number."""
 
 
+CATEGORY = AD_ATTRIBUTES.index("category")
+
+
 @dataclass(frozen=True)
 class LoggedWeek:
     """What the log of a week tells, whichever policy is asked about."""
 
     examination: Examination
     """How much a position is looked at."""
+    charged: Examination
+    """How much of what an impression is charged is due at a position: all of it, or as looks."""
     shown: Flags
     """(ads,) which ads the log shows."""
+    kind: Ints
+    """(ads,) what an ad is like: MIPS takes ads of one kind for the same."""
 
     @classmethod
     def of(cls, features: Features, labels: Labels) -> "LoggedWeek":
         """The test week."""
+        rows = features.rows(TEST)
         shown = np.zeros(features.attributes.shape[0], dtype=bool)
-        shown[features.impressions.ad[features.rows(TEST)]] = True
-        return cls(labels.examination, shown)
+        shown[features.impressions.ad[rows]] = True
+        kind = np.asarray(features.attributes[:, CATEGORY])
+        return cls(labels.examination, _charged(features, rows), shown, kind)
+
+    @classmethod
+    def served(cls, examination: Examination, kind: Ints) -> "LoggedWeek":
+        """A week that is being served: every ad may be shown, and impressions are paid in full."""
+        return cls(examination, Examination(np.ones(1)), np.ones(kind.size, dtype=bool), kind)
+
+
+def _charged(features: Features, rows: Longs) -> Examination:
+    """What is charged for an impression that brings no click, by position, relative to the first.
+
+    By swaps, as looks are; all of it where that is within three standard errors.
+    """
+    found = swaps(*logged_charges(features, rows))
+    paid = np.nan_to_num(found.factor, nan=1.0)
+    whole = np.nan_to_num(paid + 3.0 * found.error, nan=np.inf) >= 1.0
+    return Examination(np.where(whole, 1.0, paid))
 
 
 @dataclass(frozen=True)
@@ -62,22 +87,34 @@ class Expectation:
 
 @dataclass(frozen=True)
 class TargetOnLog:
-    """A target policy on B logged slates: all that its estimates are made of."""
+    """A policy on B logged slates: all that its estimates are made of, whoever logged them."""
 
     place: ClassVar[Path] = Path("data/evaluation/target.npz")
 
     row: Longs
     """(B,) row of the impression at the top: which slates these are."""
-    weight: Floats
-    """(B, S) of each position by itself; 0 where absent."""
-    slate_weight: Floats
-    """(B, S) reward-interaction; 0 where absent."""
+    propensity: Floats
+    """(B, S) of the logged ad given the logged ads above it; 1 where absent."""
+    looks: Floats
+    """(B, S) P(the position is looked at), relative to the first; 0 where absent."""
+    due: Floats
+    """(B, S) how much of what an impression is charged is due at the position; 0 where absent."""
+    chances: Chances
+    """(B, S) of the logged ads, whatever stands above them."""
     support: Floats
     """(B,) share of the policy's first choice that lies on ads the log shows."""
+    candidates: Longs
+    """(B,) how many ads the policy chose from."""
     drawn: Ints
     """(B, S) ads of one slate drawn from the policy, -1 where it leaves a slot empty."""
     revenue: Expectation
     cost: Expectation
+    charge: Floats
+    """(B, S) of `cost.logged`: micros that are due at the impression."""
+
+    def take(self, rows: Longs) -> "TargetOnLog":
+        """The slates `rows`, in that order."""
+        return _target({name: values[rows] for name, values in _arrays(self).items()})
 
     def write(self, path: Path) -> None:
         """One .npz file; equal values give equal bytes."""
@@ -101,7 +138,7 @@ def _arrays(target: TargetOnLog) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for field in fields(target):
         value = getattr(target, field.name)
-        if isinstance(value, Expectation):
+        if is_dataclass(value):
             flat |= {f"{field.name}.{name}": array for name, array in vars(value).items()}
         else:
             flat[field.name] = value
@@ -109,13 +146,16 @@ def _arrays(target: TargetOnLog) -> dict[str, Any]:
 
 
 def _target(arrays: dict[str, Any]) -> TargetOnLog:
-    def expectation(kind: str) -> Expectation:
-        return Expectation(
-            **{field.name: arrays[f"{kind}.{field.name}"] for field in fields(Expectation)}
-        )
+    def part(kind: type[Any], name: str) -> Any:
+        return kind(**{field.name: arrays[f"{name}.{field.name}"] for field in fields(kind)})
 
     plain = {name: array for name, array in arrays.items() if "." not in name}
-    return TargetOnLog(**plain, revenue=expectation("revenue"), cost=expectation("cost"))
+    return TargetOnLog(
+        **plain,
+        chances=part(Chances, "chances"),
+        revenue=part(Expectation, "revenue"),
+        cost=part(Expectation, "cost"),
+    )
 
 
 def in_order(parts: Sequence[TargetOnLog], at: Longs) -> TargetOnLog:
@@ -127,10 +167,16 @@ def in_order(parts: Sequence[TargetOnLog], at: Longs) -> TargetOnLog:
 
 @dataclass(frozen=True)
 class _Reward:
-    """Reward of candidate a at a position with factor f: fixed[a] + f x examined[a]; (B, K)."""
+    """Reward of candidate a at a position: due[position] x fixed[a] + looks[position] x seen[a]."""
 
-    fixed: Floats
-    examined: Floats
+    fixed: Floats  # (B, K)
+    seen: Floats  # (B, K)
+    due: Floats  # (B, S)
+    looks: Floats  # (B, S)
+
+    def at(self, slot: int) -> Floats:
+        """Of every candidate at one position (B, K)."""
+        return self.due[:, slot, None] * self.fixed + self.looks[:, slot, None] * self.seen
 
 
 class Noise(Protocol):
@@ -155,35 +201,69 @@ def target_on_log(
     `draws` slates a request are sampled for the policy's share of positions below the third. Where
     propensities were not logged, weights are NaN.
     """
-    # An ad that the policy would not have considered (column -1) has weight 0, which is right: it
-    # has no chance. What that leaves unknown is told by `support`, not by a weight.
+    # An ad that the policy would not have considered (column -1) has no chance. What that leaves
+    # unknown is told by `support`.
     columns = columns_of(sets.ad, slates.ad)
-    examination = np.where(slates.present, week.examination.at(slates.position), 0.0)
-    # A bid's share that is paid at the impression is due whether anybody looks or not; all other
-    # money follows clicks, which shrink with the position.
+    looks, due = (
+        np.where(slates.present, factor.at(slates.position), 0.0).astype(np.float64)
+        for factor in (week.examination, week.charged)
+    )
+    # A bid's share that is paid at the impression may be due whether anybody looks or not; all
+    # other money follows clicks, which shrink with the position.
     at_impression = shares.impression * sets.bid.astype(np.float64)
+    nothing = np.zeros(logits.shape, np.float64)
     rewards = (
-        _Reward(np.zeros(logits.shape, np.float64), sets.expected_revenue),
-        _Reward(at_impression, sets.expected_cost - at_impression),
+        _Reward(nothing, sets.expected_revenue, due, looks),
+        _Reward(at_impression, sets.expected_cost - at_impression, due, looks),
     )
-    shares_of_slots = position_marginals(logits, columns.shape[1], draws, rng)
-    revenue, cost = (
-        _expectation(reward, shares_of_slots, columns, slates.present, examination)
-        for reward in rewards
-    )
+    marginals = position_marginals(logits, columns.shape[1], draws, rng)
+    revenue, cost = (_expectation(reward, marginals, columns, slates.present) for reward in rewards)
     known = np.where(sets.ad >= 0, week.shown[np.maximum(sets.ad, 0)], False)
     drawn = plackett_luce.best(logits + rng.gumbel(size=logits.shape), columns.shape[1])
+    propensity = conditional_propensities(logits, columns)
     return TargetOnLog(
         row=slates.row,
-        weight=_position_weights(slates, shares_of_slots, columns),
-        slate_weight=_slate_weights(slates, logits, columns),
-        support=np.sum(shares_of_slots[:, 0] * known, axis=1),
+        propensity=np.where(slates.present, propensity, 1.0),
+        looks=looks,
+        due=due,
+        chances=_chances(marginals, columns, looks, due, _same_kind(slates, sets, week)),
+        support=np.sum(marginals[:, 0] * known, axis=1),
+        candidates=np.count_nonzero(np.isfinite(logits), axis=1),
         drawn=np.where(
             drawn >= 0, np.take_along_axis(sets.ad, np.maximum(drawn, 0), axis=1), np.int32(-1)
         ),
         revenue=revenue,
         cost=cost,
+        charge=due * _of_logged(at_impression, columns),
     )
+
+
+def _same_kind(slates: Slates, sets: CandidateSets, week: LoggedWeek) -> Flags:
+    """(B, S, K): which candidates are of the kind of a logged ad."""
+    logged = week.kind[np.maximum(slates.ad, 0)]
+    candidate = np.where(sets.ad >= 0, week.kind[np.maximum(sets.ad, 0)], -1)
+    same: Flags = slates.present[:, :, None] & (logged[:, :, None] == candidate[:, None, :])
+    return same
+
+
+def _chances(
+    marginals: Floats, columns: Longs, looks: Floats, due: Floats, same_kind: Flags
+) -> Chances:
+    """Of marginals (B, S, K), the ads at columns (B, S)."""
+    exposure = np.einsum("bs,bsk->bk", looks, marginals)
+    presence = np.einsum("bs,bsk->bk", due, marginals)
+    return Chances(
+        marginal=np.where(due > 0, _at(marginals, columns), 0.0),
+        exposure=np.where(due > 0, _of_logged(exposure, columns), 0.0),
+        presence=np.where(due > 0, _of_logged(presence, columns), 0.0),
+        kind=np.einsum("bk,bsk->bs", exposure, same_kind),
+    )
+
+
+def _of_logged(values: Floats, columns: Longs) -> Floats:
+    """Entries (B, S) of values (B, K) at columns (B, S), 0 where the column is -1."""
+    found = np.take_along_axis(values, np.maximum(columns, 0), axis=1)
+    return np.where(columns >= 0, found, 0.0)
 
 
 def position_marginals(logits: Floats, slots: int, draws: int, rng: Noise) -> Floats:
@@ -264,57 +344,11 @@ def _at(values: Floats, columns: Longs) -> Floats:
     return np.where(columns >= 0, found, 0.0)
 
 
-def _position_weights(slates: Slates, marginals: Floats, columns: Longs) -> Floats:
-    """Weights (B, S) of the item-position model (independent IPS; Li et al., 2018).
-
-    The target's chance of the ad at the position, over the logged one. Logged propensities are
-    given the ads above, which cannot stand there again: the target's chance is taken among the
-    others too, so that weights have mean 1. What that moves is the share of the target's mass on
-    the ads logged above, times how far those differ from the rest.
-    """
-    target = _at(marginals, columns)
-    rows = np.arange(columns.shape[0])
-    # The first position has nothing above it: its marginal is what was logged a propensity of.
-    for slot in range(1, columns.shape[1]):
-        above = np.zeros(columns.shape[0])
-        for upper in range(slot):
-            mass = marginals[rows, slot, np.maximum(columns[:, upper], 0)]
-            above += np.where(columns[:, upper] >= 0, mass, 0.0)
-        rest = 1.0 - above
-        target[:, slot] = np.divide(
-            target[:, slot], rest, out=np.zeros_like(rest), where=rest > 1e-9
-        )
-    return _by_propensity(slates, np.minimum(target, 1.0), importance_weights)
-
-
-def _slate_weights(slates: Slates, logits: Floats, columns: Longs) -> Floats:
-    return _by_propensity(slates, conditional_propensities(logits, columns), slate_weights)
-
-
-def _by_propensity(
-    slates: Slates, target: Floats, weights: Callable[[Floats, Floats], Floats]
-) -> Floats:
-    """0 where absent, NaN in slates without propensities."""
-    # NaN and not 0: a slate without propensities that slipped into a sum must be seen there.
-    result = np.full(target.shape, np.nan)
-    logged = slates.logged
-    if logged.any():
-        filled = np.where(slates.present, target, 1.0)[logged]
-        result[logged] = weights(filled, slates.propensity[logged])
-    return np.where(slates.present, result, 0.0)
-
-
-def _expectation(
-    reward: _Reward, marginals: Floats, columns: Longs, present: Flags, examination: Floats
-) -> Expectation:
+def _expectation(reward: _Reward, marginals: Floats, columns: Longs, present: Flags) -> Expectation:
     slots = columns.shape[1]
-    q = np.stack(
-        [reward.fixed + examination[:, k, None] * reward.examined for k in range(slots)], axis=1
-    )
+    q = np.stack([reward.at(slot) for slot in range(slots)], axis=1)
     q = np.where(present[:, :, None], q, 0.0)
-    cascade_logged, cascade_target = _control_variate(
-        reward, marginals[:, 0], columns, present, examination
-    )
+    cascade_logged, cascade_target = _control_variate(reward, marginals[:, 0], columns, present)
     return Expectation(
         target=np.sum(marginals * q, axis=2),
         logged=_at(q, columns),
@@ -324,7 +358,7 @@ def _expectation(
 
 
 def _control_variate(
-    reward: _Reward, chances: Floats, columns: Longs, present: Flags, examination: Floats
+    reward: _Reward, chances: Floats, columns: Longs, present: Flags
 ) -> tuple[Floats, Floats]:
     """Q of the logged slate down to each position, and its mean with that position redrawn.
 
@@ -342,14 +376,13 @@ def _control_variate(
         # Where the position takes nearly all the mass, what is below has no distribution left that
         # numbers could tell: 0 then, which any control variate may be.
         usable = rest > 1e-9 * total
-        below = present[:, slot + 1 :].sum(axis=1, keepdims=True)
-        examined_below = examination[:, slot + 1 :].sum(axis=1, keepdims=True)
-        gain = left * (reward.fixed * below + reward.examined * examined_below)
+        below = reward.due[:, slot + 1 :].sum(axis=1, keepdims=True)
+        looks_below = reward.looks[:, slot + 1 :].sum(axis=1, keepdims=True)
+        gain = left * (reward.fixed * below + reward.seen * looks_below)
         future = np.divide(
             gain.sum(axis=1, keepdims=True) - gain, rest, out=np.zeros_like(left), where=usable
         )
-        q = reward.fixed + examination[:, slot, None] * reward.examined + future
-        q = np.where(present[:, slot, None], q, 0.0)
+        q = np.where(present[:, slot, None], reward.at(slot) + future, 0.0)
         column = np.maximum(columns[:, slot, None], 0)
         found = columns[:, slot, None] >= 0
         logged[:, slot] = np.where(found, np.take_along_axis(q, column, 1), 0.0)[:, 0]

@@ -22,6 +22,7 @@ from roiflow.artefacts.evaluation import (
 )
 from roiflow.data.split import TEST, TRAIN, VALIDATION
 from roiflow.evaluation import ranking, roi
+from roiflow.evaluation.estimators.logger import chances_of_log
 from roiflow.evaluation.gate import PRIMARY
 from roiflow.evaluation.replay import on_log
 from roiflow.evaluation.slates import Slates, logged_slates
@@ -84,7 +85,7 @@ def evaluate_week(
     estimates = roi.estimate_roi(
         slates.user,
         roi.logged_terms(slates),
-        roi.target_terms(slates, target),
+        roi.target_terms(slates, target, chances_of_log(slates, target, params.draws)),
         resamples=params.resamples,
         confidence=params.confidence,
         limits=params,

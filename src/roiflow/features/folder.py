@@ -25,7 +25,7 @@ from roiflow.features.table import (
     dtype_of,
 )
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST = "features.json"
 CATALOGUES = "catalogues"
 

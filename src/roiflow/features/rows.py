@@ -103,6 +103,7 @@ class Rows:
     bid: Longs
     cost: Longs
     propensity: Floats
+    canary: Flags
     clicked: Flags
     click_known: Longs  # known_time of a click that came by itself, else -1
 
@@ -143,8 +144,7 @@ def numbers(column: pa.ChunkedArray) -> Any:
 
 def impressions(window: Window, vocabulary: Vocabulary) -> Iterator[tuple[Rows, pa.Table]]:
     """Batches of impressions, and their `impression_id` and `user_id`."""
-    unused = (c.POLICY_VERSION, c.ARM)
-    names = [name for name in SCHEMAS["impressions"].names if name not in unused]
+    names = [name for name in SCHEMAS["impressions"].names if name != c.POLICY_VERSION]
     for table in window.batches("impressions", names):
         rows = Rows(
             request=hash_ids(table[c.REQUEST]),
@@ -159,6 +159,7 @@ def impressions(window: Window, vocabulary: Vocabulary) -> Iterator[tuple[Rows, 
             bid=numbers(table[c.BID]),
             cost=numbers(table[c.COST]),
             propensity=numbers(pc.fill_null(table[c.PROPENSITY].cast(pa.float64()), np.nan)),
+            canary=numbers(pc.equal(table[c.ARM], c.CANARY)),
             clicked=numbers(table[c.CLICKED]),
             # Nulls are filled in Arrow: numpy would make a column of integers with nulls into
             # floats.

@@ -80,6 +80,7 @@ class Impressions:
     clicked: Flags  # (n,)
     converted: Flags  # (n,)
     propensity: Floats  # (n,) given the ads above in the slate; NaN where not logged
+    canary: Flags  # (n,) served by a challenger on trial (columns.CANARY)
     split: Bytes  # (n,) RUN_UP, TRAIN, VALIDATION or TEST, by global time
 
 

@@ -50,7 +50,7 @@ def swaps(propensity: Floats, clicked: Flags) -> Swapped:
     together the ads have been at 1 and at k alike once each is weighed by the other's probability.
     Slates whose propensities are of no Plackett-Luce policy are left out.
     """
-    share = _shares(propensity)
+    share = odds_of(propensity)
     usable = (share > 0).all(axis=1) & (share.sum(axis=1) <= 1 + 1e-9)
     share, hit = share[usable], clicked[usable].astype(np.float64)
     slots = propensity.shape[1]
@@ -62,7 +62,8 @@ def swaps(propensity: Floats, clicked: Flags) -> Swapped:
         other = _probability(turned)
         # Not one over the probability of the order given the pair, which may be large: both orders
         # times the pair's product of the two, which a ratio does not see.
-        weight = other / (own + other)
+        both = own + other  # 0 where the propensities are as small as numbers are
+        weight = np.divide(other, both, out=np.zeros_like(both), where=both > 0)
         top, low = weight * hit[:, 0], weight * hit[:, slot]
         total = float(top.sum())
         if total <= 0:
@@ -73,7 +74,7 @@ def swaps(propensity: Floats, clicked: Flags) -> Swapped:
     return Swapped(factor, error, int(usable.sum()))
 
 
-def _shares(propensity: Floats) -> Floats:
+def odds_of(propensity: Floats) -> Floats:
     """Shares (B, S) of the softmax over all candidates from propensities given the ads above."""
     share = np.empty_like(propensity)
     left = np.ones(propensity.shape[0])
@@ -93,19 +94,34 @@ def _probability(share: Floats) -> Floats:
 
 def logged_whole(features: Features, rows: Longs) -> tuple[Floats, Flags]:
     """Propensities and clicks (B, S) of whole slates of the commonest size over 1 among `rows`."""
+    log, place = features.impressions, _whole(features, rows)
+    return np.asarray(log.propensity[place]), np.asarray(log.clicked[place])
+
+
+def logged_charges(features: Features, rows: Longs) -> tuple[Floats, Flags]:
+    """As `logged_whole`, with what was charged though it brought no click in the place of clicks.
+
+    What costs nothing without a click tells nothing: NaN follows in `swaps`.
+    """
+    log, place = features.impressions, _whole(features, rows)
+    return np.asarray(log.propensity[place]), (log.cost[place] > 0) & ~log.clicked[place]
+
+
+def _whole(features: Features, rows: Longs) -> Longs:
+    """Rows (B, S) of the slates; (0, 1) where there is none."""
     log = features.impressions
     rows = rows[~np.isnan(log.propensity[rows]) & (log.slate_size[rows] > 1)]
     rows = rows[np.lexsort((log.position[rows], log.request[rows]))]
     if not rows.size:
-        return np.empty((0, 1)), np.empty((0, 1), np.bool_)
+        return np.empty((0, 1), np.int64)
     slots = int(np.bincount(log.slate_size[rows]).argmax())
     rows = rows[log.slate_size[rows] == slots]
     request = log.request[rows]
     starts = np.flatnonzero(np.r_[True, request[1:] != request[:-1]])
     whole = np.diff(np.r_[starts, rows.size]) == slots
     place = rows[starts[whole][:, None] + np.arange(slots)]
-    place = place[(log.position[place] == np.arange(1, slots + 1)).all(axis=1)]
-    return np.asarray(log.propensity[place]), np.asarray(log.clicked[place])
+    found: Longs = place[(log.position[place] == np.arange(1, slots + 1)).all(axis=1)]
+    return found
 
 
 @dataclass(frozen=True)

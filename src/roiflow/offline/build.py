@@ -620,6 +620,7 @@ def _impressions(
         clicked=labels.clicked[order],
         converted=labels.converted[order],
         propensity=rows.propensity[order],
+        canary=rows.canary[order],
         split=split(time, task.starts),
     )
 

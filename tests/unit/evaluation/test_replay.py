@@ -73,11 +73,13 @@ def test_the_kept_target_comes_back(evaluated: Evaluated, tmp_path: Path) -> Non
     kept.write(tmp_path / "two.npz")
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
     back = TargetOnLog.read(tmp_path / "one.npz")
-    for name in ("row", "weight", "slate_weight", "support", "drawn"):
+    for name in ("row", "propensity", "looks", "support", "drawn", "charge"):
         np.testing.assert_array_equal(getattr(back, name), getattr(kept, name))
     for name in ("target", "logged", "cascade_target", "cascade_logged"):
         np.testing.assert_array_equal(getattr(back.revenue, name), getattr(kept.revenue, name))
         np.testing.assert_array_equal(getattr(back.cost, name), getattr(kept.cost, name))
+    for name in ("marginal", "exposure", "presence", "kind"):
+        np.testing.assert_array_equal(getattr(back.chances, name), getattr(kept.chances, name))
 
 
 def _compare(

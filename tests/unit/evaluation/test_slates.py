@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from roiflow.errors import ContractError
-from roiflow.evaluation.roi import estimate_roi, logged_terms, roi, target_terms
+from roiflow.evaluation.estimators.chances import ratio
+from roiflow.evaluation.estimators.logger import chances_of_log
+from roiflow.evaluation.ope import slate_weights
+from roiflow.evaluation.roi import Terms, estimate_roi, logged_terms, roi, target_terms
 from roiflow.evaluation.slates import Slates, logged_slates
 from roiflow.evaluation.target import (
     LoggedWeek,
@@ -86,12 +89,13 @@ def _world() -> tuple[Slates, CandidateSets, Floats, Floats]:
         ad=pairs.astype(np.int32) + 1,
         position=np.tile(np.array([1, 2], np.int32), (n, 1)),
         present=np.ones((n, 2), bool),
-        clicked=np.zeros((n, 2), bool),
+        clicked=np.ones((n, 2), bool),
         revenue=REVENUE[pairs] * examination,
         cost=0.1 * BID[pairs] + (COST - 0.1 * BID)[pairs] * examination,
         propensity=np.tile([1 / 4, 1 / 3], (n, 1)),
         expected=np.ones((n, 2)),
         known=np.where(pairs == 0, 0.6, 0.9),
+        canary=np.zeros(n, bool),
     )
     wide = np.ones((n, 1))
     sets = CandidateSets(
@@ -115,10 +119,19 @@ def _target(slates: Slates, sets: CandidateSets, logits: Floats, draws: int) -> 
         sets,
         logits,
         SHARES,
-        LoggedWeek(Examination(FACTORS), shown=np.array([False, True, True, True, False])),
+        LoggedWeek(
+            Examination(FACTORS),
+            Examination(np.ones(1)),
+            shown=np.array([False, True, True, True, False]),
+            kind=np.array([0, 1, 1, 2, 2], np.int32),
+        ),
         draws,
         np.random.default_rng(0),
     )
+
+
+def _terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
+    return target_terms(slates, target, chances_of_log(slates, target, 100))
 
 
 def _enumerated(odds: Floats, slots: int) -> Floats:
@@ -161,23 +174,27 @@ def test_marginals_of_one_and_two_slots_are_the_first_of_three() -> None:
 
 @pytest.mark.parametrize(
     ("estimator", "tolerance"),
-    # The log is the enumeration itself, so all are exact, but for IPS by position, which takes the
-    # ads above out of the target's choice.
-    [("dm", 1e-9), ("dr", 1e-9), ("rips", 1e-9), ("cascade_dr", 1e-9), ("ips", 0.1)],
+    # The log is the enumeration itself, so all are exact.
+    [("dm", 1e-9), ("dr", 1e-9), ("rips", 1e-9), ("cascade_dr", 1e-9), ("ips", 1e-9)],
 )
 def test_every_estimator_finds_the_enumerated_value(estimator: str, tolerance: float) -> None:
     slates, sets, logits, chance = _world()
-    terms = target_terms(slates, _target(slates, sets, logits, 1000))[estimator]
+    terms = _terms(slates, _target(slates, sets, logits, 1000))[estimator]
     revenue, cost = chance @ slates.revenue.sum(axis=1), chance @ slates.cost.sum(axis=1)
     got = terms.revenue_and_cost(terms.columns.sum(axis=0))
     np.testing.assert_allclose(np.array(got) / 12, [revenue, cost], rtol=tolerance)
 
 
-def test_weights_by_position_have_mean_one() -> None:
+def test_weights_have_mean_one() -> None:
     slates, sets, logits, _ = _world()
     target = _target(slates, sets, logits, 1000)
-    np.testing.assert_allclose(target.weight.mean(axis=0), 1.0, rtol=0.01)
-    np.testing.assert_allclose(target.slate_weight.mean(axis=0), 1.0)
+    logged = chances_of_log(slates, target, 1)
+    by_position = ratio(target.chances.marginal, logged.marginal)
+    np.testing.assert_allclose(by_position.mean(axis=0), 1.0)
+    looks = FACTORS * ratio(target.chances.exposure, logged.exposure)
+    assert looks.sum(axis=1).mean() == pytest.approx(FACTORS.sum())
+    slate = slate_weights(target.propensity, slates.propensity)
+    np.testing.assert_allclose(slate.mean(axis=0), 1.0)
 
 
 def test_the_control_variate_is_exact_for_two_slots() -> None:
@@ -216,12 +233,15 @@ def test_an_ad_outside_the_candidates_has_weight_zero_from_there_down() -> None:
         }
     )
     target = _target(slates, narrowed, logits[:, :3], 100)
+    logged = chances_of_log(slates, target, 1)
     outside = slates.ad == 4
-    assert (target.weight[outside] == 0).all()
-    assert (target.slate_weight[outside] == 0).all()
-    assert (target.slate_weight[outside[:, 0], 1] == 0).all()
-    assert (target.weight[outside[:, 0], 1] > 0).all()
-    assert (target.slate_weight[~outside.any(axis=1)] > 0).all()
+    weight = ratio(target.chances.exposure, logged.exposure)
+    slate_weight = slate_weights(target.propensity, slates.propensity)
+    assert (weight[outside] == 0).all()
+    assert (slate_weight[outside] == 0).all()
+    assert (slate_weight[outside[:, 0], 1] == 0).all()
+    assert (weight[outside[:, 0], 1] > 0).all()
+    assert (slate_weight[~outside.any(axis=1)] > 0).all()
 
 
 class _Limits:
@@ -236,7 +256,7 @@ def _estimates(slates: Slates, target: TargetOnLog) -> dict[str, Any]:
     return estimate_roi(
         slates.user,
         logged_terms(slates),
-        target_terms(slates, target),
+        _terms(slates, target),
         resamples=200,
         confidence=0.95,
         limits=_Limits(),
@@ -287,7 +307,8 @@ def test_without_propensities_only_the_model_answers() -> None:
             "propensity": np.full((12, 2), np.nan),
         }
     )
-    assert set(target_terms(blind, _target(blind, sets, logits, 5))) == {"dm"}
+    target = _target(blind, sets, logits, 5)
+    assert set(target_terms(blind, target, target.chances)) == {"dm"}
 
 
 def test_no_cost_has_no_roi() -> None:

@@ -104,7 +104,7 @@ def test_a_slate_of_tiny_propensities_is_a_doubt_in_the_estimate(
     slates, _ = test_slates(evaluated.features, evaluated.labels, 3, EVALUATE)
     propensity = np.array(log.propensity)
     # One that the package could have shown: another's weight is 0 whatever was logged.
-    whole = evaluated.result.target.slate_weight.min(axis=1) > 0
+    whole = evaluated.result.target.propensity.min(axis=1) > 0
     propensity[log.request == log.request[slates.row[whole][0]]] = tiny
     shown = replace(evaluated.features, impressions=replace(log, propensity=propensity))
     report = evaluated.again(shown).report

@@ -148,6 +148,7 @@ def _labelled(
         clicked=np.ones(rows, np.bool_),
         converted=converted,
         propensity=np.full(rows, np.nan),
+        canary=np.zeros(rows, np.bool_),
         split=parts,
     )
     attributes = np.zeros((categories, 5), np.int32)

@@ -205,6 +205,7 @@ def build(
         clicked=clicked,
         converted=converted,
         propensity=np.full(n, 1 / ADS),
+        canary=np.zeros(n, np.bool_),
         split=split,
     )
     train = dense[split == TRAIN]

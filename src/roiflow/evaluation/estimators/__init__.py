@@ -1,0 +1,1 @@
+"""Estimators of what a policy would have earned, one file each."""
