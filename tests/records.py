@@ -152,6 +152,7 @@ def promoted(**more: Any) -> Promoted:
         "version": 1,
         "promoted": True,
         "champion": A,
+        "challenger": None,
         "rule": "checks",
         "reason": "",
     }

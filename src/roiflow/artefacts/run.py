@@ -43,6 +43,8 @@ class Promoted(Artefact):
     promoted: bool
     champion: str | None
     """Digest of the package that serves from then on; None where there is none yet."""
+    challenger: str | None
+    """Digest of the package that serves beside it for the next week, on trial."""
     rule: Rule
     reason: str
 

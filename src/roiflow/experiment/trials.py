@@ -19,3 +19,8 @@ def read(lake: Path, source: str, week: Week) -> Trial | None:
 def write(lake: Path, source: str, trial: Trial) -> None:
     """Keep a week's trial, whole or not at all."""
     trial.write(path_of(lake, source, Week.parse(trial.week)))
+
+
+def forget(lake: Path, source: str, week: Week) -> None:
+    """Before a week is served again: a trial beside rows that it did not make is none."""
+    path_of(lake, source, week).unlink(missing_ok=True)

@@ -61,6 +61,7 @@ def outcome(version: Registered, decision: Decision) -> Promoted:
         version=version.version,
         promoted=decision.promote,
         champion=version.digest if decision.promote else decision.champion,
+        challenger=None,
         rule=decision.rule,
         reason=decision.reason,
     )

@@ -43,7 +43,7 @@ class ServedChooser:
         recalibrator: Recalibrator | None = None,
     ) -> None:
         """Without a recalibrator the package's predictions stay as they are."""
-        self.policy_version = recommender.policy_version
+        self.policy_version, self.slots = recommender.policy_version, world.slate_size
         self._recommender, self._store, self._world = recommender, store, world
         self._rows: tuple[Week, Shelf, Ints] | None = None
         self._served: list[pa.Table] = []
@@ -57,9 +57,9 @@ class ServedChooser:
         What the package draws hangs on the requests' ids, as behind the door, and not on `rng`.
         """
         del rng
-        slots, size = self._world.slate_size, requests.number.size
-        rows, propensity = np.zeros((size, slots), np.int32), np.zeros((size, slots))
-        if size:
+        shape = requests.number.size, self.slots
+        rows, propensity = np.zeros(shape, np.int32), np.zeros(shape)
+        if requests.number.size:
             self.renew(int(requests.event_time[0]))
         for at, found in self.consider(requests, eligible):
             rows[at], propensity[at] = self.fill(found, np.arange(at.size))
