@@ -441,7 +441,7 @@ class CanaryParams(Section):
     min_requests: Count
     ratio_level: Probability
     max_clipped_mass: Fraction
-    max_wrong_propensities: Fraction
+    max_misassigned: Fraction
     budget: BudgetParams
 
 
