@@ -1,11 +1,12 @@
 """Artefacts for tests: whole ones, of which a test says what it is about."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from roiflow.artefacts.agreement import Agreement
-from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.decision import Decision, TrialDecision
 from roiflow.artefacts.evaluation import (
     Estimate,
     Leaks,
@@ -19,6 +20,7 @@ from roiflow.artefacts.labels import Examined, LabelsReport
 from roiflow.artefacts.parity import Compared, ParityReport, ParityVerdict
 from roiflow.artefacts.record import Artefact
 from roiflow.artefacts.run import Promoted
+from roiflow.evaluation.canary import no_trial
 
 A, B, J = "a" * 64, "b" * 64, "c" * 64
 """Digests of a challenger, of a champion, and of the package that was judged in A's place."""
@@ -89,11 +91,11 @@ def report(**more: Any) -> Report:
 
 
 def decision(**more: Any) -> Decision:
-    """A first model's, which all checks promote."""
+    """A first model's that nothing can be tried beside, and that is promoted by the rule for it."""
     whole: Mapping[str, Any] = {
         "verdict": "pass",
         "promote": True,
-        "rule": "checks",
+        "rule": "first model",
         "reason": "",
         "checks": (),
         "challenger": A,
@@ -105,6 +107,11 @@ def decision(**more: Any) -> Decision:
         "agreement": agreement(),
     }
     return Decision(**{**whole, **more})
+
+
+def trial_decision(**more: Any) -> TrialDecision:
+    """Nothing was on trial."""
+    return replace(no_trial("simulator", "2026-W04"), **more)
 
 
 def agreement(**more: Any) -> Agreement:
@@ -147,13 +154,13 @@ def parity_report(verdict: ParityVerdict = SAME, *packages: Compared) -> ParityR
 
 
 def promoted(**more: Any) -> Promoted:
-    """Version 1, which the checks made champion."""
+    """Version 1, which its trial made champion."""
     whole: Mapping[str, Any] = {
         "version": 1,
         "promoted": True,
         "champion": A,
         "challenger": None,
-        "rule": "checks",
+        "rule": "evidence",
         "reason": "",
     }
     return Promoted(**{**whole, **more})

@@ -387,14 +387,13 @@ class ExportParams(Section):
     feature_sample: Fraction
 
 
-class GateParams(Section):
-    """Promotion thresholds."""
+class ScreenParams(Section):
+    """What refuses a package before it goes on trial."""
 
     seed: Seed
     resamples: Count
     confidence: Probability
     min_click_auc: Fraction
-    max_ece: Fraction
     min_roi_lift: float
     max_roi_loss: NonNegative
     min_refit_overlap: Fraction
@@ -442,6 +441,7 @@ class CanaryParams(Section):
     ratio_level: Probability
     max_clipped_mass: Fraction
     max_misassigned: Fraction
+    max_ece: Fraction
     budget: BudgetParams
 
 
@@ -554,7 +554,7 @@ class Params(Section):
     ship: ShipParams
     recalibrate: RecalibrateParams
     check_parity: CheckParityParams
-    gate: GateParams
+    screen: ScreenParams
     canary: CanaryParams
     report_drift: DriftParams
     stream: StreamParams

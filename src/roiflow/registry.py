@@ -1,7 +1,7 @@
 """The model registry: MLflow holds every model package with its lineage, metrics and aliases.
 
-A package is registered once, by digest. `challenger` names the version that was judged last and not
-refused, `champion` the one that serves. MLflow keeps no history of aliases, so every move is also a
+A package is registered once, by digest. `challenger` names the version that is tried beside what
+serves, `champion` the one that serves. MLflow keeps no history of aliases, so every move is also a
 line of the promotion log: what is about to move is written down, the alias moves, then comes the
 line. Whoever promotes next finishes what was cut short between the two.
 """
@@ -34,6 +34,7 @@ CHALLENGER = "challenger"
 EXPERIMENT = "roiflow"
 PACKAGE = "package"
 _DIGEST = "digest"
+_TRIAL = "trial_"
 CHECK_STORE = "see that ROIFLOW_MLFLOW_URI names a running MLflow store, or a file of its own"
 
 
@@ -205,8 +206,9 @@ class Registry:
                 tags={"source": source},
                 description=(
                     f"Slates of ads for the source `{source}`: pre-selection, ROSA ranker and "
-                    "slate policy in one ONNX package. `champion` serves; `challenger` was judged "
-                    "last and not refused."
+                    "slate policy in one ONNX package. `champion` serves; `challenger` is tried "
+                    "beside it, and promoted where both arms' log shows that it is as good or "
+                    "better. A version's tags say what its screen and each week of its trial said."
                 ),
             )
 
@@ -218,11 +220,15 @@ class Registry:
             found = self._client.search_model_versions(query, max_results=1)
         return _registered(found[0]) if found else None
 
-    def digests(self, name: str) -> list[str]:
-        """Of every version, newest first."""
+    def versions(self, name: str) -> list[Registered]:
+        """Every version that has a digest, newest first."""
         with self._refusals(f"listing {name}"):
             found = self._client.search_model_versions(f"name = '{name}'", max_results=10_000)
-        return [version.tags[_DIGEST] for version in found if _DIGEST in version.tags]
+        return [_registered(version) for version in found if _DIGEST in version.tags]
+
+    def digests(self, name: str) -> list[str]:
+        """Of every version, newest first."""
+        return [version.digest for version in self.versions(name)]
 
     def get(self, name: str, version: int) -> Registered:
         """Raises RegistryError where there is no such version."""
@@ -386,6 +392,11 @@ class Registry:
     def promotions(self, name: str) -> list[Promotion]:
         """Every promotion of a model, oldest first."""
         return [line for line in self._lines() if line.name == name]
+
+
+def trial_tag(week: str) -> str:
+    """The tag in which a version keeps what its trial said in a week."""
+    return f"{_TRIAL}{week}"
 
 
 def package_folder(home: Path, digest: str) -> Path:

@@ -188,7 +188,7 @@ def test_every_station_left_its_mark(place: Place, untouched: tuple[RunState, st
         assert kind.stdout.strip() == "commit"
         for name in ("data/report/report.html", "data/drift/drift.html"):
             assert (run / name).stat().st_size > 1000
-        assert place.read(week, "data/gate/decision.json")["verdict"] in {
+        assert place.read(week, "data/screen/decision.json")["verdict"] in {
             "pass",
             "fail",
             "inconclusive",
@@ -329,7 +329,7 @@ def test_no_artefact_names_a_place_of_this_machine(
 
 
 def test_the_first_decision_can_be_proven(place: Place, first: str) -> None:
-    digest = place.read("2026-W04", "data/gate/decision.json")["digest"]
+    digest = place.read("2026-W04", "data/screen/decision.json")["digest"]
     assert f"proven: decision {digest}" in " ".join(place.roiflow("prove", "1").split())
     assert not list((place.home / "proofs").iterdir())
 

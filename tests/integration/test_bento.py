@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from roiflow.artefacts.decision import Decision
-from roiflow.artefacts.run import Bento, Registered
+from roiflow.artefacts.run import Bentos, Promoted, Registered
 from roiflow.bundle import build_bento, find_bento, requirements, store
 from roiflow.deployment import local, processes
 from roiflow.deployment.release import load_online
@@ -21,7 +21,7 @@ from roiflow.registry import Evidence, Registry
 from roiflow.settings import Settings
 from roiflow.stream import served_log
 from tests.artefacts import artefacts, naming
-from tests.records import leave
+from tests.records import leave, promoted
 from tests.unit.serving.packages import tiny_world, write_package
 
 NAME = "ad_ranker_simulator"
@@ -60,11 +60,14 @@ def test_a_home_holds_no_place_of_this_machine(
     registry = Registry(Settings().registry_uri, tmp_path)
     tags = {"source": "simulator", "week": "2026-W02", "commit": "c" * 40, "verdict": "pass"}
     made = registry.register(NAME, package, tags, Evidence({}, {}, (), "# Week"))
-    registry.promote(made, None, "pass", "gate", "rule: checks", 10.0)
+    registry.promote(made, None, "pass", "canary", "rule: evidence", 10.0)
     run = tmp_path / "runs" / "simulator-2026-W02"
-    leave(run, made)
-    bundle.main(run / Registered.place, run / Decision.place, SERVICE, run / Bento.place)
-    named = Bento.of(run)
+    leave(run, made, promoted(champion=made.digest))
+    read = (Registered, Decision, Promoted)
+    registered, screen, promotion = (run / kind.place for kind in read)
+    bundle.main(registered, screen, promotion, SERVICE, run / Bentos.place)
+    assert Bentos.of(run).canary is None
+    named = Bentos.of(run).stable
     assert find_bento(named.tag, tmp_path).digest == named.digest == made.digest
     assert len(list(artefacts(tmp_path))) > 100
     assert naming(tmp_path, tmp_path, SERVICE.parents[1]) == []

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def finished(home: Path, seed: int) -> Loop:
     """A loop of two finished weeks."""
     loop = open_loop(ROOT, Settings(home=home), seed)
-    gate = Outcome("pass", 1, True, "a" * 64, "checks", "", "c" * 40)
+    gate = Outcome("pass", 1, True, "a" * 64, "evidence", "", "c" * 40)
     truth = {
         name: {"value": value, "revenue": value + 10.0, "cost": 10.0, "roi": value / 10}
         for name, value in (("random", 0.0), ("oracle", 50.0 + seed), ("served", 20.0))

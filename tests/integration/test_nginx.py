@@ -141,7 +141,7 @@ def show_pages(home: Path, *arms: Arm) -> int:
     (home / "edge" / "pages").mkdir(parents=True)
     (home / "edge" / "nginx.conf").write_text(text)
     (home / "edge" / "pages" / "index.html").write_text("the start page")
-    write_run(home, "2026-W05", 1.0, verdict="pass", promote=True, rule="checks")
+    write_run(home, "2026-W05", 1.0, verdict="pass", promote=True, rule="first model")
     processes.start([local.nginx(home / "edge", port)], home)
     return port
 

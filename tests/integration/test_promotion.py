@@ -17,7 +17,7 @@ from roiflow.jobs import approve, promote
 from roiflow.registry import CHAMPION, Evidence, Registry
 from roiflow.serving.package import Package
 from tests import records
-from tests.records import leave
+from tests.records import leave, promoted
 from tests.unit.evaluation.weeks import PARAMS
 from tests.unit.serving.packages import ROOT, tiny_world, write_package
 
@@ -129,7 +129,7 @@ class TestCutShort:
         for _ in range(2):
             promote.promote(registry, versions["A"], decision(versions["A"], None))
             assert champion(registry) == 1
-            assert log(registry) == [(1, None, "gate")]
+            assert log(registry) == [(1, None, "screen")]
 
     def test_a_line_that_was_written_and_not_ticked_off_stays_one(
         self, registry: Registry, versions: dict[str, Registered], home: Path
@@ -137,7 +137,7 @@ class TestCutShort:
         promote.promote(registry, versions["A"], decision(versions["A"], None))
         shutil.copyfile(home / "promotions.jsonl", home / "promotion.begun.json")
         promote.promote(registry, versions["B"], decision(versions["B"], versions["A"]))
-        assert log(registry) == [(1, None, "gate"), (2, 1, "gate")]
+        assert log(registry) == [(1, None, "screen"), (2, 1, "screen")]
 
     def test_a_move_that_nobody_retries_is_logged_by_the_next(
         self, registry: Registry, versions: dict[str, Registered]
@@ -146,7 +146,7 @@ class TestCutShort:
             promote.promote(registry, versions["A"], decision(versions["A"], None))
         promote.promote(registry, versions["B"], decision(versions["B"], versions["A"]))
         assert champion(registry) == 2
-        assert log(registry) == [(1, None, "gate"), (2, 1, "gate")]
+        assert log(registry) == [(1, None, "screen"), (2, 1, "screen")]
 
     def test_a_refused_move_is_no_line(
         self, registry: Registry, versions: dict[str, Registered]
@@ -155,7 +155,7 @@ class TestCutShort:
             promote.promote(registry, versions["A"], decision(versions["A"], None))
         assert log(registry) == []
         promote.promote(registry, versions["B"], decision(versions["B"], None))
-        assert log(registry) == [(2, None, "gate")]
+        assert log(registry) == [(2, None, "screen")]
 
 
 def test_a_repeated_run_does_not_turn_back_later_weeks(
@@ -178,15 +178,20 @@ class TestOverride:
         self, registry: Registry, versions: dict[str, Registered], home: Path
     ) -> None:
         self.replaced(registry, versions)
+        newest = home / "runs" / "simulator-2026-W04"
+        leave(newest, promoted(champion=versions["B"].digest, challenger="c" * 64))
         for _ in range(2):
             approve.main("simulator", 1, "Ada", "B shows nothing new")
             assert champion(registry) == 1
-            assert log(registry) == [(1, None, "gate"), (2, 1, "gate"), (1, 2, "Ada")]
+            assert log(registry) == [(1, None, "screen"), (2, 1, "screen"), (1, 2, "Ada")]
         tags = registry.get(NAME, 1).tags
         assert (tags["override_who"], tags["champion_then"]) == ("Ada", versions["B"].digest)
         run = home / "runs" / "simulator-2026-W03"
         assert Decision.of(run).digest == tags["decision"]
-        assert Promoted.of(run).promoted
+        # The next week's serving looks into the newest run: another champion, the same challenger.
+        left = Promoted.of(newest)
+        assert (left.champion, left.challenger) == (versions["A"].digest, "c" * 64)
+        assert (left.version, left.rule, left.reason) == (1, "override", "B shows nothing new")
 
     def test_there_and_back_with_the_same_words(
         self, registry: Registry, versions: dict[str, Registered]

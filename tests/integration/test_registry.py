@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from roiflow.artefacts.decision import Check, Override
+from roiflow.artefacts.decision import Check, Override, TrialDecision
 from roiflow.artefacts.run import Lineage, Promoted
 from roiflow.errors import RegistryError
 from roiflow.jobs import promote as promote_job
@@ -20,7 +20,7 @@ from roiflow.registry import (
     flatten,
     read_digest,
 )
-from tests.records import decision
+from tests.records import decision, trial_decision
 
 NAME = "ad_ranker_simulator"
 TAGS = {"source": "simulator", "week": "2026-W04", "commit": "c" * 40, "verdict": "pass"}
@@ -141,13 +141,13 @@ def test_a_promotion_is_logged_once(registry: Registry, tmp_path: Path) -> None:
         registry.register(name, package(tmp_path / digest, digest), TAGS, evidence())
         for digest in ("d1", "d2")
     )
-    assert registry.promote(first, None, "pass", "gate", "rule: checks", 10.0)
-    assert not registry.promote(first, None, "pass", "gate", "rule: checks", 11.0)
+    assert registry.promote(first, None, "pass", "canary", "rule: evidence", 10.0)
+    assert not registry.promote(first, None, "pass", "canary", "rule: evidence", 11.0)
     assert registry.promote(second, "d1", "inconclusive", "Ada", "holiday week", 12.0)
     lines = [
         (line.version, line.previous, line.by, line.time) for line in registry.promotions(name)
     ]
-    assert lines == [(1, None, "gate", 10.0), (2, 1, "Ada", 12.0)]
+    assert lines == [(1, None, "canary", 10.0), (2, 1, "Ada", 12.0)]
     found = registry.by_alias(name, CHAMPION)
     assert found is not None
     assert found.version == 2
@@ -222,7 +222,7 @@ class TestJobs:
             json.dumps({"auc": 0.75, "roi": {"low": math.nan}, "note": "text", "ok": True})
         )
         (tmp_path / "params.yaml").write_text("gate: {seed: 7}\n")
-        Lineage(tmp_path.name[:20], "2026-W04", "a" * 40).write(tmp_path / "lineage.json")
+        Lineage(tmp_path.name[:20], "2026-W04", "a" * 40, "f" * 64).write(tmp_path / "lineage.json")
         return tmp_path
 
     def decide(self, run: Path, **values: object) -> None:
@@ -230,11 +230,13 @@ class TestJobs:
         whole = {"checks": (check,), "challenger": run.name, "digest": "decision"}
         decision(**{**whole, **values}).write(run / "gate.json")
 
-    def call(self) -> None:
+    def call(self, trial: TrialDecision | None = None) -> None:
+        (trial or trial_decision()).write(Path("trial.json"))
         folders = "package features evaluation metrics plots"
         files = "gate.json lineage.json params.yaml registered.json"
         register_job.main(*map(Path, f"{folders} {files}".split()))
-        promote_job.main(Path("gate.json"), Path("registered.json"), Path("promoted.json"))
+        files = "trial.json gate.json lineage.json registered.json promoted.json"
+        promote_job.main(*map(Path, files.split()))
 
     def test_twice_is_once(self, run: Path, registry: Registry, store: Path) -> None:
         self.decide(run)
@@ -244,7 +246,7 @@ class TestJobs:
         self.call()
         assert (run / "promoted.json").read_text() == first
         assert [(line.version, line.why) for line in registry.promotions(name)] == [
-            (1, "rule: checks")
+            (1, "rule: first model")
         ]
         for alias in (CHAMPION, CHALLENGER):
             found = registry.by_alias(name, alias)
@@ -253,7 +255,9 @@ class TestJobs:
         published = store / "lake" / run.name[:20] / "vocabulary" / "week=2026-W04.parquet"
         assert published.read_bytes() == b"words"
 
-    def test_a_failed_gate_moves_no_alias(self, run: Path, registry: Registry, store: Path) -> None:
+    def test_a_refused_package_moves_no_alias(
+        self, run: Path, registry: Registry, store: Path
+    ) -> None:
         self.decide(run, verdict="fail", promote=False, rule="none", reason="auc is low")
         self.call()
         name = f"ad_ranker_{run.name[:20]}"

@@ -191,8 +191,9 @@ def test_deploying_the_same_again_changes_nothing(place: Place, address: str) ->
     assert processes.running(place.home) == before
 
 
-def named(bento: Bento) -> artefacts.Bento:
-    return artefacts.Bento(bento.tag, bento.digest, "ad_ranker_simulator", 1)
+def named(bento: Bento) -> artefacts.Bentos:
+    built = artefacts.Built(bento.tag, bento.digest, 1)
+    return artefacts.Bentos("ad_ranker_simulator", built, None)
 
 
 def test_the_job_deploys_what_the_file_names(

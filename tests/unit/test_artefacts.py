@@ -12,7 +12,7 @@ from roiflow.artefacts.evaluation import Diagnostics, Report
 from roiflow.artefacts.monitoring import ColumnDrift, Drift
 from roiflow.artefacts.parity import Example, Fault, FeatureFinding, NotCompared, ParityVerdict
 from roiflow.artefacts.record import Artefact, parse
-from roiflow.artefacts.run import Bento, Deployed, Lineage, Placed, Registered
+from roiflow.artefacts.run import Bentos, Built, Deployed, Lineage, Placed, Registered
 from roiflow.artefacts.validation import Validation
 from roiflow.deployment.placed import Placements
 from roiflow.errors import ArtefactError
@@ -52,10 +52,10 @@ WHOLE: list[Artefact] = [
     ),
     decision(comparison={}, parity=None),
     replace(parity_report(), packages=(DIFFERS, NotCompared("v", None, "no such file"))),
-    Lineage("simulator", "2026-W04", "c" * 40),
+    Lineage("simulator", "2026-W04", "c" * 40, "f" * 64),
     Registered("ad_ranker_simulator", 1, A, {"week": "2026-W04"}),
     promoted(),
-    Bento("ad_ranker:0123456789ab", A, "ad_ranker_simulator", 1),
+    Bentos("ad_ranker_simulator", Built("ad_ranker:0123456789ab", A, 1), None),
     Deployed(
         "http://127.0.0.1:8088", (Placed("canary", 12.5, "a", "l"), Placed("stable", 100, "b", "l"))
     ),
@@ -80,7 +80,7 @@ WHOLE: list[Artefact] = [
                 "2026-W04",
                 "logging",
                 {"random": {"roi": -0.25}},
-                Outcome("pass", 1, True, A, "checks", "", "c" * 40),
+                Outcome("pass", 1, True, A, "evidence", "", "c" * 40),
                 {"ingest": 1.5},
             ),
         ),

@@ -13,9 +13,9 @@ from scipy.optimize import brentq
 from roiflow.data.split import TEST
 from roiflow.data.weeks import MICROS_PER_HOUR
 from roiflow.evaluation import ope
-from roiflow.evaluation.gate import roi_lift
 from roiflow.evaluation.ranking import calibration_curve, ece
 from roiflow.evaluation.roi import roi
+from roiflow.evaluation.screen import roi_lift
 from roiflow.features import kernels
 from roiflow.features.table import Features, Floats, Outcomes
 from roiflow.labels.delays import Curves

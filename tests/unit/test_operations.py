@@ -12,7 +12,7 @@ from roiflow import errors
 from roiflow.artefacts.decision import Decision, Override
 from roiflow.cli.terminal import finished
 from roiflow.errors import RoiflowError
-from roiflow.evaluation.gate import decide
+from roiflow.evaluation.screen import Subject, decide
 from roiflow.params import load_params, parse_params
 from roiflow.weekly.values import PARAMS, with_values
 from tests.records import report
@@ -51,11 +51,8 @@ def unfinished_run() -> None:
 
 
 def unsigned_override() -> None:
-    params = load_params(ROOT / PARAMS).gate
-    decide(
-        report(), params, challenger="a", champion=None, comparison=None, parity=None,
-        override=Override("Ada", ""), agreement=None,
-    )  # fmt: skip
+    params = load_params(ROOT / PARAMS).screen
+    decide(report(), params, Subject("a", None, None, None, None), Override("Ada", ""))
 
 
 def unwritten_decision() -> None:

@@ -74,16 +74,16 @@ def test_every_key_is_needed(path: tuple[str, ...], file: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("gate", "colour"), "blue", "gate.colour: Extra inputs.*value 'blue'"),
+        (("screen", "colour"), "blue", "screen.colour: Extra inputs.*value 'blue'"),
         (("evaluate", "requests"), 0, "evaluate.requests: .*greater than or equal to 1.*value 0"),
         (("evaluate", "requests"), "many", "evaluate.requests: .*value 'many'"),
         (("evaluate", "requests"), 1.5, r"evaluate.requests: .*value 1\.5"),
         (("evaluate", "requests"), True, "evaluate.requests: .*value True"),
         (("evaluate", "confidence"), 1.0, r"evaluate.confidence: .*value 1\.0"),
-        (("gate", "confidence"), 1.2, r"gate.confidence: .*value 1\.2"),
+        (("screen", "confidence"), 1.2, r"screen.confidence: .*value 1\.2"),
         (("ingest", "week"), "2026-4", "ingest.week: .*value '2026-4'"),
         (("ingest", "source"), "warehouse", "ingest.source: .*value 'warehouse'"),
-        (("gate", "first_model"), "perhaps", "gate.first_model: .*value 'perhaps'"),
+        (("screen", "first_model"), "perhaps", "screen.first_model: .*value 'perhaps'"),
     ],
 )
 def test_a_wrong_value_is_named(
@@ -95,10 +95,10 @@ def test_a_wrong_value_is_named(
 
 def test_all_faults_are_told_at_once(file: Path) -> None:
     content = yaml.safe_load(TEXT)
-    content["gate"]["seed"] = -1
+    content["screen"]["seed"] = -1
     content["export"]["parity_rows"] = "x"
     file.write_text(yaml.safe_dump(content))
-    with pytest.raises(ParamsError, match=r"export\.parity_rows.*; gate\.seed"):
+    with pytest.raises(ParamsError, match=r"export\.parity_rows.*; screen\.seed"):
         load_params(file)
 
 

@@ -1,4 +1,4 @@
-"""What the gate decided on a package, from which inputs, by which rule."""
+"""What was decided on a package: by the screen before it is tried, and by its trial."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +8,14 @@ from roiflow.artefacts.agreement import Agreement
 from roiflow.artefacts.evaluation import RoiEstimate
 from roiflow.artefacts.parity import ParityVerdict
 from roiflow.artefacts.record import Artefact, Record
+from roiflow.artefacts.trial import Trial
 
 Verdict = Literal["pass", "fail", "inconclusive"]
-Rule = Literal["checks", "first model", "override", "none"]
+TrialVerdict = Literal["pass", "fail", "inconclusive", "no trial"]
+Rule = Literal["evidence", "first model", "override", "none"]
+"""What promotes: a trial, the rule for a first model that nothing can be tried beside, a person."""
+Kind = Literal["first", "refresh", "new recipe"]
+"""Of a challenger: beside no package, of the champion's recipe, or of another."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,14 @@ class Override(Record):
 
 @dataclass(frozen=True)
 class Decision(Artefact):
-    """What was decided, from what, by which rule."""
+    """What the screen says of a package on the champion's log; only `fail` prevents a trial."""
 
-    place: ClassVar[Path] = Path("data/gate/decision.json")
+    place: ClassVar[Path] = Path("data/screen/decision.json")
 
     verdict: Verdict
     promote: bool
+    """Without a trial, by `rule`."""
     rule: Rule
-    """What promotes: the checks, a rule, or nothing."""
     reason: str
     checks: tuple[Check, ...]
     challenger: str
@@ -58,3 +63,29 @@ class Decision(Artefact):
     """Of the test week's served features; None where nobody compared them."""
     agreement: Agreement | None
     """Of what ships with what was judged; None where nobody compared them."""
+
+
+@dataclass(frozen=True)
+class TrialDecision(Artefact):
+    """What became of the package that was on trial in the test week."""
+
+    place: ClassVar[Path] = Path("data/canary/decision.json")
+
+    week: str
+    """The test week."""
+    verdict: TrialVerdict
+    promote: bool
+    again: bool
+    """Whether the trial goes on next week, and newer challengers wait."""
+    reason: str
+    todo: str
+    """What would help, for whoever wants another verdict; empty of a pass."""
+    kind: Kind | None
+    challenger: str | None
+    """Digest; None without a trial."""
+    champion: str | None
+    """Digest of what it stood beside; None where that was no package."""
+    checks: tuple[Check, ...]
+    trial: Trial | None
+    digest: str
+    """sha256 of the canonical JSON of all the above."""

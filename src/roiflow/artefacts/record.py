@@ -7,7 +7,9 @@ own: what the program makes itself is not checked a second time, and a number st
 which matters where a digest is taken of it.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -82,6 +84,14 @@ def parse(kind: type[R], text: str | bytes, named: str) -> R:
             for fault in error.errors(include_url=False)
         )
         raise ArtefactError(f"{named}: {faults}: run the step that writes it again") from None
+
+
+def canonical_digest(content: Mapping[str, Any]) -> str:
+    """sha256 of the JSON with sorted keys and no spaces; NaN is refused."""
+    # Sorted and without spaces, so that the digest is of the values and not of how a writer set
+    # them out. NaN has no one text in JSON, and is unequal to itself.
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @cache

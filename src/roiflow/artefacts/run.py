@@ -18,6 +18,9 @@ class Lineage(Artefact):
     week: str
     commit: str
     """Of params.yaml and dvc.lock, and through them of code and data."""
+    recipe: str
+    """Digest of the training's code and parameters (weekly.recipe): what a refresh shares with the
+    week before."""
 
 
 @dataclass(frozen=True)
@@ -30,36 +33,48 @@ class Registered(Artefact):
     version: int
     digest: str
     tags: dict[str, str]
-    """source, week, commit, digest, and what the gate decided."""
+    """source, week, commit, recipe, digest, what the screen said and what each trial said."""
 
 
 @dataclass(frozen=True)
 class Promoted(Artefact):
-    """What became of a decision, and who then serves."""
+    """What became of a run's decisions: who serves from then on, and who is tried beside."""
 
     place: ClassVar[Path] = Path("data/promoted.json")
 
     version: int
+    """The one that was decided on: what was on trial, else what the run registered."""
     promoted: bool
     champion: str | None
     """Digest of the package that serves from then on; None where there is none yet."""
     challenger: str | None
-    """Digest of the package that serves beside it for the next week, on trial."""
+    """Digest of the package that is on trial next, beside the champion or, without one, beside
+    whatever serves; None where nothing is."""
     rule: Rule
     reason: str
 
 
 @dataclass(frozen=True)
-class Bento(Artefact):
-    """The Bento that was built of a champion."""
-
-    place: ClassVar[Path] = Path("data/bento.json")
+class Built(Record):
+    """The Bento of a registered version."""
 
     tag: str
     digest: str
     """Of the package in it."""
-    model: str
     version: int
+
+
+@dataclass(frozen=True)
+class Bentos(Artefact):
+    """What is to be deployed."""
+
+    place: ClassVar[Path] = Path("data/bento.json")
+
+    model: str
+    stable: Built
+    """The champion; the challenger alone where there is no champion yet."""
+    canary: Built | None
+    """The challenger, beside a champion."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from roiflow.artefacts.decision import Decision
 from roiflow.artefacts.evaluation import Report
 from roiflow.artefacts.record import Artefact
-from roiflow.artefacts.run import Bento, Registered
+from roiflow.artefacts.run import Bentos, Registered
 from roiflow.deployment import placed, processes
 from roiflow.deployment.processes import Running
 from roiflow.errors import ArtefactError
@@ -270,8 +270,9 @@ def _ask(mlflow: str, name: str) -> list[Champion] | None:
 
 
 def _served(home: Path, runs: list[Run]) -> Iterator[Served]:
-    bentos = [bento for run in runs if (bento := left(Bento, run.folder))]
-    versions = {bento.tag: bento.version for bento in bentos}
+    left_by = [bentos for run in runs if (bentos := left(Bentos, run.folder))]
+    built = [one for bentos in left_by for one in (bentos.stable, bentos.canary) if one]
+    versions = {bento.tag: bento.version for bento in built}
     for arm in placed.current(home):
         yield Served(arm.arm, arm.percent, arm.tag, versions.get(arm.tag))
 

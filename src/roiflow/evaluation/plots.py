@@ -7,7 +7,7 @@ from io import StringIO
 from typing import Any
 
 from roiflow.artefacts.evaluation import Estimate, Metrics, RoiEstimate
-from roiflow.evaluation.gate import PRIMARY
+from roiflow.evaluation.screen import PRIMARY
 
 TITLES = {
     "logged": "Logging policy, as it was",

@@ -22,7 +22,7 @@ from roiflow.evaluation.statistics import one_blas_thread
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog, in_order, target_on_log
 from roiflow.features.engine import Engine
 from roiflow.features.table import Features, Floats, Ints, Longs
-from roiflow.params import EvaluateParams, GateParams
+from roiflow.params import EvaluateParams, ScreenParams
 from roiflow.policy.candidate_sets import CandidateSets
 from roiflow.ranking.serving_form import People, histories
 from roiflow.serving import draws
@@ -186,7 +186,7 @@ def compare(
     challenger: TargetOnLog,
     champion: TargetOnLog,
     slates: Slates,
-    params: GateParams,
+    params: ScreenParams,
     limits: EvaluateParams,
 ) -> dict[str, RoiEstimate]:
     """ROI of the challenger and its lift over the champion, by estimator, on the same slates.

@@ -15,8 +15,8 @@ from roiflow.artefacts.labels import LabelsReport
 from roiflow.artefacts.validation import Validation
 from roiflow.errors import RoiflowError
 from roiflow.evaluation import plots
-from roiflow.evaluation.gate import PRIMARY
 from roiflow.evaluation.plots import PastWeek
+from roiflow.evaluation.screen import PRIMARY
 from roiflow.files import write_file
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")

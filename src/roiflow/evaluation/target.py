@@ -121,6 +121,12 @@ class TargetOnLog:
         with write_file(path) as aside, aside.open("wb") as file:
             np.savez(file, **_arrays(self))
 
+    def only(self, row: Longs) -> "TargetOnLog":
+        """Of the slates of these rows (n,), in their order; each has to be there."""
+        order = np.argsort(self.row)
+        at = order[np.searchsorted(self.row, row, sorter=order).clip(max=self.row.size - 1)]
+        return _target({name: array[at] for name, array in _arrays(self).items()})
+
     @classmethod
     def read(cls, path: Path) -> "TargetOnLog":
         """Raises ArtefactError, naming the file, where it is not as `write` leaves it."""

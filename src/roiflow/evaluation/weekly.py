@@ -23,8 +23,8 @@ from roiflow.artefacts.evaluation import (
 from roiflow.data.split import TEST, TRAIN, VALIDATION
 from roiflow.evaluation import ranking, roi
 from roiflow.evaluation.estimators.logger import chances_of_log
-from roiflow.evaluation.gate import PRIMARY
 from roiflow.evaluation.replay import on_log
+from roiflow.evaluation.screen import PRIMARY
 from roiflow.evaluation.slates import Slates, logged_slates
 from roiflow.evaluation.statistics import one_blas_thread
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog

@@ -6,15 +6,14 @@ from pathlib import Path
 from roiflow.artefacts.decision import Decision, Override
 from roiflow.artefacts.run import Promoted, Registered
 from roiflow.errors import GateError
-from roiflow.jobs.decide import parity_then
-from roiflow.jobs.gate import Case, gate
-from roiflow.jobs.promote import outcome
 from roiflow.jobs.register import decision_tags
+from roiflow.jobs.screen import Case, Then, parity_then, screen
 from roiflow.params import load_params
 from roiflow.registry import CHALLENGER, CHAMPION, Registry, model_name, read_digest
 from roiflow.settings import Settings
 from roiflow.stages.command import run
 from roiflow.weekly.checkout import checkout_of
+from roiflow.weekly.choice import finished_weeks
 
 
 def main(source: str, version: int, who: str, why: str) -> None:
@@ -39,7 +38,16 @@ def approve(settings: Settings, source: str, version: int, signature: Override) 
     for key, value in decision_tags(decision).items():
         registry.set_tag(known, key, value)
     registry.set_alias(known, CHALLENGER)
-    outcome(known, decision).write(folder / Promoted.place)
+    # Where the next week's serving looks: what the newest finished run left.
+    for week in finished_weeks(settings.home, source)[-1:]:
+        place = checkout_of(settings.home, source, str(week)) / Promoted.place
+        approved(Promoted.read(place), known, why).write(place)
+
+
+def approved(outcome: Promoted, known: Registered, why: str) -> Promoted:
+    """What a run left, with another champion by a person's word."""
+    tried = None if outcome.challenger == known.digest else outcome.challenger
+    return Promoted(known.version, True, known.digest, tried, "override", why)
 
 
 def judge(
@@ -58,7 +66,8 @@ def judge(
     if champion is not None and champion.version == known.version:
         return _taken(known, Decision.read(case.decision), signature)
     package = registry.package(champion) if champion else None
-    return gate(case, package, load_params(case.params), signature, parity_then(known), lake)
+    then = Then(package, parity_then(known), signature)
+    return screen(case, then, load_params(case.params), lake)
 
 
 def _taken(known: Registered, decision: Decision, signature: Override) -> Decision:

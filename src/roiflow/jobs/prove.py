@@ -6,15 +6,14 @@ from pathlib import Path
 
 from roiflow.artefacts.run import Registered
 from roiflow.errors import GateError
-from roiflow.jobs.decide import digest_of
-from roiflow.jobs.gate import Case
+from roiflow.jobs.screen import Case, digest_of
 from roiflow.registry import Registry, model_name, read_digest
 from roiflow.settings import Settings
 from roiflow.stages.command import run
 from roiflow.weekly.checkout import recreate, remove
 from roiflow.weekly.run import fetch, job
 
-JOB = "decide"
+JOB = "screen"
 
 
 def main(source: str, version: int) -> None:

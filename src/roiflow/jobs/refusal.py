@@ -1,16 +1,11 @@
-"""Why the gate did not promote a version, and what to do about it, in words."""
+"""Why the screen refused a version, and what to do about it, in words."""
 
 from roiflow.artefacts.decision import Check, Decision
 
 _REMEDIES = {
     "test_full_click_auc": (
-        "gate.min_click_auc",
+        "screen.min_click_auc",
         "the ranker does not tell clicks apart yet: bring more weeks or more clicks a week",
-    ),
-    "test_full_click_ece": (
-        "gate.max_ece",
-        "its probabilities are off, in a small week by noise alone: bring more weeks or more "
-        "impressions a week, or allow more",
     ),
     "suspected_leak": ("evaluate.suspicious_auc", "look for a feature that knows the outcome"),
     "feature_parity": (
@@ -21,7 +16,7 @@ _REMEDIES = {
 """By check: the limit in params.yaml, and what helps."""
 
 _LIFT = (
-    "gate.min_roi_lift and gate.max_roi_loss",
+    "screen.min_roi_lift and screen.max_roi_loss",
     "bring more slates with propensities, or a policy that differs less from the logging one",
 )
 
@@ -43,7 +38,7 @@ def nothing_to_serve(name: str, version: int, source: str, decision: Decision) -
     """One line for a model without a champion whose version was not promoted."""
     why = "; ".join(faults(decision)) or decision.reason
     return (
-        f"{name}: version {version} was not promoted and there is no champion to serve: the gate "
+        f"{name}: version {version} was not promoted and there is no champion to serve: the screen "
         f"says {decision.verdict}: {why}; or answer for it: roiflow approve {version} "
         f'--source {source} --by "YOUR NAME" --why "REASON", and run the week again'
     )

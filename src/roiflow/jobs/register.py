@@ -14,7 +14,7 @@ from roiflow.artefacts.decision import Decision
 from roiflow.artefacts.run import Lineage
 from roiflow.errors import RegistryError
 from roiflow.files import read_json, write_file
-from roiflow.jobs.decide import NONE
+from roiflow.jobs.screen import NONE
 from roiflow.registry import CHALLENGER, Evidence, Registry, flatten, model_name, read_digest
 from roiflow.serving.package import MANIFEST
 from roiflow.settings import Settings
@@ -28,20 +28,20 @@ def main(
     evaluation: Path,
     metrics: Annotated[Path, "folder of one JSON a stage (metrics)"],
     plots: Annotated[Path, "folder of one CSV a plot (plots)"],
-    gate: Path,
+    screen: Path,
     lineage: Path,
     params: Path,
     registered: Written,
 ) -> None:
-    """Register once by digest; a challenger is what the gate did not refuse."""
+    """Register once by digest; a challenger is what the screen did not refuse."""
     settings = Settings()
     made = Lineage.read(lineage)
-    decision = Decision.read(gate)
+    decision = Decision.read(screen)
     # Files of two attempts may lie in one checkout: a verdict on another package must not become
     # this one's tag.
     if decision.challenger != read_digest(package):
         raise RegistryError(
-            f"{gate}: decides on {decision.challenger}, {package} is {read_digest(package)}"
+            f"{screen}: decides on {decision.challenger}, {package} is {read_digest(package)}"
         )
     registry = Registry(settings.registry_uri, settings.home)
     evidence = Evidence(
@@ -49,7 +49,7 @@ def main(
         # metrics.
         params={key: str(value) for key, value in flatten(yaml.safe_load(params.read_text()))},
         metrics=dict(numbers(metrics)),
-        files=(evaluation, plots, gate, lineage, params),
+        files=(evaluation, plots, screen, lineage, params),
         description=describe(made, decision),
     )
     tags = {**asdict(made), **decision_tags(decision), "judged": judged_in(package)}
@@ -99,7 +99,7 @@ def describe(lineage: Lineage, decision: Decision) -> str:
     lines = [
         f"**{lineage.source}, test week {lineage.week}** from commit `{lineage.commit[:12]}`",
         "",
-        f"Gate: **{decision.verdict}**"
+        f"Screen: **{decision.verdict}**"
         + (f", {decision.reason}" if decision.reason else "")
         + (f" (rule: {decision.rule})" if decision.promote else ""),
         "",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.decision import Decision, TrialDecision
 from roiflow.artefacts.evaluation import Report
 from roiflow.artefacts.labels import LabelsReport
 from roiflow.artefacts.parity import ParityReport, ParityVerdict
@@ -13,9 +13,9 @@ from roiflow.artefacts.run import Deployed, Lineage, Promoted
 from roiflow.artefacts.validation import Validation
 from roiflow.deployment.start_page import write_start_page
 from roiflow.errors import ArtefactError
-from roiflow.evaluation.gate import PRIMARY
 from roiflow.evaluation.plots import MODEL_BASED, PastWeek
 from roiflow.evaluation.report import Told, write_report
+from roiflow.evaluation.screen import PRIMARY
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
@@ -24,7 +24,8 @@ from roiflow.stages.command import run
 def main(
     lineage: Path,
     evaluation: Path,
-    gate: Path,
+    canary: Path,
+    screen: Path,
     parity: Path,
     promoted: Path,
     deployed: Path,
@@ -39,7 +40,7 @@ def main(
         source=made.source,
         report=Report.read(evaluation / Report.place.name),
         plots=plots,
-        decision=Decision.find(gate),
+        decision=Decision.find(screen),
         validation=Validation.find(metrics / Validation.place.name),
         labels=LabelsReport.find(metrics / LabelsReport.place.name),
         drift=_relative(drift.absolute(), report.absolute()) if drift.exists() else None,
@@ -48,6 +49,7 @@ def main(
             "Commit": made.commit,
             "Registered version": str(outcome.version) if outcome else "none",
             "Promoted": outcome.rule if outcome and outcome.promoted else "no",
+            "On trial": trial_line(TrialDecision.find(canary / TrialDecision.place.name)),
             "Feature parity": parity_line(ParityReport.find(parity)),
             "Served": ", ".join(f"{arm.tag} ({arm.arm})" for arm in served.arms) if served else "",
         },
@@ -55,6 +57,13 @@ def main(
     )
     write_report(report, told)
     write_start_page(Settings())
+
+
+def trial_line(trial: TrialDecision | None) -> str:
+    """What became of what was on trial in the week, in one line."""
+    if trial is None:
+        return "not judged"
+    return f"{trial.verdict}: {trial.reason}" if trial.reason else trial.verdict
 
 
 def parity_line(parity: ParityVerdict | None) -> str:

@@ -3,7 +3,6 @@
 Each answer is held against the limit of params.yaml that a run will hold it against.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,15 +29,14 @@ class Prospect:
 
 def prospects(facts: Facts, params: Params) -> list[Prospect]:
     """In the order in which a run meets them."""
-    auc, calibration = _auc(facts, params), _calibration(facts, params)
+    auc = _auc(facts, params)
     return [
         _training(facts),
         auc,
-        calibration,
         _conversions(facts),
         _logged_roi(facts),
         _off_policy(facts, params),
-        _promotion(facts, params, [auc, calibration]),
+        _promotion(params, auc),
     ]
 
 
@@ -59,38 +57,14 @@ def auc_margin(positives: int, negatives: int) -> float:
 
 
 def _auc(facts: Facts, params: Params) -> Prospect:
-    found, least = facts.amounts, params.gate.min_click_auc
-    what = f"a click AUC surely over {least:g} (gate.min_click_auc)"
+    found, least = facts.amounts, params.screen.min_click_auc
+    what = f"a click AUC surely over {least:g} (screen.min_click_auc)"
     misses = found.impressions - found.clicks
     if not found.clicks or not misses:
         return Prospect(what, "no", f"{found.clicks:,} of {found.impressions:,} were clicked")
     needed = least + auc_margin(found.clicks, misses)
     why = f"{found.clicks:,} clicks: a model passes from an AUC of about {needed:.3f} on"
     return Prospect(what, "yes" if needed < 1 else "no", why)
-
-
-def ece_floor(rate: float, rows: int, bins: int) -> float:
-    """Expected calibration error of a perfect model of equal chances, from noise alone.
-
-    A bin of m rows is off by a normal of deviation sqrt(p (1 - p) / m), whose mean absolute value
-    is sqrt(2 / pi) of that. Chances that differ make less.
-    """
-    per_bin = max(rows / bins, 1.0)
-    return float(np.sqrt(2 / np.pi * rate * (1 - rate) / per_bin))
-
-
-def _calibration(facts: Facts, params: Params) -> Prospect:
-    found, most = facts.amounts, params.gate.max_ece
-    what = f"a calibration error under {most:g} (gate.max_ece)"
-    if not found.impressions:
-        return Prospect(what, "no", "no impression in the week")
-    bins = params.evaluate.calibration_bins
-    floor = ece_floor(found.clicks / found.impressions, found.impressions, bins)
-    # A model's own error comes on top of the noise: from half the limit on it may be too much.
-    answer: Answer = "no" if floor >= most else "doubtful" if 2 * floor >= most else "yes"
-    why = f"noise alone makes up to {floor:.3f} of {found.impressions:,} impressions"
-    more = "" if answer == "yes" else ": more impressions a week, or a limit of your own"
-    return Prospect(what, answer, why + more)
 
 
 def _conversions(facts: Facts) -> Prospect:
@@ -134,20 +108,16 @@ def _off_policy(facts: Facts, params: Params) -> Prospect:
     return Prospect(what, answer, why)
 
 
-def _promotion(facts: Facts, params: Params, checks: Sequence[Prospect]) -> Prospect:
-    what = "a gate that promotes by itself"
-    if hopeless := [check.what for check in checks if check.answer == "no"]:
-        why = f"it will refuse the model for want of {hopeless[0]}: roiflow approve overrides it"
+def _promotion(params: Params, auc: Prospect) -> Prospect:
+    what = "a champion without a person's word"
+    if auc.answer == "no":
+        why = f"the screen will refuse it for want of {auc.what}: roiflow approve overrides it"
         return Prospect(what, "no", why)
-    if facts.amounts.slates_logged:
-        return Prospect(what, "yes", "it has a lift with an interval, if the above holds")
-    rule = (
-        "a first model may go on by the first-model rule, if its other checks pass"
-        if params.gate.first_model == "allow"
-        else "a first model needs a person too (gate.first_model)"
-    )
-    why = f"without propensities it stays inconclusive: {rule}; every later one needs an override"
-    return Prospect(what, "no", why)
+    later = "every later one has to show on trial, beside the champion, that it is as good"
+    if params.screen.first_model == "allow":
+        why = f"a first model goes on by the first-model rule, if its other checks pass; {later}"
+        return Prospect(what, "yes", why)
+    return Prospect(what, "no", f"a first model needs a person (screen.first_model); {later}")
 
 
 def hindrances(facts: Facts, source: str, weeks: int, length: int, params: Params) -> list[str]:

@@ -12,6 +12,14 @@ from roiflow.weekly.values import PARAMS, with_run
 SIMULATOR = "simulator"
 
 
+def serves_without_a_package(source: str) -> bool:
+    """Whether something serves, and logs propensities, before a package of ours is champion.
+
+    Beside it even a first model can be tried: the simulated world has a logging policy of its own.
+    """
+    return source == SIMULATOR
+
+
 def finished_weeks(home: Path, source: str) -> list[Week]:
     """The weeks of a source that a finished run has tested, oldest first."""
     folders = checkout_of(home, source, "*")

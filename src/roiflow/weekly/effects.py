@@ -26,10 +26,18 @@ EFFECTS = (
         purpose="Compare what serving was given in the week with what the offline engine makes of "
         "its log.",
     ),
+    # On trial was what an earlier run made: this, too, needs nothing that this run trains.
     Step(
-        "gate",
-        "decide data/package data/features data/labels data/evaluation data/agreement.json "
-        "data/parity/report.json params.yaml data/gate/decision.json",
+        "canary",
+        "canary data/features data/labels params.yaml data/canary",
+        reads=("data/features", "data/labels"),
+        writes=("data/canary",),
+        purpose="Decide on what was on trial in the week, by the log of both arms.",
+    ),
+    Step(
+        "screen",
+        "screen data/package data/features data/labels data/evaluation data/agreement.json "
+        "data/parity/report.json data/canary params.yaml data/screen/decision.json",
         reads=(
             "data/package",
             "data/features",
@@ -37,21 +45,22 @@ EFFECTS = (
             "data/evaluation",
             "data/agreement.json",
             "data/parity/report.json",
+            "data/canary",
         ),
-        writes=("data/gate/decision.json",),
-        purpose="Compare the challenger with the champion: pass, fail or inconclusive.",
+        writes=("data/screen/decision.json",),
+        purpose="Hold the new package against the champion's log; refuse it, or let it be tried.",
     ),
     Step(
         "register",
         "register data/package data/features data/evaluation metrics plots "
-        "data/gate/decision.json data/lineage.json params.yaml data/registered.json",
+        "data/screen/decision.json data/lineage.json params.yaml data/registered.json",
         reads=(
             "data/package",
             "data/features",
             "data/evaluation",
             "metrics",
             "plots",
-            "data/gate/decision.json",
+            "data/screen/decision.json",
             "data/lineage.json",
         ),
         writes=("data/registered.json",),
@@ -59,25 +68,31 @@ EFFECTS = (
     ),
     Step(
         "promote",
-        "promote data/gate/decision.json data/registered.json data/promoted.json",
-        reads=("data/gate/decision.json", "data/registered.json"),
+        "promote data/canary/decision.json data/screen/decision.json data/lineage.json "
+        "data/registered.json data/promoted.json",
+        reads=(
+            "data/canary",
+            "data/screen/decision.json",
+            "data/lineage.json",
+            "data/registered.json",
+        ),
         writes=("data/promoted.json",),
-        purpose="Move the alias `champion` where the gate allows it.",
+        purpose="Move `champion` to what its trial promotes; say who is on trial next.",
     ),
-    # The alias is the registry's; the file that promotion leaves stands for it.
     Step(
         "bundle",
-        "bundle data/registered.json data/gate/decision.json bentos/ad_ranker data/bento.json",
-        reads=("data/registered.json", "data/gate/decision.json", "data/promoted.json"),
+        "bundle data/registered.json data/screen/decision.json data/promoted.json "
+        "bentos/ad_ranker data/bento.json",
+        reads=("data/registered.json", "data/screen/decision.json", "data/promoted.json"),
         writes=("data/bento.json",),
-        purpose="Build the Bento from the registered champion.",
+        purpose="Build the Bentos of champion and challenger, where they are not built yet.",
     ),
     Step(
         "deploy",
         "deploy data/bento.json data/features/online params.yaml data/deployed.json",
         reads=("data/bento.json", "data/features/online"),
         writes=("data/deployed.json",),
-        purpose="Load the online features and serve the Bento.",
+        purpose="Load the online features; serve the champion, and the challenger beside it.",
     ),
     Step(
         "report_drift",
@@ -88,7 +103,8 @@ EFFECTS = (
     ),
     Step(
         "report",
-        "report data/lineage.json data/evaluation data/gate/decision.json data/parity/report.json "
+        "report data/lineage.json data/evaluation data/canary data/screen/decision.json "
+        "data/parity/report.json "
         "data/promoted.json data/deployed.json metrics plots data/drift/drift.html "
         "data/report/report.html",
         reads=(
@@ -98,7 +114,8 @@ EFFECTS = (
             "data/lineage.json",
             "data/drift",
             "data/parity/report.json",
-            "data/gate/decision.json",
+            "data/canary",
+            "data/screen/decision.json",
             "data/promoted.json",
             "data/deployed.json",
         ),

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from roiflow.artefacts.run import Bento, Registered
+from roiflow.artefacts.run import Bentos, Built, Registered
 from roiflow.jobs.promote import outcome
 from tests import records
 
@@ -25,14 +25,15 @@ def write_run(home: Path, week: str, when: float, **decision: Any) -> Path:
     write(folder / "params.yaml", "ingest: {}\n")
     if decision:
         taken = records.decision(**decision)
-        version = Registered(MODEL, sorted(DIGESTS).index(week) + 1, DIGESTS[week], {})
+        tags = {"source": "simulator"}
+        version = Registered(MODEL, sorted(DIGESTS).index(week) + 1, DIGESTS[week], tags)
         roi = records.roi_estimate(records.estimate(0.31, 0.12, 0.48))
         records.leave(
             folder,
             taken,
-            outcome(version, taken),
+            outcome(version, taken, records.trial_decision(), None),
             version,
-            Bento(BENTO, DIGESTS["2026-W04"], MODEL, 1),
+            Bentos(MODEL, Built(BENTO, DIGESTS["2026-W04"], 1), None),
             records.report(roi={"dr": roi}),
         )
         write(folder / "data/report/report.html", f"<p>report {week}")

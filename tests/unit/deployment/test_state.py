@@ -141,7 +141,7 @@ def test_a_gate_that_did_not_pass_is_what_to_look_at(settings: Settings) -> None
 
 def test_a_passed_week_leaves_nothing_to_look_at(settings: Settings) -> None:
     write_home(settings.home)
-    write_run(settings.home, "2026-W05", 3000.0, verdict="pass", promote=True, rule="checks")
+    write_run(settings.home, "2026-W05", 3000.0, verdict="pass", promote=True, rule="first model")
     start(settings.home, "redis", "redis://127.0.0.1:6390/0")
     assert platform_state(settings, 0.0).hints == ()
 

@@ -16,7 +16,7 @@ from roiflow.serving.recommender import Models
 from tests.unit.evaluation.weeks import EVALUATE, PARAMS, Evaluated, whole
 from tests.unit.serving.packages import TOP_K
 
-GATE = PARAMS.gate.model_copy(update={"resamples": 100})
+GATE = PARAMS.screen.model_copy(update={"resamples": 100})
 
 
 def test_replay_predicts_what_the_package_says(evaluated: Evaluated, package: Package) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from roiflow.jobs import decide
-from roiflow.jobs.gate import Case
+from roiflow.jobs import screen
 from roiflow.jobs.prove import parameters
+from roiflow.jobs.screen import Case
 from roiflow.stages.arguments import described
 from roiflow.weekly import places
 from roiflow.weekly.effects import EFFECTS, effect
@@ -23,8 +23,6 @@ MADE = [path for step in (*read_stages(ROOT / "dvc.yaml"), *EFFECTS) for path in
 NOT_GIVEN = {
     # Committed is dvc.lock, which is whole once the last stages are done.
     "commit": {"dvc.lock", "data/evaluation", "data/package"},
-    # The champion is asked of the registry, where promotion has put it.
-    "bundle": {"data/promoted.json"},
 }
 """What an effect waits for without reading the file itself."""
 
@@ -80,21 +78,21 @@ def _shared(one: str, other: str) -> bool:
     return first.is_relative_to(second) or second.is_relative_to(first)
 
 
-def test_a_case_is_what_the_gate_s_job_takes_in_its_order() -> None:
+def test_a_case_is_what_the_screen_s_job_takes_in_its_order() -> None:
     names = [one.name for one in fields(Case)]
-    assert names == [parameter.name for parameter, _, _ in described(decide.main)]
+    assert names == [parameter.name for parameter, _, _ in described(screen.main)]
     case = Case.of(Path("run"))
     given = [str(getattr(case, name)) for name in names]
-    assert given == [f"run/{path}" for path in effect("gate").command.split()[1:]]
+    assert given == [f"run/{path}" for path in effect("screen").command.split()[1:]]
 
 
 def test_a_version_is_proven_with_the_arguments_of_its_own_code(tmp_path: Path) -> None:
     """The job of an earlier commit takes fewer, or others: each by its name."""
-    assert parameters(ROOT, "decide") == [one.name for one in fields(Case)]
-    job = tmp_path / "src/roiflow/jobs/decide.py"
+    assert parameters(ROOT, "screen") == [one.name for one in fields(Case)]
+    job = tmp_path / "src/roiflow/jobs/screen.py"
     job.parent.mkdir(parents=True)
     job.write_text("def other() -> None: ...\ndef main(package, params, decision) -> None: ...\n")
-    assert parameters(tmp_path, "decide") == ["package", "params", "decision"]
+    assert parameters(tmp_path, "screen") == ["package", "params", "decision"]
 
 
 def test_the_places_of_stages_are_those_of_dvc_yaml() -> None:

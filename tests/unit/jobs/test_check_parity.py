@@ -11,7 +11,7 @@ from roiflow.catalogue.catalogue import Catalogue
 from roiflow.data import event_lake
 from roiflow.data.weeks import Week
 from roiflow.jobs.check_parity import changes_of, main, verdict
-from roiflow.jobs.gate import read_parity
+from roiflow.jobs.screen import read_parity
 from roiflow.params import CheckParityParams
 from roiflow.stream.events import Change
 from roiflow.stream.rows import table

@@ -10,7 +10,7 @@ from roiflow.evaluation.plots import PastWeek
 from roiflow.jobs.report import history, parity_line
 from tests.records import SAME, estimate, leave, report, roi_estimate
 
-LINEAGE = Lineage("simulator", "2026-W04", "c" * 40)
+LINEAGE = Lineage("simulator", "2026-W04", "c" * 40, "f" * 64)
 
 
 def keep(runs: Path, name: str, **roi: float | None) -> None:

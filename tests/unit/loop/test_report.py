@@ -19,7 +19,7 @@ from roiflow.loop.report import (
 )
 from roiflow.loop.result import LoopResult, Outcome, WeekOutcome
 
-GATE = Outcome("pass", 1, True, "a" * 64, "checks", "", "c" * 40)
+GATE = Outcome("pass", 1, True, "a" * 64, "evidence", "", "c" * 40)
 STOPPED = Outcome("fail", 2, False, "a" * 64, "none", "too bad", "d" * 40)
 
 

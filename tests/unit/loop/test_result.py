@@ -18,7 +18,7 @@ from roiflow.loop.result import (
     served_weeks,
 )
 
-GATE = Outcome("pass", 1, True, "a" * 64, "checks", "", "c" * 40)
+GATE = Outcome("pass", 1, True, "a" * 64, "evidence", "", "c" * 40)
 
 
 def truth(revenue: float, cost: float) -> dict[str, float]:

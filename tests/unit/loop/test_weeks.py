@@ -111,7 +111,7 @@ def test_a_week_s_outcome_is_its_decision_promotion_and_commit(tmp_path: Path) -
         tmp_path,
         decision(verdict="fail", promote=False, rule="none", reason="x"),
         promoted(version=2, promoted=False, champion="ab", rule="none", reason="x"),
-        Lineage("simulator", "2026-W05", "c0ffee"),
+        Lineage("simulator", "2026-W05", "c0ffee", "f" * 64),
     )
     assert outcome_of(tmp_path) == OUTCOME
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from roiflow.data.sources.files import Files
-from roiflow.evaluation.ranking import calibration_curve, ece
 from roiflow.own_data.facts import Amounts, Facts, Looked, look
-from roiflow.own_data.prospects import auc_margin, ece_floor, hindrances, prospects
+from roiflow.own_data.prospects import auc_margin, hindrances, prospects
 from roiflow.params import Params, load_params
 from roiflow.ranking.metrics import auc
 from tests.unit.data import worlds
@@ -39,7 +38,7 @@ def answers(params: Params = PARAMS, **changes: Any) -> dict[str, tuple[str, str
 
 
 ROI, OTHER = "the return on ad spend of what was shown", "what another policy would have earned"
-GATE, CALIBRATION = "a gate that promotes by itself", "a calibration error under 0.05"
+CHAMPION = "a champion without a person's word"
 
 
 def test_a_large_week_can_say_everything() -> None:
@@ -55,7 +54,6 @@ def test_a_large_week_can_say_everything() -> None:
         ({"cost": 0.0}, ROI, "no", "cost_micros is 0 everywhere"),
         ({"revenue": 0.0}, ROI, "no", "no revenue"),
         ({"slates_logged": 0}, OTHER, "no", "no propensities: no off-policy estimate"),
-        ({"slates_logged": 0}, GATE, "no", "by the first-model rule"),
         ({"slates_logged": 199}, OTHER, "no", "199 (the logged one), 200 are needed"),
         ({"slates_logged": 1_000}, OTHER, "doubtful", "are worth 100 "),
         ({"least_propensity": 1e-110}, OTHER, "doubtful", "1e-110, may weigh over 1000"),
@@ -63,14 +61,7 @@ def test_a_large_week_can_say_everything() -> None:
         ({"earlier_clicks": 0}, "train a ranker", "no", "no click"),
         ({"earlier_conversions": 0}, "what a conversion is worth", "no", "no conversion"),
         ({"clicks": 0}, "a click AUC surely over 0.55", "no", "0 of 100,000 were clicked"),
-        (
-            {"impressions": 900, "clicks": 90},
-            CALIBRATION,
-            "doubtful",
-            "makes up to 0.036",
-        ),
-        ({"impressions": 400, "clicks": 40}, CALIBRATION, "no", "makes up to 0.054"),
-        ({"impressions": 400, "clicks": 40}, GATE, "no", "for want of a calibration error"),
+        ({"clicks": 0}, CHAMPION, "no", "for want of a click AUC surely over 0.55"),
     ],
 )
 def test_what_is_missing_is_said(changes: dict[str, Any], what: str, answer: str, why: str) -> None:
@@ -80,26 +71,10 @@ def test_what_is_missing_is_said(changes: dict[str, Any], what: str, answer: str
 
 
 def test_the_first_model_rule_is_the_one_of_params_yaml() -> None:
-    gate = PARAMS.gate.model_copy(update={"first_model": "override"})
-    params = PARAMS.model_copy(update={"gate": gate})
-    assert "needs a person too" in answers(params, slates_logged=0)[GATE][1]
-
-
-@pytest.mark.parametrize(("rows", "rate"), [(2_000, 0.1), (20_000, 0.03)])
-def test_a_perfect_model_shows_the_floor_and_one_that_tells_apart_less(
-    rows: int, rate: float
-) -> None:
-    rng = np.random.default_rng(rows)
-
-    def shown(strength: float) -> float:
-        found = []
-        for _ in range(30):
-            truth = rng.beta(strength * rate, strength * (1 - rate), rows)
-            found.append(ece(calibration_curve(truth, rng.random(rows) < truth, bins=20)))
-        return float(np.mean(found))
-
-    assert ece_floor(rate, rows, bins=20) == pytest.approx(shown(1e6), rel=0.1)
-    assert shown(20.0) < ece_floor(rate, rows, bins=20)
+    gate = PARAMS.screen.model_copy(update={"first_model": "override"})
+    params = PARAMS.model_copy(update={"screen": gate})
+    assert "by the first-model rule" in answers(slates_logged=0)[CHAMPION][1]
+    assert "needs a person (screen.first_model)" in answers(params, slates_logged=0)[CHAMPION][1]
 
 
 def test_the_margin_holds_95_of_100_chance_results() -> None:

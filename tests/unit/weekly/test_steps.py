@@ -119,7 +119,7 @@ def test_the_commit_holds_what_every_stage_left() -> None:
 
 
 def test_a_version_is_registered_with_its_lineage_and_decision() -> None:
-    assert before("register") >= {"commit", "check_parity", "gate"}
+    assert before("register") >= {"commit", "check_parity", "canary", "screen"}
     assert before("bundle") >= {"promote"}
 
 
@@ -127,6 +127,8 @@ def test_nothing_that_is_decided_waits_for_the_drift_report() -> None:
     waits = after([*read_stages(ROOT / "dvc.yaml"), *EFFECTS])
     assert waits["report_drift"] == ("fit_labels",)
     assert waits["check_parity"] == ("validate",)
+    # On trial was what an earlier run made: its trial is decided beside this week's training.
+    assert waits["canary"] == ("fit_labels",)
     assert [name for name, some in waits.items() if "report_drift" in some] == ["report"]
     assert set(waits["commit"]) == {"evaluate", "ship"}
     # The refit runs beside the policy, and what ships is made beside the evaluation.
@@ -137,7 +139,7 @@ def test_nothing_that_is_decided_waits_for_the_drift_report() -> None:
 
 def test_the_loop_does_what_promotion_needs() -> None:
     names = {step.name for step in needed(EFFECTS, DECIDES)}
-    assert names == {"commit", "check_parity", "gate", "register", "promote"}
+    assert names == {"commit", "check_parity", "canary", "screen", "register", "promote"}
 
 
 def test_an_effect_writes_what_its_command_names() -> None:

@@ -1,4 +1,4 @@
-"""The truth table of the gate."""
+"""The truth table of the screen."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,16 +10,25 @@ from roiflow.artefacts.decision import Decision, Override
 from roiflow.artefacts.evaluation import Estimate, Leaks, Report, RoiEstimate
 from roiflow.artefacts.parity import ParityVerdict
 from roiflow.errors import GateError
-from roiflow.evaluation.gate import at_least, at_most, decide, roi_lift
-from roiflow.params import GateParams
-from tests.records import NOT_SERVED, SAME, A, B, agreement, estimate, report, roi_estimate
+from roiflow.evaluation.screen import Subject, at_least, at_most, decide, roi_lift
+from roiflow.params import ScreenParams
+from tests.records import (
+    NOT_SERVED,
+    SAME,
+    A,
+    B,
+    agreement,
+    estimate,
+    metrics,
+    report,
+    roi_estimate,
+)
 
-PARAMS = GateParams(
+PARAMS = ScreenParams(
     seed=7,
     resamples=100,
     confidence=0.95,
     min_click_auc=0.6,
-    max_ece=0.05,
     min_roi_lift=0.0,
     max_roi_loss=0.05,
     min_refit_overlap=0.3,
@@ -50,22 +59,14 @@ def _decide(
     champion: str | None = None,
     comparison: dict[str, RoiEstimate] | None = None,
     override: Override | None = None,
-    params: GateParams = PARAMS,
+    params: ScreenParams = PARAMS,
     parity: ParityVerdict | None = NOT_SERVED,
     refit: Agreement | None = AGREED,
     champion_fitted: str | None = None,
+    tried: bool = False,
 ) -> Decision:
-    return decide(
-        report,
-        params,
-        challenger=A,
-        champion=champion,
-        comparison=comparison,
-        parity=parity,
-        override=override,
-        agreement=refit,
-        champion_fitted=champion_fitted,
-    )
+    subject = Subject(A, champion, comparison, parity, refit, champion_fitted, tried)
+    return decide(report, params, subject, override)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ LEAKY = _report(suspected_leak=Leaks(("AUC",), ()))
 @pytest.mark.parametrize(
     ("report", "champion", "override", "params", "verdict", "promote", "rule"),
     [
-        (_report(), None, None, PARAMS, "pass", True, "checks"),
+        (_report(), None, None, PARAMS, "pass", True, "first model"),
         (_report(), None, None, NEEDS_OVERRIDE, "pass", False, "none"),
         (_report(), None, SIGNED, NEEDS_OVERRIDE, "pass", True, "override"),
         (_report(DOUBTFUL), None, None, PARAMS, "inconclusive", True, "first model"),
@@ -129,7 +130,7 @@ LEAKY = _report(suspected_leak=Leaks(("AUC",), ()))
         (_report(WORSE), None, None, PARAMS, "fail", False, "none"),
         (_report(WORSE), None, SIGNED, PARAMS, "fail", True, "override"),
         (_report(models={}), None, None, PARAMS, "fail", False, "none"),
-        (LEAKY, None, None, PARAMS, "inconclusive", False, "none"),
+        (LEAKY, None, None, PARAMS, "fail", False, "none"),
         (_report(None), None, None, PARAMS, "fail", False, "none"),
     ],
 )
@@ -137,7 +138,7 @@ def test_first_model(
     report: Report,
     champion: str | None,
     override: Override | None,
-    params: GateParams,
+    params: ScreenParams,
     verdict: str,
     promote: bool,
     rule: str,
@@ -147,14 +148,13 @@ def test_first_model(
 
 
 @pytest.mark.parametrize(
-    ("lift", "verdict", "promote"),
-    [(GOOD, "pass", True), (DOUBTFUL, "inconclusive", False), (WORSE, "fail", False)],
+    ("lift", "verdict"), [(GOOD, "pass"), (DOUBTFUL, "inconclusive"), (WORSE, "fail")]
 )
-def test_with_a_champion_its_comparison_decides(
-    lift: Estimate, verdict: str, promote: bool
+def test_with_a_champion_its_comparison_decides_and_never_promotes(
+    lift: Estimate, verdict: str
 ) -> None:
     decision = _decide(_report(GOOD), B, _over(lift))
-    assert (decision.verdict, decision.promote) == (verdict, promote)
+    assert (decision.verdict, decision.promote) == (verdict, False)
     assert decision.checks[-1].name == "roi_lift_over_champion_dr"
 
 
@@ -213,7 +213,7 @@ def test_features_that_were_served_otherwise_fail(
     comparison = _over(GOOD) if champion else None
     decision = _decide(_report(), champion, comparison, parity=parity)
     assert decision.verdict == verdict
-    assert decision.promote == (verdict == "pass")
+    assert decision.promote == (verdict == "pass" and champion is None)
     (check,) = (one for one in decision.checks if one.name == "feature_parity")
     assert check.verdict == verdict
     assert bool(check.reason) == (verdict == "fail")
@@ -221,7 +221,7 @@ def test_features_that_were_served_otherwise_fail(
         assert decision.reason == f"feature_parity: {parity.reason}"
     signed = _decide(_report(), champion, comparison, SIGNED, parity=parity)
     assert signed.promote
-    assert signed.rule == ("checks" if verdict == "pass" else "override")
+    assert signed.rule == ("first model" if decision.promote else "override")
 
 
 def test_the_first_model_rule_does_not_overlook_parity() -> None:
@@ -270,4 +270,17 @@ def test_a_champion_that_saw_the_test_week_is_no_measure() -> None:
     seen = _decide(_report(GOOD), B, _over(GOOD), champion_fitted="2026-W04")
     assert (seen.verdict, seen.promote) == ("inconclusive", False)
     assert "the champion was fitted on all weeks to 2026-W04, the test week too" in seen.reason
-    assert _decide(_report(GOOD), B, _over(GOOD), champion_fitted="2026-W03").promote
+    assert _decide(_report(GOOD), B, _over(GOOD), champion_fitted="2026-W03").verdict == "pass"
+
+
+def test_a_first_model_that_can_be_tried_has_to_be() -> None:
+    """Beside whatever serves, as every later one: no rule takes the place of evidence."""
+    found = _decide(_report(), tried=True)
+    assert (found.verdict, found.promote, found.rule) == ("pass", False, "none")
+    assert _decide(_report(), override=SIGNED, tried=True).rule == "override"
+    assert found.digest != _decide(_report()).digest
+
+
+def test_calibration_on_another_policy_s_log_refuses_nothing() -> None:
+    models = {"rosa": metrics(auc=0.7, auc_low=0.68, auc_high=0.72, ece=0.3)}
+    assert _decide(_report(models=models)).verdict == "pass"

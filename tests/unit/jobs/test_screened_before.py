@@ -8,8 +8,8 @@ from roiflow.artefacts.decision import Override
 from roiflow.artefacts.parity import ParityVerdict
 from roiflow.artefacts.run import Registered
 from roiflow.errors import ArtefactError
-from roiflow.jobs.decide import champion_then, digest_of, parity_then, signed
 from roiflow.jobs.register import decision_tags
+from roiflow.jobs.screen import champion_then, digest_of, parity_then, signed
 from roiflow.registry import Registry
 from tests.records import SAME, B, decision
 

@@ -1,4 +1,4 @@
-"""The gate as a job on a run folder: what it reads, writes and refuses."""
+"""The screen as a job on a run folder: what it reads, writes and refuses."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from roiflow.artefacts.decision import Decision, Override
 from roiflow.artefacts.evaluation import Report
 from roiflow.artefacts.parity import ParityReport
 from roiflow.errors import ArtefactError, GateError, PackageError
-from roiflow.jobs.gate import Case, gate, read_parity
+from roiflow.jobs.screen import Case, Then, read_parity, screen
 from roiflow.params import Params
 from roiflow.ranking.recalibration import Learned, Platt, Recalibration
 from roiflow.serving.package import Package
@@ -24,8 +24,8 @@ LAKE = Path("/nonexistent")
 
 @pytest.fixture
 def params() -> Params:
-    small = PARAMS.gate.model_copy(update={"resamples": 100})
-    return PARAMS.model_copy(update={"evaluate": EVALUATE, "gate": small})
+    small = PARAMS.screen.model_copy(update={"resamples": 100})
+    return PARAMS.model_copy(update={"evaluate": EVALUATE, "screen": small})
 
 
 @pytest.fixture
@@ -34,26 +34,26 @@ def run(tmp_path: Path, world: TinyWorld, evaluated: Evaluated, package: Package
 
 
 def test_the_decision_is_written_and_repeats(run: Path, params: Params, package: Package) -> None:
-    decision = gate(Case.of(run), None, params, None, NOT_SERVED, LAKE)
+    decision = screen(Case.of(run), Then(None, NOT_SERVED, None), params, LAKE)
     path = run / Decision.place
     assert Decision.read(path) == decision
     assert decision.challenger == package.digest
     assert decision.comparison is None
     before = path.read_bytes()
-    assert gate(Case.of(run), None, params, None, NOT_SERVED, LAKE) == decision
+    assert screen(Case.of(run), Then(None, NOT_SERVED, None), params, LAKE) == decision
     assert path.read_bytes() == before
 
 
 def test_a_champion_is_compared_on_the_same_slates(
     run: Path, params: Params, champion: Package
 ) -> None:
-    decision = gate(Case.of(run), champion.folder, params, None, NOT_SERVED, LAKE)
+    decision = screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), params, LAKE)
     assert decision.champion == champion.digest
     assert decision.checks[-1].name == "roi_lift_over_champion_dr"
     assert decision.comparison is not None
     assert set(decision.comparison) >= {"ips", "snips", "dr", "dm"}
     assert (
-        gate(Case.of(run), champion.folder, params, None, NOT_SERVED, LAKE).digest
+        screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), params, LAKE).digest
         == decision.digest
     )
 
@@ -62,18 +62,18 @@ def test_a_champion_is_replayed_with_what_was_in_force(
     run: Path, params: Params, champion: Package, tmp_path: Path
 ) -> None:
     """With slopes near 0 all ads are alike to it: another policy, and another lift over it."""
-    alone = gate(Case.of(run), champion.folder, params, None, NOT_SERVED, tmp_path)
+    alone = screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), params, tmp_path)
     flat = Platt(0.0, 0.01)
     one = Recalibration(champion.digest, 0, flat, flat, Learned(0, 0, 1, 1, 1, 1, 1.0))
     keep(tmp_path, params.ingest.source, one)
-    changed = gate(Case.of(run), champion.folder, params, None, NOT_SERVED, tmp_path)
+    changed = screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), params, tmp_path)
     assert alone.comparison is not None
     assert changed.comparison is not None
     assert changed.comparison["dr"].lift.value != alone.comparison["dr"].lift.value
     # One that came into force after the week changes nothing.
     forget(tmp_path, params.ingest.source, champion.digest, 0)
     keep(tmp_path, params.ingest.source, replace(one, since=1 << 60))
-    assert gate(Case.of(run), champion.folder, params, None, NOT_SERVED, tmp_path) == alone
+    assert screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), params, tmp_path) == alone
 
 
 def test_what_was_evaluated_on_other_slates_is_refused(
@@ -83,38 +83,38 @@ def test_what_was_evaluated_on_other_slates_is_refused(
         update={"evaluate": params.evaluate.model_copy(update={"requests": 200})}
     )
     with pytest.raises(GateError, match="challenger was evaluated on other slates"):
-        gate(Case.of(run), champion.folder, fewer, None, NOT_SERVED, LAKE)
+        screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), fewer, LAKE)
     (run / "data/evaluation/target.npz").write_bytes(b"half")
     with pytest.raises(ArtefactError, match=r"target\.npz: not a policy on logged slates"):
-        gate(Case.of(run), champion.folder, params, None, NOT_SERVED, LAKE)
+        screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), params, LAKE)
 
 
 def test_without_propensities_a_champion_stays(
     run: Path, params: Params, champion: Package
 ) -> None:
     leave(run, replace(Report.of(run), propensities_logged=False))
-    assert not gate(Case.of(run), champion.folder, params, None, NOT_SERVED, LAKE).promote
-    signed = gate(
-        Case.of(run), champion.folder, params, Override("Ada", "panel data"), NOT_SERVED, LAKE
+    assert not screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), params, LAKE).promote
+    signed = screen(
+        Case.of(run), Then(champion.folder, NOT_SERVED, Override("Ada", "panel data")), params, LAKE
     )
     assert (signed.verdict, signed.rule) in {("inconclusive", "override"), ("fail", "override")}
 
 
 def test_the_champion_cannot_challenge_itself(run: Path, params: Params, package: Package) -> None:
     with pytest.raises(GateError, match="same digest"):
-        gate(Case.of(run), package.folder, params, None, NOT_SERVED, LAKE)
+        screen(Case.of(run), Then(package.folder, NOT_SERVED, None), params, LAKE)
     assert not (run / Decision.place).exists()
 
 
 def test_no_report_is_an_error(run: Path, params: Params) -> None:
     (run / Report.place).unlink()
     with pytest.raises(ArtefactError, match=r"report\.json: No such file"):
-        gate(Case.of(run), None, params, None, NOT_SERVED, LAKE)
+        screen(Case.of(run), Then(None, NOT_SERVED, None), params, LAKE)
 
 
 def test_a_package_that_is_not_whole_is_refused(run: Path, params: Params, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="nowhere"):
-        gate(Case.of(run), tmp_path / "nowhere", params, None, NOT_SERVED, LAKE)
+        screen(Case.of(run), Then(tmp_path / "nowhere", NOT_SERVED, None), params, LAKE)
 
 
 def test_what_was_served_otherwise_than_trained_is_refused(run: Path, params: Params) -> None:
@@ -123,12 +123,12 @@ def test_what_was_served_otherwise_than_trained_is_refused(run: Path, params: Pa
     differs = replace(SAME, verdict="fail", reason=reason, different=9)
     digests = set()
     for parity, why in ((differs, reason), (None, "no parity report of the test week")):
-        decision = gate(Case.of(run), None, params, None, parity, LAKE)
+        decision = screen(Case.of(run), Then(None, parity, None), params, LAKE)
         assert (decision.verdict, decision.promote) == ("fail", False)
         assert f"feature_parity: {why}" in decision.reason
         digests.add(decision.digest)
         assert Decision.of(run).parity == parity
-    assert gate(Case.of(run), None, params, None, NOT_SERVED, LAKE).digest not in digests
+    assert screen(Case.of(run), Then(None, NOT_SERVED, None), params, LAKE).digest not in digests
     assert len(digests) == 2
 
 
