@@ -42,11 +42,11 @@ def interval(value: float, error: float) -> Interval:
     return Interval(value, error, value - 1.96 * error, value + 1.96 * error)
 
 
-def arm(value: float, requests: int = 9000) -> ArmEstimate:
+def arm(value: float, users: int = 900) -> ArmEstimate:
     """One arm of 18,000 requests."""
     return ArmEstimate(
-        requests=requests,
-        users=900,
+        requests=9000,
+        users=users,
         value=interval(value, 0.02 * abs(value)),
         revenue=2.0 * value,
         cost=value,

@@ -429,6 +429,7 @@ class CanaryParams(Section):
     start_hours: Count
     share: Annotated[float, Field(gt=0, lt=1)]
     look_hours: Count
+    last_look_hours: Count
     alpha: Probability
     tuned_requests: Count
     tuned_error: Positive
@@ -437,7 +438,7 @@ class CanaryParams(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     max_roi_loss: NonNegative
     max_late_hours: Annotated[int, Field(ge=0)]
-    min_requests: Count
+    min_users: Count
     ratio_level: Probability
     max_clipped_mass: Fraction
     max_misassigned: Fraction

@@ -204,14 +204,12 @@ def evidence_checks(estimate: TrialEstimate, params: CanaryParams) -> list[Check
     """Traffic of both arms, and what was cut off the weights."""
     checks = []
     for name, arm in (("champion", estimate.champion), ("challenger", estimate.challenger)):
-        enough = arm.requests >= params.min_requests
-        lacking = f"{arm.requests} requests in this arm, {params.min_requests} are needed"
-        verdict: Verdict = "pass" if enough else "inconclusive" if arm.requests else "fail"
+        enough = arm.users >= params.min_users
+        lacking = f"{arm.users} users in this arm, {params.min_users} are needed"
+        verdict: Verdict = "pass" if enough else "inconclusive" if arm.users else "fail"
         reason = "" if enough else lacking
         checks.append(
-            Check(
-                f"{name}_requests", arm.requests, None, None, params.min_requests, verdict, reason
-            )
+            Check(f"{name}_users", arm.users, None, None, params.min_users, verdict, reason)
         )
     seen = estimate.challenger.diagnostics
     if seen is not None:

@@ -9,6 +9,7 @@ from roiflow.artefacts.trial import Trial
 from roiflow.data import served_features
 from roiflow.data.weeks import Week
 from roiflow.errors import RegistryError, SourceError
+from roiflow.evaluation.looks import Looking
 from roiflow.experiment import trials
 from roiflow.experiment.assignment import salt_of
 from roiflow.labels.model import Labels
@@ -66,9 +67,11 @@ def main(promoted: Path, package: Path, online: Path, labels: Path, params: Path
         digest and _package(digest, package, settings, source.name)
         for digest in (who.champion, who.challenger)
     )
-    on_trial = OnTrial(challenger, every.canary) if challenger else None
+    learnt = Labels.read(labels / Labels.place.name)
+    looking = Looking(week, learnt, every.canary, every.evaluate, every.finetune_policy.cost_weight)
+    on_trial = OnTrial(challenger, every.canary, looking.watch) if challenger else None
     with progress("simulate_week") as show:
-        learning = Recalibrating(Labels.read(labels / Labels.place.name), every.recalibrate)
+        learning = Recalibrating(learnt, every.recalibrate)
         simulate(stable or None, online, source, week, learning, show, on_trial)
     write_planted(settings.lake / source.name, source.world, week)
 

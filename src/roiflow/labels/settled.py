@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roiflow.features.table import Features, Floats, Ints, Longs
+from roiflow.features.table import Features, Flags, Floats, Ints, Longs
 from roiflow.labels.delays import hours_between
 from roiflow.labels.model import Labels
 from roiflow.labels.worth import CATEGORY, Delays, Known, clicks
@@ -32,6 +32,19 @@ class Settled:
         return float(self.known @ self.expected) / whole if whole > 0 else None
 
 
+@dataclass(frozen=True)
+class AsOf:
+    """What is known of n impressions at one moment."""
+
+    category: Ints  # (n,)
+    clicked: Flags  # (n,) whether they can convert
+    known: Floats  # (n,) P(a conversion is known by now | it comes)
+    converted: Floats  # (n,) 1 with a conversion that is known
+    sold: Floats  # (n,) micros before returns
+    back: Floats  # (n,) micros given back
+    first_sale: Longs  # (n,) when the first sale became known, microseconds
+
+
 def settle(labels: Labels, features: Features, rows: Longs) -> Settled:
     """Of impressions `rows` (n,), each as of the moment at which its label stands."""
     log, known = features.impressions, labels.matured(features, rows).astype(np.float64)
@@ -41,28 +54,53 @@ def settle(labels: Labels, features: Features, rows: Longs) -> Settled:
     found = Known.of(features, until)
     conversions, revenue = np.zeros((2, rows.size))
     expected = np.zeros(rows.size)
-    sure = known >= labels.floor
     for moment in np.unique(until[rows]).tolist():
         here = until[rows] == moment
-        delays, at = labels.delays_at(moment), category[here]
-        expected[here] = can[here] * delays.rate[at]
-        kept = found.sold[rows[here]] - _given_back(
-            delays, found, rows[here], category[here], moment
+        at = rows[here]
+        one = settle_at(
+            labels,
+            AsOf(
+                category[here],
+                can[here],
+                known[here],
+                log.converted[at].astype(np.float64),
+                found.sold[at],
+                found.back[at],
+                found.first_sale[at],
+            ),
+            moment,
         )
-        share = np.where(sure[here], known[here], 1.0)
-        later = expected[here] * delays.worth[at] * (1.0 - delays.returned[at])
-        conversions[here] = np.where(sure[here], log.converted[rows[here]] / share, expected[here])
-        revenue[here] = np.where(sure[here], kept / share, later)
+        conversions[here], revenue[here], expected[here] = (
+            one.conversions,
+            one.revenue,
+            one.expected,
+        )
     return Settled(conversions, revenue, known, expected)
 
 
-def _given_back(delays: Delays, found: Known, rows: Longs, category: Ints, moment: int) -> Floats:
+def settle_at(labels: Labels, rows: AsOf, moment: int) -> Settled:
+    """Of impressions (n,), as of `moment`, microseconds."""
+    delays, at = labels.delays_at(moment), rows.category
+    sure = rows.known >= labels.floor
+    expected = rows.clicked * delays.rate[at]
+    kept = rows.sold - _given_back(delays, rows, moment)
+    share = np.where(sure, rows.known, 1.0)
+    later = expected * delays.worth[at] * (1.0 - delays.returned[at])
+    return Settled(
+        conversions=np.where(sure, rows.converted / share, expected),
+        revenue=np.where(sure, kept / share, later),
+        known=rows.known,
+        expected=expected,
+    )
+
+
+def _given_back(delays: Delays, rows: AsOf, moment: int) -> Floats:
     """Micros (n,) that were returned, and of the sales that were not what may yet be."""
-    age = hours_between(found.first_sale[rows], moment)
-    share = delays.returned[category]
-    one_segment = np.zeros(rows.size, np.int32)
-    told = share * delays.returns.known(category, one_segment, age)
+    age = hours_between(rows.first_sale, moment)
+    share = delays.returned[rows.category]
+    one_segment = np.zeros(age.size, np.int32)
+    told = share * delays.returns.known(rows.category, one_segment, age)
     # P(returned later | not returned by now), by Bayes.
     left = np.divide(share - told, 1.0 - told, out=np.zeros_like(told), where=told < 1.0)
-    back: Floats = np.where(found.back[rows] > 0, found.back[rows], found.sold[rows] * left)
+    back: Floats = np.where(rows.back > 0, rows.back, rows.sold * left)
     return back

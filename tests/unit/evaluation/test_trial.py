@@ -105,8 +105,8 @@ def finding(kind: FindingKind) -> Case:
     return case(estimates=(estimate(findings=(Finding(kind, 3, 7, f"3 slates: {kind}"),)),))
 
 
-def few(requests: int) -> Case:
-    return case(estimates=(estimate(challenger=arm(1020.0, requests)),))
+def few(users: int) -> Case:
+    return case(estimates=(estimate(challenger=arm(1020.0, users)),))
 
 
 def clipped() -> Case:
@@ -131,8 +131,8 @@ def clipped() -> Case:
         ),
         (case(estimates=(estimate(estimator="arms"),)), "fail", "aaaaaaaaaaaa cannot be replayed"),
         (case(trial=replace(TRIAL, phases=())), "fail", "harm: the trial never began"),
-        (few(0), "fail", "challenger_requests: 0 requests in this arm"),
-        (few(500), "inconclusive", "challenger_requests: 500 requests in this arm, 1000"),
+        (few(0), "fail", "challenger_users: 0 users in this arm"),
+        (few(39), "inconclusive", "challenger_users: 39 users in this arm, 40"),
         (clipped(), "fail", "clipped_mass: 20.00% of the weights were cut off"),
         (finding("propensity"), "fail", "log_propensity: 3 slates: propensity"),
         (finding("replay"), "fail", "log_replay"),
