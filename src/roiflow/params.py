@@ -363,12 +363,14 @@ class EvaluateParams(Section):
     resamples: Count
     confidence: Probability
     min_effective_sample_size: Positive
-    # Far below where weights are cut (evaluation.ope.LARGEST_WEIGHT): a cut one is never
+    # Far below where weights are cut (estimators.weights.LARGEST_WEIGHT): a cut one is never
     # conclusive.
     max_weight: Annotated[float, Field(gt=0, le=1e6)]
     mean_weight_tolerance: Positive
     min_support: Fraction
     min_maturity: Probability
+    switch_weight: Positive
+    shrinkage: Positive
     propensity_tolerance: Positive
     max_mismatched: Fraction
     draws: Count

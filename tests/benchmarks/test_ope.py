@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from roiflow.evaluation import ope, statistics
+from roiflow.evaluation import statistics
+from roiflow.evaluation.estimators.ips import ips
+from roiflow.evaluation.estimators.snips import snips
 from roiflow.features.table import Floats, Longs
 
 SLATES, USERS, RESAMPLES, ROUNDS = 60_000, 3_000, 200, 5
@@ -54,8 +56,8 @@ def _loop(reward: Floats, weight: Floats, user: Longs, resamples: int) -> Floats
             rows = np.concatenate([rows_of[each] for each in drawn])
             r, w = reward[rows], weight[rows]
             found[resample, number] = (
-                ope.ips(r, w),
-                ope.snips(r, w),
+                ips(r, w),
+                snips(r, w),
                 float(w.mean()),
                 float(r.mean()),
             )[number]

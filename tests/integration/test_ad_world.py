@@ -15,9 +15,11 @@ from scipy.stats import binom
 
 from roiflow import columns as c
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
-from roiflow.evaluation.ope import ips_terms, slate_weights
-from roiflow.evaluation.roi import Terms, estimate_roi
+from roiflow.evaluation.estimators.ips import ips_terms
+from roiflow.evaluation.estimators.rips import slate_weights
+from roiflow.evaluation.roi import estimate_roi
 from roiflow.evaluation.statistics import cluster_sums, percentile_interval, resampled_totals
+from roiflow.evaluation.terms import Terms
 from roiflow.params import SimulatorParams, load_params
 from roiflow.simulator.noise import Floats, Longs
 from roiflow.simulator.policies import (

@@ -12,9 +12,10 @@ from roiflow.artefacts.evaluation import RoiEstimate
 from roiflow.data.split import VALIDATION
 from roiflow.data.weeks import Week
 from roiflow.evaluation.estimators.logger import chances_of_log
-from roiflow.evaluation.roi import estimate_roi, logged_terms, target_terms
+from roiflow.evaluation.roi import estimate_roi
 from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.target import LoggedWeek, target_on_log
+from roiflow.evaluation.terms import logged_terms, target_terms
 from roiflow.evaluation.weekly import test_slates
 from roiflow.features.table import Floats, Longs
 from roiflow.policy import network
@@ -80,9 +81,10 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     week, rng = LoggedWeek.of(features, evaluated.labels), np.random.default_rng(2)
     target = target_on_log(slates, sets, logits, SHARES, week, PARAMS.draws, rng)
     estimates = estimate_roi(
-        slates.user,
+        np.unique(slates.user),
         logged_terms(slates),
-        target_terms(slates, target, chances_of_log(slates, target, PARAMS.draws)),
+        target_terms(slates, target, chances_of_log(slates, target, PARAMS.draws), PARAMS),
+        slates=slates.row.size,
         resamples=PARAMS.resamples,
         confidence=PARAMS.confidence,
         limits=PARAMS,

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from roiflow.artefacts.evaluation import Estimate
 from roiflow.errors import SourceError
-from roiflow.evaluation.ope import diagnose, dm_terms, dr_terms, ips_terms
+from roiflow.evaluation.estimators.diagnostics import diagnose
+from roiflow.evaluation.estimators.dm import dm_terms
+from roiflow.evaluation.estimators.dr import dr_terms
+from roiflow.evaluation.estimators.ips import ips_terms
 from roiflow.evaluation.statistics import bootstrap_means, percentile_interval
 from roiflow.features.table import Floats, Longs
 

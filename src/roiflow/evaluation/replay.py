@@ -20,6 +20,7 @@ from roiflow.evaluation.estimators.logger import chances_of_log, matching, repla
 from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.statistics import one_blas_thread
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog, in_order, target_on_log
+from roiflow.evaluation.terms import target_terms
 from roiflow.features.engine import Engine
 from roiflow.features.table import Features, Floats, Ints, Longs
 from roiflow.params import EvaluateParams, ScreenParams
@@ -205,12 +206,13 @@ def compare(
         champion,
         matching(slates, champion, limits.propensity_tolerance),
     )
-    new, old = (roi.target_terms(slates, target, logged) for target in (challenger, champion))
+    new, old = (target_terms(slates, one, logged, limits) for one in (challenger, champion))
     return {
         name: roi.estimate_roi(
-            slates.user,
+            np.unique(slates.user),
             old[name],
             {name: new[name]},
+            slates=slates.row.size,
             resamples=params.resamples,
             confidence=params.confidence,
             limits=limits,

@@ -6,27 +6,15 @@ lift of one over another has a paired interval. Lift is the relative change of R
 is positive exactly when ROI is higher, and stays defined where ROI crosses 0.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from roiflow.artefacts.evaluation import Diagnostics, Estimate, RoiEstimate
-from roiflow.evaluation.estimators.balanced import balanced_dr
-from roiflow.evaluation.estimators.chances import Chances, ratio
-from roiflow.evaluation.ope import (
-    Limits,
-    cascade_dr_terms,
-    diagnose,
-    dm_terms,
-    doubts,
-    ips_terms,
-    slate_weights,
-)
-from roiflow.evaluation.slates import Slates
+from roiflow.artefacts.evaluation import Estimate, RoiEstimate
+from roiflow.evaluation.estimators.diagnostics import Limits, doubts
 from roiflow.evaluation.statistics import cluster_sums, percentile_interval, resampled_totals
-from roiflow.evaluation.target import TargetOnLog
+from roiflow.evaluation.terms import Terms
 from roiflow.features.table import Floats
 
 NO_PROPENSITIES = "no logged propensities"
@@ -41,91 +29,6 @@ def roi(revenue: Floats, cost: Floats) -> Floats:
     )
 
 
-@dataclass(frozen=True)
-class Terms:
-    """Columns (n, m) of n slates, to be summed; `normalised` says how the sums are read.
-
-    Plain: revenue, cost. Self-normalised, over S positions: revenue x weight, cost x weight,
-    weight, slates that have the position.
-    """
-
-    columns: Floats
-    normalised: bool
-    model_based: bool
-    diagnostics: Diagnostics | None
-    maturity: float | None
-
-    def revenue_and_cost(self, totals: Floats) -> tuple[Floats, Floats]:
-        """Totals (..., m) -> revenue (...) and cost (...) of all slates, micros."""
-        if not self.normalised:
-            return totals[..., 0], totals[..., 1]
-        # A position that no drawn slate has adds nothing. One that has slates and no weight left
-        # has no estimate: NaN, which takes the whole interval away, where 0 would be a loss that
-        # nobody saw.
-        revenue, cost, weight, present = np.split(totals, 4, axis=-1)
-        scale = np.divide(present, weight, out=np.where(present > 0, np.nan, 0.0), where=weight > 0)
-        return np.sum(revenue * scale, axis=-1), np.sum(cost * scale, axis=-1)
-
-
-def logged_terms(slates: Slates) -> Terms:
-    """What the logging policy earned: on-policy."""
-    columns = np.column_stack([slates.revenue.sum(axis=1), slates.cost.sum(axis=1)])
-    return Terms(columns, False, False, None, slates.maturity())
-
-
-def target_terms(slates: Slates, target: TargetOnLog, logged: Chances) -> dict[str, Terms]:
-    """Terms of the target policy by each estimator; the direct method alone without propensities.
-
-    `logged` are the chances of what filled the slates. `ips` and `snips` weigh each position by
-    itself and `dr` pools them by how much they are looked at: right where a position's reward
-    depends on its own ad only, as in the position-based click model that `dm` assumes too. `rips`
-    and `cascade_dr` weigh the slate down to the position: right also where the ads above matter, at
-    the price of far larger weights.
-    """
-    revenue, cost = target.revenue, target.cost
-    direct = Terms(
-        np.column_stack([dm_terms(revenue.target), dm_terms(cost.target)]), False, True, None, None
-    )
-    # All or nothing: estimators on the slates that have propensities, beside a direct method on all
-    # of them, would be about two different sets of users.
-    if not slates.logged.all():
-        return {"dm": direct}
-    weight = ratio(target.chances.marginal, logged.marginal)
-    slate_weight = np.where(slates.present, slate_weights(target.propensity, slates.propensity), 0)
-    balanced = balanced_dr(slates, target, logged)
-    by_position, by_looks, by_slate = (
-        diagnose(each, float(target.support.mean()), slates.present)
-        for each in (weight, balanced.weight, slate_weight)
-    )
-    ripe, slate_ripe = slates.maturity(weight), slates.maturity(slate_weight)
-
-    def both(columns: Sequence[Floats], found: Diagnostics, known: float | None) -> Terms:
-        return Terms(np.column_stack(columns), False, False, found, known)
-
-    money = slates.revenue, slates.cost
-    return {
-        "ips": both([ips_terms(one, weight) for one in money], by_position, ripe),
-        "snips": Terms(
-            np.hstack([weight * slates.revenue, weight * slates.cost, weight, slates.present]),
-            True,
-            False,
-            by_position,
-            ripe,
-        ),
-        "dr": both([balanced.revenue, balanced.cost], by_looks, slates.maturity(balanced.weight)),
-        "dm": direct,
-        "rips": both([ips_terms(one, slate_weight) for one in money], by_slate, slate_ripe),
-        "cascade_dr": both(
-            [
-                cascade_dr_terms(one, slate_weight, model.cascade_logged, model.cascade_target)
-                for one, model in zip(money, (revenue, cost), strict=True)
-            ],
-            by_slate,
-            slate_ripe,
-        ),
-    }
-
-
 def estimate_roi(
     user: NDArray[np.integer],
     base: Terms,
@@ -135,14 +38,16 @@ def estimate_roi(
     confidence: float,
     limits: Limits,
     rng: np.random.Generator,
+    slates: int | None = None,
 ) -> dict[str, RoiEstimate]:
     """ROI and lift over `base` by each of `terms`, and of the base itself under `logged`.
 
-    `user` (n,) is the cluster of each slate. All terms share the resampled users.
+    `user` (n,) is the cluster of each row of the terms: of a slate, or, where the terms are of
+    users, of all of a user's, which are `slates` together. All terms share the resampled users.
     """
     # All columns side by side, summed by user once: a resample is then one vector of counts times
     # one matrix, and every policy and estimator is resampled with the same users.
-    named = {LOGGED: base, **terms}
+    named, count = {LOGGED: base, **terms}, slates or user.size
     edges = np.cumsum([0] + [each.columns.shape[1] for each in named.values()])
     sums = cluster_sums(user, np.hstack([each.columns for each in named.values()]))
     # Row 0 is the log as it is; the point estimate goes through the same code as the resamples.
@@ -170,8 +75,8 @@ def estimate_roi(
         estimates[name] = RoiEstimate(
             roi=_estimate(name, values, confidence, faults, each),
             lift=_estimate(name, lift - 1, confidence, faults + of_base, each),
-            revenue_per_slate_micros=float(revenue[0]) / user.size,
-            cost_per_slate_micros=float(cost[0]) / user.size,
+            revenue_per_slate_micros=float(revenue[0]) / count,
+            cost_per_slate_micros=float(cost[0]) / count,
             maturity=each.maturity,
         )
     return estimates

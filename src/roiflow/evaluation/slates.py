@@ -31,7 +31,7 @@ class Slates:
     known: Floats  # (B, S) share of them that is known; 0 where absent
     canary: Flags  # (B,) the arm that filled it: the challenger's, or any other
 
-    def take(self, rows: Longs) -> "Slates":
+    def take(self, rows: Longs | slice) -> "Slates":
         """The slates `rows`, in that order."""
         return Slates(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 

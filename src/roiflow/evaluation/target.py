@@ -112,7 +112,7 @@ class TargetOnLog:
     charge: Floats
     """(B, S) of `cost.logged`: micros that are due at the impression."""
 
-    def take(self, rows: Longs) -> "TargetOnLog":
+    def take(self, rows: Longs | slice) -> "TargetOnLog":
         """The slates `rows`, in that order."""
         return _target({name: values[rows] for name, values in _arrays(self).items()})
 

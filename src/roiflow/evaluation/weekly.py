@@ -28,6 +28,7 @@ from roiflow.evaluation.screen import PRIMARY
 from roiflow.evaluation.slates import Slates, logged_slates
 from roiflow.evaluation.statistics import one_blas_thread
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog
+from roiflow.evaluation.terms import logged_terms, target_terms
 from roiflow.features.engine import Engine
 from roiflow.features.table import AD_ATTRIBUTES, Features, Ints
 from roiflow.labels.model import Labels
@@ -82,10 +83,12 @@ def evaluate_week(
     week = LoggedWeek.of(features, labels)
     target = on_log(models, features, engine, slates, week, params, threads)
     progress(0.9, "off-policy evaluation")
+    logged = chances_of_log(slates, target, params.draws)
     estimates = roi.estimate_roi(
-        slates.user,
-        roi.logged_terms(slates),
-        roi.target_terms(slates, target, chances_of_log(slates, target, params.draws)),
+        np.unique(slates.user),
+        logged_terms(slates),
+        target_terms(slates, target, logged, params),
+        slates=slates.row.size,
         resamples=params.resamples,
         confidence=params.confidence,
         limits=params,

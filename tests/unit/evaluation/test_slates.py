@@ -11,8 +11,8 @@ import pytest
 from roiflow.errors import ContractError
 from roiflow.evaluation.estimators.chances import ratio
 from roiflow.evaluation.estimators.logger import chances_of_log
-from roiflow.evaluation.ope import slate_weights
-from roiflow.evaluation.roi import Terms, estimate_roi, logged_terms, roi, target_terms
+from roiflow.evaluation.estimators.rips import slate_weights
+from roiflow.evaluation.roi import estimate_roi, roi
 from roiflow.evaluation.slates import Slates, logged_slates
 from roiflow.evaluation.target import (
     LoggedWeek,
@@ -20,11 +20,14 @@ from roiflow.evaluation.target import (
     position_marginals,
     target_on_log,
 )
+from roiflow.evaluation.terms import ESTIMATORS, Terms, logged_terms, target_terms
 from roiflow.features.table import Features, Floats, Impressions, Outcomes
 from roiflow.labels.examination import Examination
+from roiflow.params import load_params
 from roiflow.policy.candidate_sets import CandidateSets
 from roiflow.ranking.value import CostShares
 from tests.labels import planted_labels
+from tests.worlds import ROOT
 
 ALL_KNOWN = planted_labels([1.0], [])
 SHARES = CostShares(impression=0.1, click=1.0, conversion=0.0)
@@ -130,8 +133,11 @@ def _target(slates: Slates, sets: CandidateSets, logits: Floats, draws: int) -> 
     )
 
 
+SHAPES = load_params(ROOT / "params.yaml").evaluate
+
+
 def _terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
-    return target_terms(slates, target, chances_of_log(slates, target, 100))
+    return target_terms(slates, target, chances_of_log(slates, target, 100), SHAPES)
 
 
 def _enumerated(odds: Floats, slots: int) -> Floats:
@@ -175,7 +181,16 @@ def test_marginals_of_one_and_two_slots_are_the_first_of_three() -> None:
 @pytest.mark.parametrize(
     ("estimator", "tolerance"),
     # The log is the enumeration itself, so all are exact.
-    [("dm", 1e-9), ("dr", 1e-9), ("rips", 1e-9), ("cascade_dr", 1e-9), ("ips", 1e-9)],
+    [
+        ("dm", 1e-9),
+        ("dr", 1e-9),
+        ("rips", 1e-9),
+        ("cascade_dr", 1e-9),
+        ("ips", 1e-9),
+        ("switch_dr", 1e-9),
+        ("shrunk_dr", 1e-9),
+        ("examination", 0.05),  # cost is charged at the impression, too
+    ],
 )
 def test_every_estimator_finds_the_enumerated_value(estimator: str, tolerance: float) -> None:
     slates, sets, logits, chance = _world()
@@ -254,7 +269,7 @@ class _Limits:
 
 def _estimates(slates: Slates, target: TargetOnLog) -> dict[str, Any]:
     return estimate_roi(
-        slates.user,
+        np.unique(slates.user),
         logged_terms(slates),
         _terms(slates, target),
         resamples=200,
@@ -267,7 +282,7 @@ def _estimates(slates: Slates, target: TargetOnLog) -> dict[str, Any]:
 def test_lift_is_the_ratio_of_roas() -> None:
     slates, sets, logits, _ = _world()
     estimates = _estimates(slates, _target(slates, sets, logits, 50))
-    assert set(estimates) == {"logged", "ips", "snips", "dr", "dm", "rips", "cascade_dr"}
+    assert set(estimates) == {"logged", *ESTIMATORS}
     base = 1 + estimates["logged"].roi.value
     assert base == pytest.approx(slates.revenue.sum() / slates.cost.sum())
     for each in estimates.values():
@@ -308,7 +323,7 @@ def test_without_propensities_only_the_model_answers() -> None:
         }
     )
     target = _target(blind, sets, logits, 5)
-    assert set(target_terms(blind, target, target.chances)) == {"dm"}
+    assert set(_terms(blind, target)) == {"dm"}
 
 
 def test_no_cost_has_no_roi() -> None:

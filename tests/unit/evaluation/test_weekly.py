@@ -9,6 +9,7 @@ import pytest
 from roiflow.artefacts.evaluation import Leaks, Metrics, Report
 from roiflow.data.split import TEST
 from roiflow.errors import ContractError
+from roiflow.evaluation.terms import ESTIMATORS
 from roiflow.evaluation.weekly import suspected_leaks, test_slates
 from roiflow.labels.settled import settle
 from roiflow.ranking.metrics import auc
@@ -52,7 +53,7 @@ def test_the_logging_policys_earnings_are_what_will_be_known(evaluated: Evaluate
 
 def test_every_estimator_answers(evaluated: Evaluated) -> None:
     roi = evaluated.result.report.roi
-    assert list(roi) == ["logged", "ips", "snips", "dr", "dm", "rips", "cascade_dr"]
+    assert list(roi) == ["logged", *ESTIMATORS]
     for name in ("ips", "rips"):
         found = roi[name].roi.diagnostics
         assert found is not None

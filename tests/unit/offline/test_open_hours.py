@@ -7,7 +7,7 @@ import pytest
 from roiflow.catalogue.eligibility import UNLIMITED, Pacing
 from roiflow.data.split import TEST
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
-from roiflow.evaluation.ope import slate_weights
+from roiflow.evaluation.estimators.rips import slate_weights
 from roiflow.evaluation.slates import logged_slates
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog, target_on_log
 from roiflow.features.engine import open_engine

@@ -12,7 +12,8 @@ from roiflow.data import lake
 from roiflow.data.sources.protocol import Tables
 from roiflow.data.validate import Checked, RawWindow, validate
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR, Week
-from roiflow.evaluation.ope import diagnose, doubts, slate_weights
+from roiflow.evaluation.estimators.diagnostics import diagnose, doubts
+from roiflow.evaluation.estimators.rips import slate_weights
 from roiflow.params import SimulatorParams, load_params
 from roiflow.simulator.noise import Floats, Longs
 from roiflow.simulator.policies import logging_policy

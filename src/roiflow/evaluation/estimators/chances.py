@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from roiflow.evaluation.ope import LARGEST_WEIGHT
-from roiflow.features.table import Floats
+from roiflow.evaluation.estimators.weights import LARGEST_WEIGHT
+from roiflow.features.table import Floats, Longs
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Chances:
     """(B, S) the same with what an impression is charged at k in the place of looks."""
     kind: Floats
     """(B, S) exposure of all ads of the ad's kind."""
+
+    def take(self, rows: Longs | slice) -> "Chances":
+        """The slates `rows`, in that order."""
+        return Chances(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 def mixed(stable: Chances, canary: Chances, share: Floats) -> Chances:

@@ -16,7 +16,6 @@ import numpy as np
 
 from roiflow.artefacts.evaluation import (
     ArmEstimate,
-    Diagnostics,
     Finding,
     Interval,
     TrialEstimate,
@@ -24,9 +23,9 @@ from roiflow.artefacts.evaluation import (
 from roiflow.evaluation.estimators.arms import difference_of_arms
 from roiflow.evaluation.estimators.balanced import Balanced, balanced_dr
 from roiflow.evaluation.estimators.chances import mixed
+from roiflow.evaluation.estimators.diagnostics import Weighed
 from roiflow.evaluation.estimators.findings import TrialLimits, of_estimates, of_replay, of_slates
 from roiflow.evaluation.estimators.moments import Moments, moments
-from roiflow.evaluation.ope import effective_sample_size
 from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.target import TargetOnLog
 from roiflow.features.table import Flags, Floats
@@ -165,7 +164,9 @@ def _arm(
     diagnostics = None
     if reading.weights and policy is not None:
         weight = reading.weights[of.number]
-        diagnostics = _diagnosed(weight, policy, limits.max_weight)
+        support = float(policy.support.mean())
+        found = Weighed.pooled(weight, policy.looks, limits.max_weight)
+        diagnostics = found.diagnostics(weight.shape[0], support)
     return ArmEstimate(
         requests=int(mine.sum()),
         users=int(np.unique(slates.user[mine]).size),
@@ -175,20 +176,6 @@ def _arm(
         roi=_roi(got, of.made_of, limits.confidence),
         diagnostics=diagnostics,
         maturity=slates.maturity(weight),
-    )
-
-
-def _diagnosed(weight: Floats, policy: TargetOnLog, largest: float) -> Diagnostics:
-    """Of weights (B, S), each slate's pooled by looks."""
-    looks = policy.looks * weight
-    of_slate = looks.sum(axis=1) / policy.looks.sum(axis=1)
-    return Diagnostics(
-        rows=weight.shape[0],
-        effective_sample_size=effective_sample_size(of_slate),
-        max_weight=float(weight.max()),
-        mean_weight=float(looks.sum() / policy.looks.sum()),
-        support=float(policy.support.mean()),
-        clipped=float(looks[weight > largest].sum() / looks.sum()) if looks.any() else 0.0,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 
 from roiflow.artefacts.evaluation import ArmEstimate, Finding, FindingKind
-from roiflow.evaluation.ope import Limits, doubts
+from roiflow.evaluation.estimators.diagnostics import Limits, doubts
 from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.target import TargetOnLog
 from roiflow.features.table import Flags, Floats, Longs

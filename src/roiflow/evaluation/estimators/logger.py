@@ -19,10 +19,13 @@ SEED = 0
 
 
 def chances_of_log(slates: Slates, target: TargetOnLog, draws: int) -> Chances:
-    """Of the ads shown; positions are looked at as `target` has it. Every slate has propensities.
+    """Of the ads shown; positions are looked at as `target` has it. NaN without propensities.
 
     `draws` as `position_marginals` takes them.
     """
+    if not slates.logged.all():
+        unknown = np.full(slates.propensity.shape, np.nan)
+        return Chances(unknown, unknown, unknown, unknown)
     shown = np.where(slates.present, odds_of(slates.propensity), 0.0)
     rest = np.maximum(1.0 - shown.sum(axis=1, keepdims=True), 0.0)
     # As many as the target had to choose from, those that were shown apart.

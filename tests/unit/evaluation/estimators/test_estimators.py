@@ -10,7 +10,14 @@ from hypothesis.extra.numpy import arrays
 
 from roiflow.artefacts.evaluation import Diagnostics
 from roiflow.errors import PropensityError
-from roiflow.evaluation import ope
+from roiflow.evaluation.estimators.cascade_dr import cascade_dr_terms
+from roiflow.evaluation.estimators.diagnostics import diagnose, doubts, effective_sample_size
+from roiflow.evaluation.estimators.dm import dm
+from roiflow.evaluation.estimators.dr import dr, dr_terms
+from roiflow.evaluation.estimators.ips import ips, ips_terms
+from roiflow.evaluation.estimators.rips import slate_weights
+from roiflow.evaluation.estimators.snips import snips
+from roiflow.evaluation.estimators.weights import LARGEST_WEIGHT, importance_weights
 from roiflow.features.table import Floats
 
 REWARD = np.array([1.0, 0.0, 1.0, 4.0])
@@ -20,38 +27,38 @@ TARGET = np.array([1.0, 0.0, 2.0, 1.0])
 
 
 def test_hand_worked() -> None:
-    assert ope.ips(REWARD, WEIGHT) == pytest.approx((2 + 0 + 1 + 1) / 4)
-    assert ope.snips(REWARD, WEIGHT) == pytest.approx(4 / 3.75)
-    assert ope.dm(TARGET) == 1.0
+    assert ips(REWARD, WEIGHT) == pytest.approx((2 + 0 + 1 + 1) / 4)
+    assert snips(REWARD, WEIGHT) == pytest.approx(4 / 3.75)
+    assert dm(TARGET) == 1.0
     # 1 + 2(.5) = 2;  0 + .5(-.5) = -.25;  2 + 0 = 2;  1 + .25(2) = 1.5
-    assert ope.dr(REWARD, WEIGHT, LOGGED, TARGET) == pytest.approx(5.25 / 4)
+    assert dr(REWARD, WEIGHT, LOGGED, TARGET) == pytest.approx(5.25 / 4)
 
 
 def test_hand_worked_slates() -> None:
     target = np.array([[0.5, 0.5], [0.2, 1.0]])
     logged = np.array([[0.25, 1.0], [0.4, 0.5]])
-    weight = ope.slate_weights(target, logged)
+    weight = slate_weights(target, logged)
     np.testing.assert_allclose(weight, [[2.0, 1.0], [0.5, 1.0]])
     reward = np.array([[1.0, 2.0], [0.0, 3.0]])
-    assert ope.ips(reward, weight) == pytest.approx((2 + 2 + 0 + 3) / 2)
-    assert ope.snips(reward, weight) == pytest.approx(2 / 2.5 + 5 / 2)
+    assert ips(reward, weight) == pytest.approx((2 + 2 + 0 + 3) / 2)
+    assert snips(reward, weight) == pytest.approx(2 / 2.5 + 5 / 2)
 
 
 def test_target_equal_to_logging_gives_the_mean() -> None:
     propensity = np.array([0.1, 0.5, 1.0, 0.25])
-    weight = ope.importance_weights(propensity, propensity)
-    assert ope.ips(REWARD, weight) == REWARD.mean()
-    assert ope.snips(REWARD, weight) == REWARD.mean()
+    weight = importance_weights(propensity, propensity)
+    assert ips(REWARD, weight) == REWARD.mean()
+    assert snips(REWARD, weight) == REWARD.mean()
 
 
 def test_doubly_robust_has_its_two_limits() -> None:
-    assert ope.dr(REWARD, np.zeros(4), LOGGED, TARGET) == ope.dm(TARGET)
-    assert ope.dr(REWARD, WEIGHT, np.zeros(4), np.zeros(4)) == ope.ips(REWARD, WEIGHT)
+    assert dr(REWARD, np.zeros(4), LOGGED, TARGET) == dm(TARGET)
+    assert dr(REWARD, WEIGHT, np.zeros(4), np.zeros(4)) == ips(REWARD, WEIGHT)
 
 
 def test_a_perfect_model_leaves_doubly_robust_no_variance() -> None:
     truth = np.full(4, 3.0)
-    terms = ope.dr_terms(REWARD, WEIGHT, REWARD, truth)
+    terms = dr_terms(REWARD, WEIGHT, REWARD, truth)
     np.testing.assert_array_equal(terms, truth)
 
 
@@ -63,13 +70,13 @@ def test_a_perfect_model_leaves_doubly_robust_no_variance() -> None:
 )
 def test_scaling_and_order(reward: Floats, weight: Floats, scale: float, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(12)
-    for estimator in (ope.ips, ope.snips):
+    for estimator in (ips, snips):
         once = estimator(reward, weight)
         assert estimator(scale * reward, weight) == pytest.approx(scale * once)
         assert estimator(reward[order], weight[order]) == pytest.approx(once)
-    assert ope.snips(reward, scale * weight) == pytest.approx(ope.snips(reward, weight))
+    assert snips(reward, scale * weight) == pytest.approx(snips(reward, weight))
     slack = 1e-9 * max(1.0, reward.max())
-    assert reward.min() - slack <= ope.snips(reward, weight) <= reward.max() + slack
+    assert reward.min() - slack <= snips(reward, weight) <= reward.max() + slack
 
 
 def _plackett_luce(chances: Floats, slate: tuple[int, ...]) -> Floats:
@@ -91,9 +98,9 @@ def test_slate_estimators_are_unbiased_by_enumeration() -> None:
     target = np.array([_plackett_luce(policy, slate) for slate in slates])
     reward = np.array([[value[item] for item in slate] for slate in slates]) * discount
     truth = float(np.sum(target.prod(axis=1) * reward.sum(axis=1)))
-    weight = ope.slate_weights(target, logged)
+    weight = slate_weights(target, logged)
     chance = logged.prod(axis=1)
-    assert np.sum(chance * ope.ips_terms(reward, weight)) == pytest.approx(truth)
+    assert np.sum(chance * ips_terms(reward, weight)) == pytest.approx(truth)
     wrong = np.random.default_rng(3).uniform(0, 9, size=(4, 4))
     q_logged = np.array([[wrong[first, first], wrong[first, second]] for first, second in slates])
     above = float(policy @ np.diag(wrong))
@@ -106,36 +113,36 @@ def test_slate_estimators_are_unbiased_by_enumeration() -> None:
         for first in range(4)
     }
     q_target = np.array([[above, below[first]] for first, _ in slates])
-    terms = ope.cascade_dr_terms(reward, weight, q_logged, q_target)
+    terms = cascade_dr_terms(reward, weight, q_logged, q_target)
     assert np.sum(chance * terms) == pytest.approx(truth)
 
 
 @pytest.mark.parametrize("bad", [0.0, -0.1, 1.5, np.nan])
 def test_a_wrong_logged_propensity_is_named(bad: float) -> None:
     with pytest.raises(PropensityError, match=r"1 of 3 outside \(0, 1\].*row 1"):
-        ope.importance_weights(np.ones(3), np.array([0.5, bad, 0.5]))
+        importance_weights(np.ones(3), np.array([0.5, bad, 0.5]))
 
 
 def test_a_wrong_target_propensity_is_named() -> None:
     with pytest.raises(PropensityError, match=r"target propensity: 1 of 2"):
-        ope.importance_weights(np.array([0.5, 1.5]), np.ones(2))
+        importance_weights(np.array([0.5, 1.5]), np.ones(2))
 
 
 def test_a_weight_stays_at_the_largest() -> None:
     target, logged = np.full((2, 3), 0.5), np.array([[1e-110] * 3, [0.5, 5e-324, 1.0]])
-    most = ope.LARGEST_WEIGHT
+    most = LARGEST_WEIGHT
     np.testing.assert_array_equal(
-        ope.slate_weights(target, logged), [[most, most, most], [1.0, most, most / 2]]
+        slate_weights(target, logged), [[most, most, most], [1.0, most, most / 2]]
     )
-    found = ope.diagnose(ope.slate_weights(target, logged), 1.0)
+    found = diagnose(slate_weights(target, logged), 1.0)
     assert found.max_weight == most
     assert found.effective_sample_size == pytest.approx(1.0)
 
 
 def test_effective_sample_size() -> None:
-    assert ope.effective_sample_size(np.ones(7)) == pytest.approx(7)
-    assert ope.effective_sample_size(np.array([5.0, 0.0, 0.0])) == pytest.approx(1)
-    assert ope.effective_sample_size(np.zeros(3)) == 0
+    assert effective_sample_size(np.ones(7)) == pytest.approx(7)
+    assert effective_sample_size(np.array([5.0, 0.0, 0.0])) == pytest.approx(1)
+    assert effective_sample_size(np.zeros(3)) == 0
 
 
 class _Limits:
@@ -149,11 +156,11 @@ class _Limits:
 def test_diagnostics_take_the_worst_position() -> None:
     weight = np.array([[1.0, 4.0], [1.0, 0.0], [1.0, 9.0]])
     present = np.array([[True, True], [True, True], [True, False]])
-    found = ope.diagnose(weight, 0.8, present)
+    found = diagnose(weight, 0.8, present)
     assert found == Diagnostics(
         rows=3, effective_sample_size=1.0, max_weight=4.0, mean_weight=2.0, support=0.8
     )
-    assert ope.doubts(found, _Limits()) == [
+    assert doubts(found, _Limits()) == [
         "effective sample size 1.0 under 2",
         "largest weight 4.0 over 3",
         "mean weight 2.000 not within 0.25 of 1",
@@ -162,4 +169,4 @@ def test_diagnostics_take_the_worst_position() -> None:
 
 
 def test_no_doubt_about_the_logging_policy_itself() -> None:
-    assert ope.doubts(ope.diagnose(np.ones(5), 1.0), _Limits()) == []
+    assert doubts(diagnose(np.ones(5), 1.0), _Limits()) == []
