@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roiflow.artefacts.decision import Tried
 from roiflow.artefacts.record import Record, parse
 from roiflow.artefacts.run import Registered
 from roiflow.errors import RegistryError
@@ -392,6 +393,16 @@ class Registry:
     def promotions(self, name: str) -> list[Promotion]:
         """Every promotion of a model, oldest first."""
         return [line for line in self._lines() if line.name == name]
+
+
+def tried_of(version: Registered) -> list[Tried]:
+    """What a version's trials said, week by week. Raises ArtefactError on an edited tag."""
+    named = f"{version.name} version {version.version}: tag"
+    return [
+        parse(Tried, tag, f"{named} {name}")
+        for name, tag in sorted(version.tags.items())
+        if name.startswith(_TRIAL)
+    ]
 
 
 def trial_tag(week: str) -> str:

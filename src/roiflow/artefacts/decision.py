@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from roiflow.artefacts.agreement import Agreement
-from roiflow.artefacts.evaluation import RoiEstimate
+from roiflow.artefacts.evaluation import Interval, RoiEstimate, TrialEstimate
 from roiflow.artefacts.parity import ParityVerdict
 from roiflow.artefacts.record import Artefact, Record
-from roiflow.artefacts.trial import Trial
+from roiflow.artefacts.trial import Budget, Trial
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 TrialVerdict = Literal["pass", "fail", "inconclusive", "no trial"]
@@ -87,5 +87,26 @@ class TrialDecision(Artefact):
     """Digest of what it stood beside; None where that was no package."""
     checks: tuple[Check, ...]
     trial: Trial | None
+    estimates: tuple[TrialEstimate, ...]
+    """One of each week that this challenger was on trial in, this week's last."""
+    lift: Interval | None
+    """Of value, of all weeks together, with one-sided bounds; None where there is no estimate."""
+    p: float | None
+    """Of the true lift being under the margin; None where nothing was tested."""
+    click_ece: float | None
+    """Of the challenger's clicks, on its own users."""
+    more_requests: int | None
+    """About so many more would tell, as things look now."""
+    budget: Budget | None
+    """Of errors, before this decision."""
     digest: str
     """sha256 of the canonical JSON of all the above."""
+
+
+@dataclass(frozen=True)
+class Tried(Record):
+    """What a version keeps of a week's trial, in a tag: enough to take the decision again."""
+
+    commit: str
+    """Of the run that decided: another than the one that made the version."""
+    decision: TrialDecision

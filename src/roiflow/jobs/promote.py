@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from roiflow.artefacts.decision import Decision, Rule, TrialDecision
+from roiflow.artefacts.decision import Decision, Rule, TrialDecision, Tried
 from roiflow.artefacts.run import Lineage, Promoted, Registered
 from roiflow.deployment.start_page import write_start_page
 from roiflow.errors import RegistryError
@@ -54,11 +54,14 @@ def main(trial: Path, screen: Path, lineage: Path, registered: Path, promoted: W
 
 
 def on_trial(registry: Registry, name: str, trial: TrialDecision) -> Registered | None:
-    """The version that was tried. Raises RegistryError where the registry does not hold it."""
+    """The version that was tried.
+
+    Raises RegistryError where the registry does not hold what is to be promoted.
+    """
     if trial.challenger is None:
         return None
     found = registry.find(name, trial.challenger)
-    if found is None:
+    if found is None and trial.promote:
         raise RegistryError(f"{name}: no version is {trial.challenger}, which was on trial")
     return found
 
@@ -83,10 +86,10 @@ def conclude(registry: Registry, tried: Registered, trial: TrialDecision, made: 
 
 def trial_tags(trial: TrialDecision, made: Lineage) -> dict[str, str]:
     """What a version's tags say of its trial in one week; enough to take the decision again."""
-    kept = {**asdict(trial), "commit": made.commit}
+    kept = asdict(Tried(made.commit, trial))
     return {
-        trial_tag(trial.week): json.dumps(kept, sort_keys=True),
-        "trial_verdict": trial.verdict,
+        trial_tag(trial.week): json.dumps(kept, allow_nan=False),
+        "verdict_of_trial": trial.verdict,
     }
 
 

@@ -29,8 +29,8 @@ EFFECTS = (
     # On trial was what an earlier run made: this, too, needs nothing that this run trains.
     Step(
         "canary",
-        "canary data/features data/labels params.yaml data/canary",
-        reads=("data/features", "data/labels"),
+        "canary data/validated data/features data/labels params.yaml data/canary",
+        reads=("data/validated", "data/features", "data/labels"),
         writes=("data/canary",),
         purpose="Decide on what was on trial in the week, by the log of both arms.",
     ),
