@@ -111,6 +111,8 @@ class TargetOnLog:
     cost: Expectation
     charge: Floats
     """(B, S) of `cost.logged`: micros that are due at the impression."""
+    click: Floats
+    """(B, S) P(click | looked at) of the logged ad, as the models have it."""
 
     def take(self, rows: Longs | slice) -> "TargetOnLog":
         """The slates `rows`, in that order."""
@@ -241,6 +243,7 @@ def target_on_log(
         revenue=revenue,
         cost=cost,
         charge=due * _of_logged(at_impression, columns),
+        click=_of_logged(sets.click, columns),
     )
 
 

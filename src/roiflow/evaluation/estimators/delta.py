@@ -2,7 +2,8 @@
 
 Delta is the mean of one term a slate, the difference of two balanced doubly robust terms: where
 both policies would do alike it is 0, whatever came of the slate. Where the champion is no package
-that could be replayed, it is the difference of the arms instead (estimators.arms).
+that could be replayed, it is the difference of the arms instead (estimators.arms). Where clicks
+depend on the clicks above (estimators.click_model), the terms are those of the cascade.
 
 What has mean 0 by construction is taken off at its regression (control variates; Glynn & Szechtman,
 2002): the models' own errors, the weights' distance from 1, and what the users of an arm brought in
@@ -19,10 +20,13 @@ from roiflow.artefacts.evaluation import (
     Finding,
     Interval,
     TrialEstimate,
+    TrialEstimator,
 )
 from roiflow.evaluation.estimators.arms import difference_of_arms
 from roiflow.evaluation.estimators.balanced import Balanced, balanced_dr
+from roiflow.evaluation.estimators.balanced_cascade import balanced_cascade_dr, mixed_down_to
 from roiflow.evaluation.estimators.chances import mixed
+from roiflow.evaluation.estimators.click_model import below_a_click
 from roiflow.evaluation.estimators.diagnostics import Weighed
 from roiflow.evaluation.estimators.findings import TrialLimits, of_estimates, of_replay, of_slates
 from roiflow.evaluation.estimators.moments import Moments, moments
@@ -62,8 +66,9 @@ class ArmsOnLog:
 class _Reading:
     """The four means and what the weights of each policy look like."""
 
+    estimator: TrialEstimator
     moments: Moments
-    weights: tuple[Floats, Floats] | None  # (B, S) of champion and challenger
+    weights: tuple[Floats, Floats] | None = None  # (B, S) of champion and challenger
 
 
 def evidence(
@@ -81,10 +86,10 @@ def evidence(
     found += _of_replays(trial, limits)
     if any(one.kind in ("arm", "shares") for one in found):
         nothing = Moments(np.zeros(4), np.zeros((4, 4)), 0)
-        return _estimate(trial, _Reading(nothing, None), found, limits, cost_weight)
+        return _estimate(trial, _Reading("arms", nothing), found, limits, cost_weight)
     if trial.champion is None:
         of_arms = difference_of_arms(trial.slates, trial.share, trial.canary, before)
-        return _estimate(trial, _Reading(of_arms, None), found, limits, cost_weight)
+        return _estimate(trial, _Reading("arms", of_arms), found, limits, cost_weight)
     return _estimate(trial, _balanced(trial, trial.champion, before), found, limits, cost_weight)
 
 
@@ -96,11 +101,17 @@ def _of_replays(trial: ArmsOnLog, limits: TrialLimits) -> list[Finding]:
 
 
 def _balanced(trial: ArmsOnLog, champion: TargetOnLog, earlier: Floats) -> _Reading:
-    both = mixed(champion.chances, trial.challenger.chances, trial.share)
-    old, new = (balanced_dr(trial.slates, one, both) for one in (champion, trial.challenger))
+    challenger, slates = trial.challenger, trial.slates
+    if below_a_click(slates, challenger).cascade:
+        name: TrialEstimator = "cascade_dr"
+        down = mixed_down_to(champion, challenger, trial.share)
+        old, new = (balanced_cascade_dr(slates, one, down) for one in (champion, challenger))
+    else:
+        name, both = "balanced_dr", mixed(champion.chances, challenger.chances, trial.share)
+        old, new = (balanced_dr(slates, one, both) for one in (champion, challenger))
     terms = np.column_stack([old.revenue, old.cost, new.revenue - old.revenue, new.cost - old.cost])
-    found = moments(trial.slates.user, terms, _controls(trial, old, new, earlier))
-    return _Reading(found, (old.weight, new.weight))
+    found = moments(slates.user, terms, _controls(trial, old, new, earlier))
+    return _Reading(name, found, (old.weight, new.weight))
 
 
 def _controls(trial: ArmsOnLog, old: Balanced, new: Balanced, earlier: Floats) -> Floats:
@@ -128,7 +139,7 @@ def _estimate(
         text = "champion and challenger do alike on every slate"
         found.append(Finding("identical", slates.row.size, None, text))
     return TrialEstimate(
-        estimator="arms" if trial.champion is None else "balanced_dr",
+        estimator=reading.estimator,
         requests=slates.row.size,
         users=got.users,
         cost_weight=cost_weight,
@@ -165,7 +176,11 @@ def _arm(
     if reading.weights and policy is not None:
         weight = reading.weights[of.number]
         support = float(policy.support.mean())
-        found = Weighed.pooled(weight, policy.looks, limits.max_weight)
+        if reading.estimator == "cascade_dr":
+            present = slates.present.astype(np.float64)
+            found = Weighed.of(weight, present, limits.max_weight)
+        else:
+            found = Weighed.pooled(weight, policy.looks, limits.max_weight)
         diagnostics = found.diagnostics(weight.shape[0], support)
     return ArmEstimate(
         requests=int(mine.sum()),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from roiflow.artefacts.evaluation import TrialEstimate
+from roiflow.evaluation.estimators.click_model import below_a_click
 from roiflow.evaluation.estimators.delta import ArmsOnLog, evidence
 from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog, target_on_log
@@ -27,17 +28,33 @@ LOOKS = np.array([1.0, 0.5])
 EVERY = np.array(list(permutations(range(4), 2)))
 
 
-def truth(odds: Floats) -> tuple[float, float]:
+BELOW = np.array([0.15, 0.6])
+"""Of the second position of a cascade: P(it is looked at) after a click, and after none."""
+
+
+def looked(clicked_first: Floats) -> Floats:
+    """P(looked at) of the second position of a cascade."""
+    return BELOW[1] + (BELOW[0] - BELOW[1]) * clicked_first
+
+
+def truth(odds: Floats, cascade: bool = False) -> tuple[float, float]:
     """Revenue and cost a request: the sum over all slates."""
     chance = conditional_propensities(np.log(odds)[None].repeat(12, 0), EVERY).prod(axis=1)
     clicks = LOOKS * CLICK[EVERY]
+    if cascade:
+        clicks[:, 1] = looked(CLICK[EVERY[:, 0]]) * CLICK[EVERY[:, 1]]
     revenue = (clicks * REVENUE[EVERY]).sum(axis=1)
     cost = (PER_CLICK * BID * clicks + PER_VIEW * BID).sum(axis=1)
     return float(chance @ revenue), float(chance @ cost)
 
 
 def world(
-    share: Floats, seed: int, new: Floats = NEW, model: float = 1.0, spread: float = 0.0
+    share: Floats,
+    seed: int,
+    new: Floats = NEW,
+    model: float = 1.0,
+    spread: float = 0.0,
+    cascade: bool = False,
 ) -> ArmsOnLog:
     """Slates of one request a user, half of them or so in each arm.
 
@@ -47,7 +64,10 @@ def world(
     canary = rng.random(n) < share
     odds = np.where(canary[:, None], new, OLD)
     ads, propensity = sample(np.log(odds), 2, rng)
-    clicked = rng.random((n, 2)) < LOOKS * CLICK[ads]
+    draw = rng.random((n, 2))
+    clicked = draw < LOOKS * CLICK[ads]
+    if cascade:
+        clicked[:, 1] = draw[:, 1] < looked(clicked[:, 0]) * CLICK[ads[:, 1]]
     worth = np.exp(spread * rng.normal(size=(n, 1)) - spread**2 / 2)
     ones = np.ones((n, 2))
     slates = Slates(
@@ -214,3 +234,33 @@ def test_the_first_row_that_does_not_match_is_named() -> None:
 def test_propensities_as_small_as_numbers_are_no_evidence() -> None:
     tiny = replace(world(HALF, 11).slates, propensity=np.full((4000, 2), 1e-110))
     assert "replay" in kinds(found(replace(world(HALF, 11), slates=tiny)))
+
+
+def test_a_cascade_is_told_by_the_clicks_below_clicks() -> None:
+    """Where looks below a click are a quarter of those below none, and where they are as many."""
+    arms = world(HALF, 12, cascade=True)
+    below = below_a_click(arms.slates, arms.challenger)
+    assert below.cascade
+    assert below.ratio == pytest.approx(BELOW[0] / BELOW[1], abs=4 * 0.25 * below.error)
+    estimate = found(arms)
+    assert estimate.estimator == "cascade_dr"
+    (old_revenue, old_cost), (new_revenue, new_cost) = truth(OLD, True), truth(NEW, True)
+    assert (
+        estimate.delta.low < new_revenue - new_cost - old_revenue + old_cost < estimate.delta.high
+    )
+    ratio = new_revenue / new_cost / (old_revenue / old_cost)
+    assert estimate.roi_lift is not None
+    assert estimate.roi_lift.low < ratio - 1 < estimate.roi_lift.high
+    plain = world(HALF, 12)
+    alike = below_a_click(plain.slates, plain.challenger)
+    assert not alike.cascade
+    assert abs(np.log(alike.ratio)) < 3 * alike.error
+
+
+def test_a_policy_against_itself_in_a_cascade_is_exactly_nothing() -> None:
+    estimate = found(world(HALF, 13, new=OLD, cascade=True))
+    assert estimate.estimator == "cascade_dr"
+    assert estimate.delta.value == estimate.delta.error == 0.0
+    assert estimate.challenger.diagnostics is not None
+    assert estimate.challenger.diagnostics.max_weight == 1.0
+    assert kinds(estimate) == {"identical"}
