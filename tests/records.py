@@ -46,8 +46,9 @@ def estimate(
 
 
 def roi_estimate(roi: Estimate, lift: Estimate | None = None) -> RoiEstimate:
-    """Money is the same of all."""
-    return RoiEstimate(roi, lift or estimate(0.0, 0.0, 0.0), 2.5e6, 1.25e6, 0.9)
+    """Money is the same of all; `lift` is that of value and of ROI."""
+    found = lift or estimate(0.0, 0.0, 0.0)
+    return RoiEstimate(estimate(1.25e9), found, roi, found, 2.5e6, 1.25e6, 0.9)
 
 
 def labels_report() -> LabelsReport:

@@ -396,8 +396,7 @@ class ScreenParams(Section):
     resamples: Count
     confidence: Probability
     min_click_auc: Fraction
-    min_roi_lift: float
-    max_roi_loss: NonNegative
+    min_value_lift: float
     min_refit_overlap: Fraction
     max_refit_value_factor: Annotated[float, Field(ge=1)]
     min_refit_propensity: Fraction

@@ -124,7 +124,7 @@ def intervals(
     terms = Terms(np.column_stack([revenue, cost]), False, False, None, None)
     roi = estimate_roi(
         user, terms, {"ips": terms},
-        resamples=resamples, confidence=confidence, limits=LIMITS, rng=rng,
+        resamples=resamples, confidence=confidence, limits=LIMITS, rng=rng, cost_weight=1.0,
     )["ips"].roi  # fmt: skip
     assert roi.low is not None
     assert roi.high is not None

@@ -99,7 +99,7 @@ def limits(**changes: float) -> CanaryParams:
     """Of params.yaml, for a few hundred requests."""
     return load_params(ROOT / "params.yaml").canary.model_copy(
         update={
-            "min_requests": 50,
+            "min_users": 5,
             "max_ece": 1.0,
             "start_hours": 12,
             "start_share": 0.3,

@@ -88,6 +88,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
         resamples=PARAMS.resamples,
         confidence=PARAMS.confidence,
         limits=PARAMS,
+        cost_weight=1.0,
         rng=rng,
     )
     return Judged(

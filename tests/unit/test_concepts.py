@@ -10,12 +10,20 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
+from roiflow.artefacts.evaluation import Interval
+from roiflow.artefacts.trial import Spent
 from roiflow.data.split import TEST
-from roiflow.data.weeks import MICROS_PER_HOUR
-from roiflow.evaluation import ope
+from roiflow.data.weeks import MICROS_PER_HOUR, Week
+from roiflow.evaluation.estimators.diagnostics import effective_sample_size
+from roiflow.evaluation.estimators.dm import dm
+from roiflow.evaluation.estimators.dr import dr
+from roiflow.evaluation.estimators.ips import ips
+from roiflow.evaluation.estimators.snips import snips
+from roiflow.evaluation.estimators.weights import importance_weights
 from roiflow.evaluation.ranking import calibration_curve, ece
 from roiflow.evaluation.roi import roi
-from roiflow.evaluation.screen import roi_lift
+from roiflow.evaluation.trial import _Gain, lift_check
+from roiflow.experiment.budget import budget_of
 from roiflow.features import kernels
 from roiflow.features.table import Features, Floats, Outcomes
 from roiflow.labels.delays import Curves
@@ -25,9 +33,9 @@ from roiflow.policy.plackett_luce import log_conditional_propensities
 from roiflow.ranking.likelihood import likelihood, logit_of
 from roiflow.ranking.recalibration import Observed, fit
 from tests.labels import planted_labels
-from tests.records import estimate
 
 ROOT = Path(__file__).resolve().parents[2]
+PARAMS = load_params(ROOT / "params.yaml")
 PAGE = ROOT / "docs" / "concepts.md"
 ONE = np.zeros(3, np.int32)
 
@@ -102,16 +110,16 @@ def test_maturity() -> None:
 def test_off_policy_evaluation() -> None:
     shown_b = np.array([False, False, False, True])
     reward = np.array([1.0, 0.0, 0.0, 1.0])
-    weight = ope.importance_weights(np.where(shown_b, 0.8, 0.2), np.where(shown_b, 0.2, 0.8))
+    weight = importance_weights(np.where(shown_b, 0.8, 0.2), np.where(shown_b, 0.2, 0.8))
     logged = np.where(shown_b, 0.8, 0.3)
     target = np.full(4, 0.2 * 0.3 + 0.8 * 0.8)
     found = (
-        ope.ips(reward, weight),
-        ope.snips(reward[:, None], weight[:, None]),
-        ope.dm(target),
-        ope.dr(reward, weight, logged, target),
+        ips(reward, weight),
+        snips(reward[:, None], weight[:, None]),
+        dm(target),
+        dr(reward, weight, logged, target),
     )
-    size = ope.effective_sample_size(weight)
+    size = effective_sample_size(weight)
     assert bold("Off-policy evaluation") == [
         *(f"{estimate:.4f}" for estimate in found),
         f"{size:.1f}",
@@ -123,18 +131,40 @@ def test_roi_and_its_lift() -> None:
     revenue, cost = np.array([300.0, 390.0]), np.array([100.0, 120.0])
     before, after = roi(revenue, cost)
     lift = (1 + after) / (1 + before) - 1
-    assert bold("ROI, and its lift") == [f"{before:.2f}", f"{after:.2f}", f"{lift:.4f}"]
+    assert bold("Value, ROI and lift") == [f"{before:.2f}", f"{after:.2f}", f"{lift:.4f}"]
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "high"), [(0.04, -0.03, 0.11), (0.04, -0.08, 0.16), (-0.04, -0.07, -0.01)]
+    ("kind", "value", "low", "high"),
+    [
+        ("refresh", 0.008, -0.012, 0.028),
+        ("refresh", 0.008, -0.041, 0.057),
+        ("refresh", -0.029, -0.045, -0.013),
+        ("new recipe", 0.008, -0.012, 0.028),
+        ("new recipe", 0.041, 0.009, 0.073),
+    ],
 )
-def test_the_gates_three_values(value: float, low: float, high: float) -> None:
-    check = roi_lift("lift", estimate(value, low, high), 0.0, 0.05, 0.5)
+def test_screen_and_canary(kind: str, value: float, low: float, high: float) -> None:
+    margin = PARAMS.canary.margin if kind == "refresh" else 0.0
+    check = lift_check(_Gain(Interval(value, 0.0, low, high), 0.0, margin, 0), early=False)
     (row,) = [
-        line for line in PAGE.read_text().splitlines() if f"{value} ({low} to {high})" in line
+        line
+        for line in PAGE.read_text().splitlines()
+        if f"| {kind} | {value} ({low} to {high})" in line
     ]
     assert f"**{check.verdict}**" in row
+
+
+def test_the_error_budget() -> None:
+    week, found = Week.parse("2026-W10"), []
+    before: list[Spent] = []
+    for number, p in enumerate((0.001, 0.7, 0.5)):
+        found.append(budget_of(week, before, str(number), PARAMS.canary.budget))
+        before.append(Spent(str(week), str(number), p, promoted=p < 0.01))
+    first, second, third = found
+    assert first.level == second.level
+    numbers = [first.level, third.spent, third.left, third.level]
+    assert bold("The error budget")[-4:] == [f"{number:.5g}" for number in numbers]
 
 
 def test_calibration() -> None:

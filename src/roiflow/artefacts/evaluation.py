@@ -10,6 +10,9 @@ from typing import ClassVar, Literal
 
 from roiflow.artefacts.record import Artefact, Record
 
+PRIMARY = "switch_dr"
+"""The estimator that the screen refuses by; the others are shown beside it."""
+
 
 @dataclass(frozen=True)
 class Diagnostics(Record):
@@ -45,10 +48,15 @@ class Estimate(Record):
 
 @dataclass(frozen=True)
 class RoiEstimate(Record):
-    """ROI of one policy by one estimator, and its lift over the base."""
+    """Value and ROI of one policy by one estimator, and their lifts over the base."""
 
+    value: Estimate
+    """Micros per 1,000 slates: revenue minus lambda x cost."""
+    value_lift: Estimate
+    """Relative change of value; undefined where the base's is not positive."""
     roi: Estimate
     lift: Estimate
+    """Relative change of ROAS = 1 + ROI."""
     revenue_per_slate_micros: float
     """As it will be once all conversions and returns are known."""
     cost_per_slate_micros: float

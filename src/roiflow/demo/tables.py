@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from roiflow.artefacts.decision import Decision
-from roiflow.artefacts.evaluation import Estimate, Metrics, Report
+from roiflow.artefacts.evaluation import PRIMARY, Estimate, Metrics, Report
 from roiflow.artefacts.monitoring import Drift
 from roiflow.artefacts.parity import ParityReport
 from roiflow.artefacts.run import Promoted
@@ -64,7 +64,7 @@ def results(done: WeekDone) -> dict[str, str]:
     ranker, roi = report.models[report.ranker], report.roi
     # What decides, or its stand-in; a value is missing where nothing was paid.
     estimator = next(
-        (name for name in ("dr", "dm") if name in roi and roi[name].roi.value is not None), ""
+        (name for name in (PRIMARY, "dm") if name in roi and roi[name].roi.value is not None), ""
     )
     policy = f"{_roi(roi[estimator].roi)} {estimator}" if estimator else "- none: no cost"
     return {

@@ -15,7 +15,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from roiflow.artefacts.decision import Decision
-from roiflow.artefacts.evaluation import Report
+from roiflow.artefacts.evaluation import PRIMARY, Report
 from roiflow.artefacts.record import Artefact
 from roiflow.artefacts.run import Bentos, Registered
 from roiflow.deployment import placed, processes
@@ -216,7 +216,7 @@ def _run(checkout: Path, source: str, week: str) -> Run:
 
 
 def _roi(report: Report | None) -> tuple[float, float, float] | None:
-    found = report.roi.get("dr") if report else None
+    found = report.roi.get(PRIMARY) if report else None
     if found is None or found.roi.value is None or found.roi.low is None or found.roi.high is None:
         return None
     return found.roi.value, found.roi.low, found.roi.high

@@ -23,8 +23,8 @@ REMEDIES = {
     "value_lift": "it is not better: the next challenger goes on trial",
     "roi_loss": "it buys value at a worse return: see finetune_policy.cost_weight",
     "clipped_mass": "the arms differ too much to be weighed: see finetune_policy.temperature",
-    "champion_requests": "bring more requests of what serves",
-    "challenger_requests": "bring more requests of the challenger: see canary.share",
+    "champion_users": "bring more users of what serves",
+    "challenger_users": "bring more users of the challenger: see canary.share",
     "error_budget": "this year's errors are nearly spent: wait for more evidence, or approve",
 }
 """By check that is not passed: what to do."""

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-from roiflow.artefacts.evaluation import Estimate, Metrics, RoiEstimate
-from roiflow.evaluation.screen import PRIMARY
+from roiflow.artefacts.evaluation import PRIMARY, Estimate, Metrics, RoiEstimate
 
 TITLES = {
     "logged": "Logging policy, as it was",

@@ -189,8 +189,9 @@ def compare(
     slates: Slates,
     params: ScreenParams,
     limits: EvaluateParams,
+    cost_weight: float,
 ) -> dict[str, RoiEstimate]:
-    """ROI of the challenger and its lift over the champion, by estimator, on the same slates.
+    """Value and ROI of the challenger, and lifts over the champion, on the same slates.
 
     Users are resampled for both policies together. Raises GateError where one of the two is of
     other slates.
@@ -216,6 +217,7 @@ def compare(
             resamples=params.resamples,
             confidence=params.confidence,
             limits=limits,
+            cost_weight=cost_weight,
             rng=np.random.default_rng([params.seed, _RESAMPLES]),
         )[name]
         for name in new

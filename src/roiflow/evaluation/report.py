@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from roiflow.artefacts.decision import Decision
-from roiflow.artefacts.evaluation import Estimate, Report
+from roiflow.artefacts.evaluation import PRIMARY, Estimate, Report
 from roiflow.artefacts.labels import LabelsReport
 from roiflow.artefacts.validation import Validation
 from roiflow.errors import RoiflowError
 from roiflow.evaluation import plots
 from roiflow.evaluation.plots import PastWeek
-from roiflow.evaluation.screen import PRIMARY
 from roiflow.files import write_file
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")

@@ -1,9 +1,10 @@
-"""Return on investment of policies, from one log, with paired intervals.
+"""Value and return on investment of policies, from one log, with paired intervals.
 
+Value is revenue minus lambda x cost, per 1,000 slates: what a policy is chosen by.
 ROI = (revenue - cost) / cost and ROAS = revenue / cost. Numerator and denominator are estimated
 from the same weights, and every policy and estimator from the same resampled users, so that the
-lift of one over another has a paired interval. Lift is the relative change of ROAS = 1 + ROI: it
-is positive exactly when ROI is higher, and stays defined where ROI crosses 0.
+lift of one over another has a paired interval. Lift is the relative change of value, and of
+ROAS = 1 + ROI: it is positive exactly when ROI is higher, and stays defined where ROI crosses 0.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from roiflow.features.table import Floats
 NO_PROPENSITIES = "no logged propensities"
 MODEL_BASED = "model-based: no logged propensity went into it"
 LOGGED = "logged"
+SLATES = 1000.0
+"""That value is counted of."""
 
 
 def roi(revenue: Floats, cost: Floats) -> Floats:
@@ -37,10 +40,13 @@ def estimate_roi(
     resamples: int,
     confidence: float,
     limits: Limits,
+    cost_weight: float,
     rng: np.random.Generator,
     slates: int | None = None,
 ) -> dict[str, RoiEstimate]:
-    """ROI and lift over `base` by each of `terms`, and of the base itself under `logged`.
+    """Value, ROI and lifts over `base` by each of `terms`, and of the base under `logged`.
+
+    `cost_weight` is lambda.
 
     `user` (n,) is the cluster of each row of the terms: of a slate, or, where the terms are of
     users, of all of a user's, which are `slates` together. All terms share the resampled users.
@@ -56,6 +62,10 @@ def estimate_roi(
         name: each.revenue_and_cost(drawn[:, start:stop])
         for (name, each), start, stop in zip(named.items(), edges[:-1], edges[1:], strict=True)
     }
+    worth = {
+        name: (revenue - cost_weight * cost) * (SLATES / count)
+        for name, (revenue, cost) in money.items()
+    }
     base_roi = roi(*money[LOGGED])
     estimates = {}
     for name, each in named.items():
@@ -63,23 +73,26 @@ def estimate_roi(
         values = roi(revenue, cost)
         # Of 1 + ROI, which is revenue over cost: the relative change of ROI itself changes its sign
         # where the base's is negative.
-        lift = np.divide(
-            1 + values,
-            1 + base_roi,
-            out=np.full(values.shape, np.nan),
-            where=1 + base_roi > 0,
-        )
+        lift = _relative(1 + values, 1 + base_roi)
         faults = _faults(each, limits)
+        more = _relative(worth[name], worth[LOGGED])
         # A lift is no better known than what it is a lift over.
         of_base = [] if name == LOGGED else [f"base: {fault}" for fault in _faults(base, limits)]
         estimates[name] = RoiEstimate(
+            value=_estimate(name, worth[name], confidence, faults, each),
+            value_lift=_estimate(name, more, confidence, faults + of_base, each),
             roi=_estimate(name, values, confidence, faults, each),
-            lift=_estimate(name, lift - 1, confidence, faults + of_base, each),
+            lift=_estimate(name, lift, confidence, faults + of_base, each),
             revenue_per_slate_micros=float(revenue[0]) / count,
             cost_per_slate_micros=float(cost[0]) / count,
             maturity=each.maturity,
         )
     return estimates
+
+
+def _relative(values: Floats, base: Floats) -> Floats:
+    """Relative change of values (n,) over a base (n,); NaN where that is not positive."""
+    return np.divide(values, base, out=np.full(values.shape, np.nan), where=base > 0) - 1
 
 
 def _faults(terms: Terms, limits: Limits) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from roiflow.artefacts.agreement import Agreement
 from roiflow.artefacts.decision import Check, Decision, Override, Rule, Verdict
-from roiflow.artefacts.evaluation import Estimate, Report, RoiEstimate
+from roiflow.artefacts.evaluation import PRIMARY, Estimate, Report, RoiEstimate
 from roiflow.artefacts.parity import NOT_SERVED, ParityVerdict
 from roiflow.artefacts.record import canonical_digest
 from roiflow.errors import GateError
@@ -19,9 +19,6 @@ from roiflow.evaluation.roi import NO_PROPENSITIES
 from roiflow.params import ScreenParams
 
 PARITY = "feature_parity"
-
-PRIMARY = "dr"
-"""The estimator that decides; the others are shown beside it."""
 
 
 def at_least(
@@ -60,41 +57,17 @@ def at_most(name: str, value: float | None, threshold: float | None) -> Check:
     return Check(name, value, None, None, threshold, "pass" if good else "fail", reason)
 
 
-def roi_lift(
-    name: str,
-    estimate: Estimate | None,
-    min_lift: float | None,
-    max_loss: float | None,
-    suspicious: float,
-) -> Check:
-    """Pass where the lift is at least `min_lift` and its low end loses no more than `max_loss`.
-
-    Fail where even its high end is under `min_lift`. A lift above `suspicious` is more likely a
-    leak than a success: inconclusive, so that a person looks. A missing estimate fails, an
-    inconclusive one stays so.
-    """
-    if estimate is None or min_lift is None or max_loss is None:
-        return _missing(name, None, min_lift)
+def value_lift(name: str, estimate: Estimate | None, least: float | None) -> Check:
+    """Fail where the lift is shown to be under `least`, or is missing; doubt is no refusal."""
+    if estimate is None or least is None:
+        return _missing(name, None, least)
     value, low, high = estimate.value, estimate.low, estimate.high
     if estimate.verdict != "conclusive":
         reason = estimate.reason or "the estimate is inconclusive"
-        return Check(name, value, low, high, min_lift, "inconclusive", reason)
-    if value is None or low is None or high is None:
-        return _missing(name, value, min_lift)
-    # Of an estimate that is there, only a lift that is shown to be too low fails. All that follows
-    # is doubt, which a person may settle.
-    if high < min_lift:
-        reason = f"lift at most {high:.4g}, under {min_lift:.4g}"
-        return Check(name, value, low, high, min_lift, "fail", reason)
-    faults = []
-    if value < min_lift:
-        faults.append(f"lift {value:.4g} under {min_lift:.4g}")
-    if low < -max_loss:
-        faults.append(f"a loss of {-low:.4g} is not ruled out, {max_loss:.4g} is allowed")
-    if value > suspicious:
-        faults.append(f"suspected leak: lift {value:.4g} over {suspicious:.4g}")
-    verdict: Verdict = "inconclusive" if faults else "pass"
-    return Check(name, value, low, high, min_lift, verdict, "; ".join(faults))
+        return Check(name, value, low, high, least, "inconclusive", reason)
+    if low is None or high is None:
+        return _missing(name, None, least)
+    return at_least(name, value, least, low, high)
 
 
 def _missing(name: str, value: float | None, threshold: float | None) -> Check:
@@ -266,18 +239,16 @@ def _absolute_checks(report: Report, params: ScreenParams) -> tuple[Check, ...]:
 
 
 def _lift_check(report: Report, subject: Subject, params: ScreenParams) -> Check:
-    comparison, fitted = subject.comparison, subject.champion_fitted
+    comparison, fitted, least = subject.comparison, subject.champion_fitted, params.min_value_lift
     over = "logged" if comparison is None else "champion"
-    name = f"roi_lift_over_{over}_{PRIMARY}"
+    name = f"value_lift_over_{over}_{PRIMARY}"
     if not report.propensities_logged:
-        threshold = params.min_roi_lift
-        return Check(name, None, None, None, threshold, "inconclusive", NO_PROPENSITIES)
+        return Check(name, None, None, None, least, "inconclusive", NO_PROPENSITIES)
     if fitted is not None and fitted >= report.week:
         reason = f"the champion was fitted on all weeks to {fitted}, the test week too"
-        return Check(name, None, None, None, params.min_roi_lift, "inconclusive", reason)
+        return Check(name, None, None, None, least, "inconclusive", reason)
     estimate = (report.roi if comparison is None else comparison).get(PRIMARY)
-    lift = None if estimate is None else estimate.lift
-    return roi_lift(name, lift, params.min_roi_lift, params.max_roi_loss, report.suspicious_lift)
+    return value_lift(name, None if estimate is None else estimate.value_lift, least)
 
 
 def _worst(checks: tuple[Check, ...]) -> Verdict:

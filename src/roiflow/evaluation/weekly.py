@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from roiflow.artefacts.evaluation import (
+    PRIMARY,
     Leaks,
     Metrics,
     Report,
@@ -24,7 +25,6 @@ from roiflow.data.split import TEST, TRAIN, VALIDATION
 from roiflow.evaluation import ranking, roi
 from roiflow.evaluation.estimators.logger import chances_of_log
 from roiflow.evaluation.replay import on_log
-from roiflow.evaluation.screen import PRIMARY
 from roiflow.evaluation.slates import Slates, logged_slates
 from roiflow.evaluation.statistics import one_blas_thread
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog
@@ -92,6 +92,7 @@ def evaluate_week(
         resamples=params.resamples,
         confidence=params.confidence,
         limits=params,
+        cost_weight=models.about.cost_weight,
         rng=np.random.default_rng([params.seed, _RESAMPLES]),
     )
     report = Report(

@@ -16,7 +16,7 @@ _REMEDIES = {
 """By check: the limit in params.yaml, and what helps."""
 
 _LIFT = (
-    "screen.min_roi_lift and screen.max_roi_loss",
+    "screen.min_value_lift",
     "bring more slates with propensities, or a policy that differs less from the logging one",
 )
 

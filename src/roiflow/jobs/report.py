@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from roiflow.artefacts.decision import Decision, TrialDecision
-from roiflow.artefacts.evaluation import Report
+from roiflow.artefacts.evaluation import PRIMARY, Report
 from roiflow.artefacts.labels import LabelsReport
 from roiflow.artefacts.parity import ParityReport, ParityVerdict
 from roiflow.artefacts.run import Deployed, Lineage, Promoted
@@ -15,7 +15,6 @@ from roiflow.deployment.start_page import write_start_page
 from roiflow.errors import ArtefactError
 from roiflow.evaluation.plots import MODEL_BASED, PastWeek
 from roiflow.evaluation.report import Told, write_report
-from roiflow.evaluation.screen import PRIMARY
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run

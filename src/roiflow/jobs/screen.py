@@ -202,16 +202,17 @@ def _compare(
     slates, _ = test_slates(features, labels, challenger.description.slate_size, config)
     # The challenger's own reading is kept by the stage `evaluate`, the champion's by the trial
     # where there was one.
+    cost_weight = challenger.description.cost_weight
     target = TargetOnLog.read(case.evaluation / TargetOnLog.place.name)
     tried = case.canary / target_file(champion.digest)
     if tried.exists():
         replayed = TargetOnLog.read(tried).only(slates.row)
-        return compare(target, replayed, slates, params.screen, config)
+        return compare(target, replayed, slates, params.screen, config, cost_weight)
     week = LoggedWeek.of(features, labels)
     engine, threads = open_engine(case.features), len(os.sched_getaffinity(0))
     models = Models(champion, kept(lake, params.ingest.source, champion.digest))
     replayed = on_log(models, features, engine, slates, week, config, threads)
-    return compare(target, replayed, slates, params.screen, config)
+    return compare(target, replayed, slates, params.screen, config, cost_weight)
 
 
 if __name__ == "__main__":

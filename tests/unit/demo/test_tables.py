@@ -120,7 +120,10 @@ DRIFT = Drift("psi", 0.2, 0.01, 0.0, False, (), {}, "inputs")
 @pytest.mark.parametrize(
     ("roi", "expected"),
     [
-        ({"dr": estimate(0.5, 0.25, 0.75), "dm": estimate(0.1)}, "0.500 (0.250 to 0.750) dr"),
+        (
+            {"switch_dr": estimate(0.5, 0.25, 0.75), "dm": estimate(0.1)},
+            "0.500 (0.250 to 0.750) switch_dr",
+        ),
         ({"dm": estimate(0.5)}, "0.500 dm"),
         ({"dm": estimate(None)}, "- none: no cost"),
     ],

@@ -34,7 +34,7 @@ def write_run(home: Path, week: str, when: float, **decision: Any) -> Path:
             outcome(version, taken, records.trial_decision(), None),
             version,
             Bentos(MODEL, Built(BENTO, DIGESTS["2026-W04"], 1), None),
-            records.report(roi={"dr": roi}),
+            records.report(roi={"switch_dr": roi}),
         )
         write(folder / "data/report/report.html", f"<p>report {week}")
         write(folder / "data/drift/drift.html", f"<p>drift {week}")

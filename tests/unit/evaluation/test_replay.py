@@ -92,7 +92,7 @@ def _compare(
         on_log(Models(package), features, engine, slates, week, EVALUATE, threads=2)
         for package in (challenger, champion)
     )
-    return compare(new, old, slates, GATE, EVALUATE)
+    return compare(new, old, slates, GATE, EVALUATE, 1.0)
 
 
 def test_a_package_has_no_lift_over_itself(evaluated: Evaluated, package: Package) -> None:

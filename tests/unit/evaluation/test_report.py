@@ -32,7 +32,7 @@ def _report(**more: Any) -> Report:
     }
     roi = {
         "logged": roi_estimate(_estimate(0.111)),
-        "dr": roi_estimate(_estimate(0.321, diagnostics=WEIGHTS), _estimate(0.222)),
+        "switch_dr": roi_estimate(_estimate(0.321, diagnostics=WEIGHTS), _estimate(0.222)),
         "dm": roi_estimate(_estimate(None, reason="<no cost>"), _estimate(None)),
     }
     models = {"rosa": model, "popularity": {**model, "test_full_conversion_auc": None}}
@@ -95,7 +95,7 @@ def test_every_part_of_a_whole_run(tmp_path: Path) -> None:
     volumes = Validation(
         {"ads": 4321}, {"ads": 3}, {"ads": 0.0007}, {"ads": {"negative price": 3}}, 0
     )
-    history = [PastWeek("2026-W03", "dr", 0.1, 0.0, 0.2, "conclusive", 0.94)]
+    history = [PastWeek("2026-W03", "switch_dr", 0.1, 0.0, 0.2, "conclusive", 0.94)]
     html = _written(
         folder,
         validation=volumes,
@@ -114,19 +114,19 @@ def test_every_part_of_a_whole_run(tmp_path: Path) -> None:
 def test_every_week_of_the_history_says_what_estimated_it(tmp_path: Path) -> None:
     """One week without propensities between two with them: two lines, neither through the third."""
     history = [
-        PastWeek("2026-W01", "dr", 0.1, 0.0, 0.2, "conclusive", 0.94),
+        PastWeek("2026-W01", "switch_dr", 0.1, 0.0, 0.2, "conclusive", 0.94),
         PastWeek("2026-W02", "dm", 0.9, None, None, "inconclusive", None),
-        PastWeek("2026-W03", "dr", 0.2, 0.1, 0.3, "conclusive", 0.9),
+        PastWeek("2026-W03", "switch_dr", 0.2, 0.1, 0.3, "conclusive", 0.9),
     ]
     html = _written(tmp_path, decision=None, history=history)
     svg = next(part for part in html.split("<svg")[1:] if "2026-W02" in part).partition("</svg>")[0]
-    for name in ("Doubly robust", "Direct method (model)"):
+    for name in ("Switch-DR", "Direct method (model)"):
         assert f">{name}<" in svg
     rows = re.findall(r"<tr><td>(2026-W0.)</td>.*?<td>([A-Z][^<]+)</td>", html, re.DOTALL)
     assert rows == [
-        ("2026-W01", "Doubly robust"),
+        ("2026-W01", "Switch-DR"),
         ("2026-W02", "Direct method (model)"),
-        ("2026-W03", "Doubly robust"),
+        ("2026-W03", "Switch-DR"),
     ]
     lines = re.findall(r'd="([^"]*)" clip-path[^>]*stroke-width: 1\.4', svg)
     assert ["L" in line for line in lines] == [False, False]

@@ -10,7 +10,7 @@ from roiflow.artefacts.decision import Decision, Override
 from roiflow.artefacts.evaluation import Estimate, Leaks, Report, RoiEstimate
 from roiflow.artefacts.parity import ParityVerdict
 from roiflow.errors import GateError
-from roiflow.evaluation.screen import Subject, at_least, at_most, decide, roi_lift
+from roiflow.evaluation.screen import Subject, at_least, at_most, decide, value_lift
 from roiflow.params import ScreenParams
 from tests.records import (
     NOT_SERVED,
@@ -29,8 +29,7 @@ PARAMS = ScreenParams(
     resamples=100,
     confidence=0.95,
     min_click_auc=0.6,
-    min_roi_lift=0.0,
-    max_roi_loss=0.05,
+    min_value_lift=0.0,
     min_refit_overlap=0.3,
     max_refit_value_factor=2.0,
     min_refit_propensity=0.3,
@@ -47,7 +46,7 @@ WORSE = estimate(-0.2, -0.3, -0.1)
 
 
 def _over(lift: Estimate | None) -> dict[str, RoiEstimate]:
-    return {} if lift is None else {"dr": roi_estimate(estimate(0.3), lift)}
+    return {} if lift is None else {"switch_dr": roi_estimate(estimate(0.3), lift)}
 
 
 def _report(lift: Estimate | None = GOOD, **more: Any) -> Report:
@@ -87,7 +86,7 @@ def test_at_least(value: float | None, low: float | None, high: float | None, ve
 def test_a_missing_threshold_fails() -> None:
     assert at_least("auc", 0.9, None).reason == "no threshold"
     assert at_most("ece", 0.0, None).verdict == "fail"
-    assert roi_lift("lift", GOOD, None, 0.05, 0.5).verdict == "fail"
+    assert value_lift("lift", GOOD, None).verdict == "fail"
 
 
 def test_at_most() -> None:
@@ -100,10 +99,10 @@ def test_at_most() -> None:
     ("lift", "verdict"),
     [
         (GOOD, "pass"),
-        (estimate(0.01, -0.04, 0.06), "pass"),
+        (estimate(0.01, -0.04, 0.06), "inconclusive"),
         (estimate(-0.01, -0.04, 0.02), "inconclusive"),
         (DOUBTFUL, "inconclusive"),
-        (estimate(0.6, 0.5, 0.7), "inconclusive"),
+        (estimate(0.6, 0.5, 0.7), "pass"),
         (WORSE, "fail"),
         (estimate(0.9, 0.8, 1.0, verdict="inconclusive", reason="support"), "inconclusive"),
         (estimate(0.9, None, 1.0), "fail"),
@@ -111,8 +110,8 @@ def test_at_most() -> None:
         (None, "fail"),
     ],
 )
-def test_roi_lift(lift: Estimate | None, verdict: str) -> None:
-    assert roi_lift("lift", lift, 0.0, 0.05, 0.5).verdict == verdict
+def test_value_lift(lift: Estimate | None, verdict: str) -> None:
+    assert value_lift("lift", lift, 0.0).verdict == verdict
 
 
 LEAKY = _report(suspected_leak=Leaks(("AUC",), ()))
@@ -155,7 +154,7 @@ def test_with_a_champion_its_comparison_decides_and_never_promotes(
 ) -> None:
     decision = _decide(_report(GOOD), B, _over(lift))
     assert (decision.verdict, decision.promote) == (verdict, False)
-    assert decision.checks[-1].name == "roi_lift_over_champion_dr"
+    assert decision.checks[-1].name == "value_lift_over_champion_switch_dr"
 
 
 def test_without_propensities() -> None:

@@ -275,6 +275,7 @@ def _estimates(slates: Slates, target: TargetOnLog) -> dict[str, Any]:
         resamples=200,
         confidence=0.95,
         limits=_Limits(),
+        cost_weight=1.0,
         rng=np.random.default_rng(1),
     )
 

@@ -29,11 +29,13 @@ def test_the_failed_check_its_value_and_its_limit_are_named_and_what_to_do() -> 
         'roiflow approve 3 --source files --by "YOUR NAME" --why "REASON"',
     ):
         assert part in text
-    assert "roi_lift" not in text
+    assert "value_lift" not in text
 
 
 def test_every_check_that_failed_is_there_and_none_that_passed() -> None:
     found = faults(decision(auc=0.5, auc_low=0.45, auc_high=0.54))
     assert [fault.split()[0] for fault in found] == ["test_full_click_auc"]
     (lift,) = faults(decision(**GOOD))
-    assert lift.startswith("roi_lift_over_logged_dr no logged propensities (screen.min_roi_lift")
+    assert lift.startswith(
+        "value_lift_over_logged_switch_dr no logged propensities (screen.min_value_lift"
+    )

@@ -19,23 +19,23 @@ def keep(runs: Path, name: str, **roi: float | None) -> None:
 
 
 def test_history_is_of_the_source_up_to_the_week(tmp_path: Path) -> None:
-    keep(tmp_path, "simulator-2026-W04", dr=0.1, dm=9.0)
+    keep(tmp_path, "simulator-2026-W04", switch_dr=0.1, dm=9.0)
     keep(tmp_path, "simulator-2026-W03", dm=0.3)
-    keep(tmp_path, "simulator-2026-W02", dr=None)
-    keep(tmp_path, "simulator-2026-W05", dr=0.5)
-    keep(tmp_path, "kuairand-2022-W18", dr=0.7)
+    keep(tmp_path, "simulator-2026-W02", switch_dr=None)
+    keep(tmp_path, "simulator-2026-W05", switch_dr=0.5)
+    keep(tmp_path, "kuairand-2022-W18", switch_dr=0.7)
     (tmp_path / "simulator-2026-W01").mkdir()
     assert list(history(tmp_path, LINEAGE)) == [
         PastWeek("2026-W03", "dm", 0.3, -1.0, 1.0, "conclusive", 0.9),
-        PastWeek("2026-W04", "dr", 0.1, -1.0, 1.0, "conclusive", 0.9),
+        PastWeek("2026-W04", "switch_dr", 0.1, -1.0, 1.0, "conclusive", 0.9),
     ]
 
 
 def test_a_week_of_an_earlier_version_is_left_out_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keep(tmp_path, "simulator-2026-W04", dr=0.1)
-    keep(tmp_path, "simulator-2026-W03", dr=0.3)
+    keep(tmp_path, "simulator-2026-W04", switch_dr=0.1)
+    keep(tmp_path, "simulator-2026-W03", switch_dr=0.3)
     (tmp_path / "simulator-2026-W03" / Report.place).write_text('{"roi": {}}')
     assert [past.week for past in history(tmp_path, LINEAGE)] == ["2026-W04"]
     assert "simulator-2026-W03/data/evaluation/report.json: week:" in capsys.readouterr().out

@@ -49,7 +49,7 @@ def test_a_champion_is_compared_on_the_same_slates(
 ) -> None:
     decision = screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), params, LAKE)
     assert decision.champion == champion.digest
-    assert decision.checks[-1].name == "roi_lift_over_champion_dr"
+    assert decision.checks[-1].name == "value_lift_over_champion_switch_dr"
     assert decision.comparison is not None
     assert set(decision.comparison) >= {"ips", "snips", "dr", "dm"}
     assert (

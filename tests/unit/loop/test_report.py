@@ -97,5 +97,5 @@ def test_tables_fit_a_terminal() -> None:
     Console(file=out, width=110).print(table(LOOPS), ledger(LOOPS[0]))
     text = out.getvalue()
     assert "seeds 7, 8" in text
-    assert "version 1, checks" in text
+    assert "version 1, evidence" in text
     assert "too bad" not in text
