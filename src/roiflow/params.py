@@ -458,6 +458,8 @@ class RecalibrateParams(Section):
     """Platt maps of a served package; `prior_events` events as predicted draw each to identity."""
 
     hours: Count
+    young_hours: Count
+    later_hours: Count
     window_hours: Count
     user_share: Annotated[float, Field(gt=0, le=1)]
     min_clicks: Count

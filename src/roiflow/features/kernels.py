@@ -6,7 +6,7 @@ moves on, so a pass is linear in rows however long the windows are. One function
 feature's value everywhere, so offline and online agree to the bit.
 """
 
-# ruff: noqa: C901 - compiled passes take arrays, many of them, by position.
+# ruff: noqa: C901, PLR0912 - compiled passes take arrays, many of them, by position.
 
 import math
 from typing import Any, NamedTuple
@@ -39,6 +39,9 @@ USER_ADDS: NDArray[np.int64] = np.array(
 
 CAMPAIGN, ADVERTISER, CATEGORY = 0, 1, 2
 """Columns of table.AD_ATTRIBUTES."""
+
+AD_KEY = 4
+"""The last of spec.USER_ENTITIES: the ad itself, of which each candidate is another one."""
 
 CTR, CVR, VALUE = 5, 6, 7
 """Codes of the aggregates that follow the counts, as in `spec.AGGREGATES`."""
@@ -209,32 +212,45 @@ def _fill_user(
     rates: NDArray[np.float64],
     logs: Singles,
     unseen: Singles,
-    own: Singles,
+    made: Singles,
+    stamp: Longs,
     keys: Longs,
     out: Singles,
 ) -> None:
     """Values of one row's candidates from the user's counts.
 
-    `live` is 0 where all counts of a key are: most ads were never shown to a user.
+    `live` is 0 where all counts of a key are: most ads were never shown to a user. Ads share few
+    categories and advertisers, whose values are kept in `made` while `stamp` is the row.
     """
     cell, entity, base = cells.cell, cells.entity, cells.base
     column, aggregate, first = cells.column, cells.aggregate, cells.keys
     # Entity 0 is the user himself: the same for all of the row's candidates, so made once.
     for f in range(column.size):
         if entity[cell[f]] == 0:
-            own[f] = _value(counts[base[cell[f]]], aggregate[f], rates, logs)
+            made[0, f] = _value(counts[base[cell[f]]], aggregate[f], rates, logs)
     for k in range(ad.shape[1]):
         shown = ad[row, k]
         if shown < 0:
             continue
         _user_keys(shown, attributes[shown, CATEGORY], attributes, keys)
+        for e in range(1, AD_KEY):
+            at = first[e] + keys[e]
+            if live[at] != 0 and stamp[at] != row:
+                stamp[at] = row
+                for f in range(column.size):
+                    if entity[cell[f]] == e:
+                        counted = counts[base[cell[f]] + keys[e]]
+                        made[at, f] = _value(counted, aggregate[f], rates, logs)
         for f in range(column.size):
             c = cell[f]
             e = entity[c]
+            at = first[e] + keys[e]
             if e == 0:
-                value = own[f]
-            elif live[first[e] + keys[e]] == 0:
+                value = made[0, f]
+            elif live[at] == 0:
                 value = unseen[f]
+            elif e < AD_KEY:
+                value = made[at, f]
             else:
                 value = _value(counts[base[c] + keys[e]], aggregate[f], rates, logs)
             out[row, k, column[f]] = value
@@ -275,7 +291,9 @@ def user_pass(
     counts = np.zeros((cells.base[-1], USER_COUNTS), np.int32)
     live = np.zeros(cells.keys[-1], np.int32)
     lows = np.zeros(windows, np.int64)
-    keys, own = np.zeros(5, np.int64), np.zeros(cells.column.size, np.float32)
+    keys = np.zeros(5, np.int64)
+    made = np.zeros((cells.keys[AD_KEY], cells.column.size), np.float32)
+    stamp = np.full(cells.keys[AD_KEY], -1, np.int64)
     unseen = _unseen(cells, rates, logs)
     # Pointers into the user's log: rows before `high` are counted, those before lows[w] have left
     # window w. Times only grow inside a user, so each pointer passes each row once.
@@ -303,7 +321,9 @@ def user_pass(
                 _leave_user(counts, live, cells, w, keys, log_kind[at])
                 at += 1
             lows[w] = at
-        _fill_user(row, ad, counts, live, attributes, cells, rates, logs, unseen, own, keys, out)
+        _fill_user(
+            row, ad, counts, live, attributes, cells, rates, logs, unseen, made, stamp, keys, out
+        )
 
 
 @kernel
@@ -325,7 +345,9 @@ def user_states_pass(
     windows = cells.days.size
     counts = np.zeros((cells.base[-1], USER_COUNTS), np.int32)
     live = np.zeros(cells.keys[-1], np.int32)
-    keys, own = np.zeros(5, np.int64), np.zeros(cells.column.size, np.float32)
+    keys = np.zeros(5, np.int64)
+    made = np.zeros((cells.keys[AD_KEY], cells.column.size), np.float32)
+    stamp = np.full(cells.keys[AD_KEY], -1, np.int64)
     unseen = _unseen(cells, rates, logs)
     for row in range(time.size):
         today = time[row] // _DAY
@@ -345,8 +367,9 @@ def user_states_pass(
                             counts[key, kind] += sign * bucket_counts[at, kind]
             if sign == 1:
                 _fill_user(
-                    row, ad, counts, live, attributes, cells, rates, logs, unseen, own, keys, out
-                )
+                    row, ad, counts, live, attributes, cells, rates, logs, unseen, made, stamp,
+                    keys, out,
+                )  # fmt: skip
 
 
 # The item side: the same table of cells, for all users together, moved on hour by hour.

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
+
+from roiflow import columns as c
 from roiflow.artefacts.run import Promoted
 from roiflow.artefacts.trial import Trial
 from roiflow.data import served_features
@@ -141,7 +144,7 @@ def _arm(
     week: Week,
     learning: Recalibrating | None,
 ) -> _Arm:
-    recommender = Recommender(Package.load(package))
+    recommender = Recommender(Package.load(package), remembers=True)
     recalibrator = recalibrating(recommender, source, week, learning) if learning else None
     # In memory and from the snapshot alone: a week that is served again starts from the same state,
     # and touches no store that serves real users.
@@ -186,7 +189,10 @@ def recalibrating(
     before, known = week.plus(-1), recalibrate.NOTHING
     served = served_features.read(source.lake, source.name, before)
     if served is not None:
-        known = known.joined([served], [source.pull(before, before.end)])
+        # Its own: another package's slates say nothing of when this one began.
+        own = served.filter(pc.equal(served[c.POLICY_VERSION], recommender.policy_version))
+        if own.num_rows:
+            known = known.joined([own], [source.pull(before, before.end)])
     return Recalibrator(models, digest, learning.labels, learning.params, known)
 
 

@@ -166,17 +166,22 @@ def distinct(history: Histories) -> tuple[Histories, Longs]:
     rows = history.length.size
     if rows == 1:
         return history, np.zeros(1, np.int64)
-    parts = [
-        np.ascontiguousarray(values).reshape(rows, -1).view(np.uint8)
-        for values in vars(history).values()
-    ]
     # A history as one value of so many bytes: what is equal is found by one sort, and whatever lies
     # before its events is 0 in all.
-    whole = np.concatenate(parts, axis=1)
+    whole = bytes_of(history)
     _, first, back = np.unique(
         whole.view(f"V{whole.shape[1]}")[:, 0], return_index=True, return_inverse=True
     )
     return history.take(first), back
+
+
+def bytes_of(history: Histories) -> NDArray[np.uint8]:
+    """B histories as so many bytes each (B, W)."""
+    parts = [
+        np.ascontiguousarray(values).reshape(history.length.size, -1).view(np.uint8)
+        for values in vars(history).values()
+    ]
+    return np.concatenate(parts, axis=1)
 
 
 def histories(events: Events, user: Ints, history_end: Longs, width: int) -> Histories:

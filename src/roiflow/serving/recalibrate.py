@@ -215,7 +215,13 @@ def learn(
     # Without a user's features a slate is another model's, as it were.
     chosen &= pc.is_valid(slates[FEATURES]).to_numpy()
     shown = _Shown.of(slates.filter(pa.array(chosen)), models)
-    rows = known.impressions.filter(_between(known.impressions[c.KNOWN_TIME], 0, until))
+    # An impression has its slate's time: the others are most of two weeks, and their names long.
+    rows = known.impressions.filter(
+        pc.and_(
+            _between(known.impressions[c.KNOWN_TIME], 0, until),
+            _between(known.impressions[c.EVENT_TIME], start, until),
+        )
+    )
     at = pc.index_in(shown.place, value_set=_place(rows[c.REQUEST], rows[c.POSITION]))
     here = np.flatnonzero(pc.is_valid(at).to_numpy(zero_copy_only=False))
     shown, at = shown.take(here), pc.drop_null(at)
@@ -269,7 +275,7 @@ def _matured(shown: _Shown, labels: Labels, until: int) -> Floats:
 
 
 class Recalibrator:
-    """Recalibrates a package while it serves, every `hours` from its first slate on."""
+    """Recalibrates a package while it serves: often at first, then `later_hours` apart."""
 
     def __init__(
         self,
@@ -279,22 +285,22 @@ class Recalibrator:
         params: RecalibrateParams,
         before: Known = NOTHING,
     ) -> None:
-        """`before` is what is known of slates that the package served earlier."""
+        """`before` is what is known of slates that the package itself served earlier."""
         self.fitted: list[Recalibration] = []
         self._models, self._digest, self._labels = models, digest, labels
         self._params, self._known = params, before
         self._served: list[pa.Table] = []
         self._tables: list[Tables] = []
         since = [one.since for one in models.recalibrations.each]
-        first = pc.min(before.served[c.EVENT_TIME].cast(pa.int64())).as_py()
-        first = None if first is None else first // MICROS_PER_HOUR * MICROS_PER_HOUR
-        self._last: int | None = since[-1] if since else first
+        self._first = _first_hour(before.served)
+        self._last: int | None = since[-1] if since else self._first
 
     def serve(self, served: pa.Table) -> None:
         """Slates that were just made; rows of SERVED."""
+        if self._first is None:
+            self._first = _first_hour(served)
         if self._last is None:
-            first = int(pc.min(served[c.EVENT_TIME].cast(pa.int64())).as_py())
-            self._last = first // MICROS_PER_HOUR * MICROS_PER_HOUR
+            self._last = self._first
         self._served.append(served)
 
     def observe(self, tables: Tables) -> None:
@@ -303,7 +309,12 @@ class Recalibrator:
 
     def renew(self, now: int) -> None:
         """At a full hour, microseconds: put a new one in force where it is time."""
-        if self._last is None or now - self._last < self._params.hours * MICROS_PER_HOUR:
+        if self._first is None or self._last is None:
+            return
+        # By the last time and not by now: the day that ends it is fitted on as well.
+        young = self._last - self._first < self._params.young_hours * MICROS_PER_HOUR
+        hours = self._params.hours if young else self._params.later_hours
+        if now - self._last < hours * MICROS_PER_HOUR:
             return
         self._known = self._known.joined(self._served, self._tables)
         self._served, self._tables = [], []
@@ -314,3 +325,9 @@ class Recalibrator:
             self.fitted.append(found)
             each = (*self._models.recalibrations.each, found)
             self._models.recalibrations = recalibration.Recalibrations(each)
+
+
+def _first_hour(served: pa.Table) -> int | None:
+    """The full hour before the first of some slates."""
+    first = pc.min(served[c.EVENT_TIME].cast(pa.int64())).as_py()
+    return None if first is None else int(first) // MICROS_PER_HOUR * MICROS_PER_HOUR

@@ -5,7 +5,7 @@ run of the user encoder and one of the scorer for the top K; the policy samples 
 here imports torch, MLflow, scikit-learn or pandas.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -69,13 +69,51 @@ class Considered:
     """Made without online features."""
 
 
+class Memories:
+    """What the encoder made of histories, kept until they change.
+
+    A user asks many times between two behaviours, and the encoder is half of a request's cost.
+    """
+
+    def __init__(self, encode: Callable[[Histories], Singles], width: int) -> None:
+        """`width` columns are kept, the last."""
+        self.most = 1 << 13  # beyond it all are forgotten
+        self._encode, self._width = encode, width
+        self._kept: dict[bytes, Singles] = {}
+
+    def __call__(self, history: Histories) -> Singles:
+        """Memories (B, width, D) of histories (B, L), of one L at all times."""
+        names = [row.tobytes() for row in serving_form.bytes_of(history)]
+        if len(self._kept) + len(names) > self.most:
+            self._kept.clear()
+        new = {name: at for at, name in enumerate(names) if name not in self._kept}
+        if new:
+            made = self._encode(history.take(np.array(list(new.values()))))
+            for name, memory in zip(new, made, strict=True):
+                self._kept[name] = memory[-self._width :].copy()
+        found = [self._kept[name] for name in names]
+        out = np.zeros((len(found), self._width, found[0].shape[1]), np.float32)
+        # Right-aligned, as histories are; before them stands nothing that is looked at.
+        for row, memory in zip(out, found, strict=True):
+            row[-memory.shape[0] :] = memory
+        return out
+
+
 class Models:
     """The four models of a package, as functions of requests with features."""
 
     def __init__(
-        self, package: Package, recalibrations: Recalibrations = recalibration.NONE
+        self,
+        package: Package,
+        recalibrations: Recalibrations = recalibration.NONE,
+        *,
+        remembers: bool = False,
     ) -> None:
-        """Raises PackageError where parts of the package do not fit each other."""
+        """Raises PackageError where parts of the package do not fit each other.
+
+        One that remembers encodes a history once for all requests that it meets it at; what it
+        gives then depends, in the last bit, on the requests before.
+        """
         about = package.description
         self.digest = package.digest
         self.about, self.plan = about, Plan.read(package.folder / PLAN)
@@ -84,6 +122,8 @@ class Models:
         self._selector = candidates.load(package.folder / CANDIDATES)
         self._encoder, self._scorer = package.user_encoder, package.scorer
         self._policy = package.policy
+        width = about.history_length
+        self._memories = Memories(self._encode, width) if remembers else None
         self.recalibrations = recalibrations
         """Beside the package: put in anew while it serves."""
         self._check(package)
@@ -135,19 +175,26 @@ class Models:
         )
 
     def _predict(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
-        history = people.history.cut(self.about.encode_length)
-        different, which = serving_form.distinct(history)
-        (memory,) = self._encoder.run(
-            [serving_form.ENCODER_OUTPUT], serving_form.encoder_inputs(different, self.sizes)
-        )
         # The encoder reads further back than the candidates look: its last columns are theirs.
-        recent = history.cut(self.about.history_length)
+        recent = people.history.cut(self.about.history_length)
         feed = serving_form.scorer_inputs(
             requests, replace(people, history=recent), attributes, self.sizes
         )
-        feed["memory"] = memory[which, -recent.ad.shape[1] :]
+        if self._memories is not None:
+            memory = self._memories(people.history)
+        else:
+            different, which = serving_form.distinct(people.history.cut(self.about.encode_length))
+            memory = self._encode(different)[which]
+        feed["memory"] = memory[:, -recent.ad.shape[1] :]
         (output,) = self._scorer.run([serving_form.SCORER_OUTPUT], feed)
         return serving_form.predictions(output, requests.ad >= 0)
+
+    def _encode(self, history: Histories) -> Singles:
+        """Memories (B, L, D) of histories; L is no less than the longest one's, nor than needed."""
+        history = history.cut(self.about.encode_length)
+        feed = serving_form.encoder_inputs(history, self.sizes)
+        memory: Singles = self._encoder.run([serving_form.ENCODER_OUTPUT], feed)[0]
+        return memory
 
     def candidate_sets(self, requests: Requests, predictions: Predictions) -> CandidateSets:
         """What is expected of each candidate (B, K)."""
@@ -161,9 +208,9 @@ class Models:
 class Recommender:
     """Slates over a store's catalogue, from its features and the package's models."""
 
-    def __init__(self, package: Package) -> None:
-        """Raises PackageError where parts of the package do not fit each other."""
-        self.models = Models(package)
+    def __init__(self, package: Package, *, remembers: bool = False) -> None:
+        """See Models."""
+        self.models = Models(package, remembers=remembers)
         self.digest = package.digest
         self.policy_version = package.digest[:12]
         self.slate_size = package.description.slate_size

@@ -330,3 +330,18 @@ def test_too_few_clicks_are_waited_for_by_the_hour(models: Models, package: Pack
     one.renew(WEEK.start + 4 * HOUR)
     assert [found.since for found in one.fitted] == [WEEK.start + 3 * HOUR]
     assert models.recalibrations.each == tuple(one.fitted)
+
+
+def test_a_package_is_recalibrated_often_while_it_is_young(
+    models: Models, package: Package
+) -> None:
+    """Every 2 hours until 5 hours are over, then every 10; hour 6 still follows 4 by 2."""
+    clicked = flags(1000, (100, True))
+    some = known(models, clicked, clicked, package.digest)
+    often = {"hours": 2, "young_hours": 5, "later_hours": 10, "window_hours": 48}
+    one = Recalibrator(models, package.digest, labels(), PARAMS.model_copy(update=often))
+    one.serve(some.served)
+    one.observe({"impressions": some.impressions, "conversions": some.conversions})
+    for hour in range(30):
+        one.renew(WEEK.start + hour * HOUR)
+    assert [(found.since - WEEK.start) // HOUR for found in one.fitted] == [2, 4, 6, 16, 26]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -311,3 +312,30 @@ def test_serving_needs_no_training_library(world: TinyWorld, package: Package) -
     command = [sys.executable, "-c", ALONE, str(package.folder), str(world.features / "online")]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.stdout.split() == [str(SLATE), "False"], answer.stderr
+
+
+def test_a_remembered_history_is_what_encoding_it_anew_gives(
+    package: Package, store: MemoryStore, world: TinyWorld
+) -> None:
+    """Each is encoded once, in whatever company it comes, and again once it was forgotten."""
+    plain, one = (Recommender(Package.load(package.folder), remembers=r) for r in (False, True))
+    encoder, encoded = one.models._encoder, list[int]()
+
+    class Counting:
+        def run(self, names: list[str], feed: dict[str, NDArray[np.int64]]) -> list[Any]:
+            encoded.append(feed["length"].size)
+            found: list[Any] = encoder.run(names, feed)
+            return found
+
+    one.models._encoder = Counting()
+    contexts = batch(world, 12)
+    whole = logits(plain, store, contexts)
+    for rows in (range(12), range(12), [3, 4]):
+        some_ = some(contexts, list(rows))
+        np.testing.assert_allclose(logits(one, store, some_), whole[list(rows)], rtol=1e-6)
+    different = sum(encoded)
+    assert 2 < different <= 12
+    assert one.models._memories is not None
+    one.models._memories.most = 12
+    logits(one, store, contexts)
+    assert sum(encoded) == 2 * different
