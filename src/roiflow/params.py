@@ -532,6 +532,12 @@ class AblateParams(Section):
     suspicious_auc_gain: Positive
 
 
+class WorthParams(Section):
+    """On how many of a week's requests a policy that did not serve is asked."""
+
+    requests: Count
+
+
 class LoopParams(Section):
     """What the weekly runs of a closed loop have instead of the sections of the same names."""
 
@@ -563,6 +569,7 @@ class Params(Section):
     report_drift: DriftParams
     stream: StreamParams
     ablate: AblateParams
+    worth: WorthParams
     loop: LoopParams
 
 

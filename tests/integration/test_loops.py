@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from roiflow.errors import RunError
+from roiflow.evaluation.canary import no_trial
 from roiflow.loop.result import LoopResult, Outcome, WeekOutcome
 from roiflow.loop.weeks import Loop, open_loop, run_loops
 from roiflow.settings import Settings
@@ -15,12 +16,17 @@ ROOT = Path(__file__).parents[2]
 def finished(home: Path, seed: int) -> Loop:
     """A loop of two finished weeks."""
     loop = open_loop(ROOT, Settings(home=home), seed)
-    gate = Outcome("pass", 1, True, "a" * 64, "evidence", "", "c" * 40)
+    gate = Outcome("pass", 1, True, "a" * 64, None, "evidence", "", "c" * 40)
     truth = {
         name: {"value": value, "revenue": value + 10.0, "cost": 10.0, "roi": value / 10}
         for name, value in (("random", 0.0), ("oracle", 50.0 + seed), ("served", 20.0))
     }
-    weeks = [WeekOutcome(week, "logging", truth, gate, {"ingest": 1.0}) for week in ("one", "two")]
+    weeks = [
+        WeekOutcome(
+            week, "logging", truth, None, no_trial("simulator", week), gate, {"ingest": 1.0}
+        )
+        for week in ("2026-W04", "2026-W05")
+    ]
     LoopResult(seed, loop.digest, tuple(weeks)).write(loop.result)
     return loop
 

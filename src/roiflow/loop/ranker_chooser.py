@@ -6,7 +6,7 @@ counted impressions, clicks and conversions are those of the policy that served.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ from roiflow.simulator.population import Flags, Names, WorldRequests
 from roiflow.simulator.tables import By
 from roiflow.simulator.world import World
 
+KEPT = 4
+"""Parts of requests, of bounded memory each (`CHUNK_BYTES`)."""
+
 
 @dataclass(frozen=True)
 class KnownWeek:
@@ -36,6 +39,8 @@ class KnownWeek:
     features: Features
     engine: Engine
     vocabulary: Vocabulary
+    kept: dict[tuple[int, int], Requests] = field(default_factory=dict, repr=False, compare=False)
+    """What was asked for last, by first number and size: rankers are asked one after the other."""
 
     @property
     def week(self) -> Week:
@@ -48,7 +53,7 @@ class KnownWeek:
         names = ("ctr", "cvr", "value", "prior_strength")
         same = {name: getattr(plan, name) for name in names}
         engine = replace(self.engine, plan=replace(self.engine.plan, **same))
-        return replace(self, engine=engine)
+        return replace(self, engine=engine, kept={})
 
     def world_rows(self) -> Ints:
         """The world's row of each ad of the week's catalogue (a,); -1 without a name of its own."""
@@ -61,7 +66,19 @@ class KnownWeek:
         return rows
 
     def requests(self, asked: WorldRequests) -> Requests:
-        """The week's catalogue for each request (B, a), with features as known at its time."""
+        """The week's catalogue for each request (B, a), with features as known at its time.
+
+        Kept while several rankers are asked about the same requests, which are in the order of
+        their numbers: to count what was known is half of what a ranker costs.
+        """
+        place = int(asked.number[0]), asked.number.size
+        if place not in self.kept:
+            for old in list(self.kept)[: 1 - KEPT]:
+                del self.kept[old]
+            self.kept[place] = self._requests(asked)
+        return self.kept[place]
+
+    def _requests(self, asked: WorldRequests) -> Requests:
         table, events, catalogue = self.features, self.features.events, self.features.catalogues[-1]
         time = asked.event_time
         user, placement, device = (

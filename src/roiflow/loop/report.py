@@ -1,4 +1,6 @@
-"""What a closed loop says: ROI by week, the way from random to the oracle, cumulative regret.
+"""What a closed loop says: the way to the oracle by week, who was tried and promoted, regret.
+
+The gate's way is drawn beside a frozen champion's and beside that of promoting always.
 
 Several loops of different seeds are drawn as their mean; for the served policy the range of the
 seeds is drawn, too.
@@ -10,10 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.errors import RunError
 from roiflow.features.table import Floats
 from roiflow.files import write_file
+from roiflow.loop.promises import true_lift
 from roiflow.loop.result import (
+    FIRST,
+    GREEDY,
+    LOGGING,
+    NEWEST,
     ORACLE,
     RANDOM,
     SERVED,
@@ -21,6 +29,7 @@ from roiflow.loop.result import (
     WeekOutcome,
     attainment,
     column,
+    from_first_champion,
     overall_roi,
     regret,
     served_weeks,
@@ -34,13 +43,16 @@ INK, ACCENT = "#3d4650", "#c2410c"
 COLOURS = {
     SERVED: ACCENT,
     ORACLE: INK,
-    "sasrec": "#0f766e",
+    NEWEST: "#0f766e",
+    FIRST: "#64748b",
     "xgboost": "#2563eb",
     "logistic": "#7c3aed",
     "popularity": "#a16207",
-    "logging": "#94a3b8",
+    LOGGING: "#94a3b8",
     RANDOM: "#cbd5e1",
 }
+TITLES = {SERVED: "served: the gate", FIRST: "frozen champion", NEWEST: "promote always"}
+"""Of policies whose name alone does not say what they are."""
 LAST = 4
 """Weeks at the end that are summed up."""
 
@@ -70,11 +82,6 @@ def comparable(loops: Sequence[LoopResult]) -> list[LoopResult]:
     return cut
 
 
-def roi(weeks: Sequence[WeekOutcome], policy: str) -> Floats:
-    """ROI by week (W,)."""
-    return column(weeks, policy, "roi")
-
-
 def cumulative_regret(weeks: Sequence[WeekOutcome], policy: str) -> Floats:
     """Regret summed up over the served weeks (W,); NaN in the first."""
     lost = regret(weeks, policy)
@@ -86,24 +93,27 @@ def plot(loops: Sequence[LoopResult], path: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    every = loops[0].policies
     names = [one.week.partition("-")[2] for one in loops[0].weeks]
-    panels: tuple[tuple[str, Measure, float], ...] = (
-        ("true ROI, %", roi, 100.0),
-        ("value: random 0 %, oracle 100 %", attainment, 100.0),
-        ("cumulative regret, currency", cumulative_regret, 1.0),
+    ways = [name for name in every if name in TITLES]
+    panels: tuple[tuple[str, Measure, float, Sequence[str]], ...] = (
+        ("way from random (0 %) to the oracle (100 %)", attainment, 100.0, ways),
+        ("the same, beside policies without a decision", attainment, 100.0, every),
+        ("cumulative regret, currency", cumulative_regret, 1.0, every),
     )
     with rc_context({"font.family": "sans-serif", "font.size": 9}):
         figure = Figure(figsize=(13.0, 4.2), layout="constrained")
-        for axes, (title, measure, scale) in zip(figure.subplots(1, 3), panels, strict=True):
+        drawn = figure.subplots(1, 3)
+        for axes, (title, measure, scale, some) in zip(drawn, panels, strict=True):
             # The best last, so that it lies on top; the legend is turned round again below.
-            for policy in reversed(loops[0].policies):
+            for policy in reversed(some):
                 _draw(axes, loops, measure, policy, scale)
             axes.set_xticks(range(len(names)), names, rotation=45)
             axes.set_title(title, fontsize=10, color=INK)
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", color="#e3e7ec", lw=0.8)
             axes.set_axisbelow(True)
-        handles, labels = axes.get_legend_handles_labels()
+        handles, labels = drawn[1].get_legend_handles_labels()
         figure.legend(
             handles[::-1],
             labels[::-1],
@@ -120,7 +130,7 @@ def _draw(
 ) -> None:
     of_seeds = scale * np.stack([measure(one.weeks, policy) for one in loops])
     weeks = np.arange(of_seeds.shape[1])
-    style = {"color": COLOURS.get(policy, INK), "label": policy}
+    style = {"color": COLOURS.get(policy, INK), "label": TITLES.get(policy, policy)}
     if policy == SERVED:
         axes.fill_between(weeks, of_seeds.min(0), of_seeds.max(0), color=ACCENT, alpha=0.15, lw=0)
         axes.plot(weeks, of_seeds.mean(0), "o-", lw=2.4, ms=4, zorder=5, **style)
@@ -130,10 +140,14 @@ def _draw(
 
 
 def lines(loops: Sequence[LoopResult]) -> list[tuple[str, ...]]:
-    """By policy, best first: ROI and attainment in the first and the last served weeks, regret."""
+    """By policy, best first: ROI, attainment in the first and the last served weeks, value.
+
+    Value is summed over the served weeks, and from the first on that a champion of ours began.
+    """
     weeks = [served_weeks(one.weeks) for one in loops]
     # Ends of the same length in every loop, which `comparable` has cut.
     first, last = [one[:1] for one in weeks], [one[-LAST:] for one in weeks]
+    ours = [from_first_champion(one) for one in weeks]
 
     def average(parts: list[list[WeekOutcome]], measure: Callable[..., float], name: str) -> float:
         return float(np.mean([measure(part, name) for part in parts]))
@@ -144,18 +158,22 @@ def lines(loops: Sequence[LoopResult]) -> list[tuple[str, ...]]:
     def lost(part: Sequence[WeekOutcome], name: str) -> float:
         return float(regret(part, name).sum())
 
+    def value(part: Sequence[WeekOutcome], name: str) -> float:
+        return float(column(part, name, "value").sum())
+
     found = {
         name: (
             f"{average(weeks, overall_roi, name):.3f}",
             f"{average(first, way, name):.0%}",
             f"{average(last, way, name):.0%}",
             f"{average(weeks, way, name):.0%}",
-            f"{average(weeks, lost, name):,.0f}",
+            f"{average(weeks, value, name):,.0f}",
+            f"{average(ours, value, name):,.0f}",
         )
         for name in loops[0].policies
     }
     order = sorted(found, key=lambda name: average(weeks, lost, name))
-    return [(name, *found[name]) for name in order]
+    return [(TITLES.get(name, name), *found[name]) for name in order]
 
 
 HEADINGS = (
@@ -164,7 +182,8 @@ HEADINGS = (
     "way to the oracle, first served week",
     f"last {LAST} weeks",
     "all weeks",
-    "cumulative regret",
+    "value, all served weeks",
+    "value, with a champion of ours",
 )
 
 
@@ -181,33 +200,84 @@ def table(loops: Sequence[LoopResult]) -> "Table":
 
 
 def ledger(loop: LoopResult) -> "Table":
-    """Week by week: who served, the true ROI, and what the gate said of the week's own run."""
+    """Week by week: who served, what was tried beside it, how it was decided, what it was worth."""
     from rich.table import Table
 
-    made = Table(title=f"Gate, seed {loop.seed}")
-    for name in LEDGER:
-        made.add_column(name)
+    made = Table(title=f"Weeks of seed {loop.seed}")
+    told = [at for at, name in enumerate(LEDGER) if name not in ON_THE_PAGE]
+    for at in told:
+        made.add_column(LEDGER[at])
     for line in _ledger_lines(loop, reasons=False):
-        made.add_row(*line)
+        made.add_row(*(line[at] for at in told))
     return made
 
 
-LEDGER = ("week", "served by", "true ROI", "value of the oracle's", "gate", "promoted", "seconds")
+LEDGER = (
+    "week",
+    "stable",
+    "on trial",
+    "users, from hour",
+    "looks",
+    "lift, estimated",
+    "true lift",
+    "verdict",
+    "errors left",
+    "serves next",
+    "way",
+    "click ECE",
+    "seconds",
+)
+
+
+ON_THE_PAGE = ("users, from hour", "looks", "errors left", "click ECE", "seconds")
+"""For which a terminal has no room."""
 
 
 def _ledger_lines(loop: LoopResult, *, reasons: bool) -> list[tuple[str, ...]]:
+    way = attainment(loop.weeks, SERVED)
     return [
         (
             one.week,
             one.served_by,
-            f"{one.truth[SERVED]['roi']:.3f}",
-            f"{one.truth[SERVED]['value'] / one.truth[ORACLE]['value']:.0%}",
-            one.gate.verdict + (f": {one.gate.reason}" if reasons and one.gate.reason else ""),
-            f"version {one.gate.version}, {one.gate.rule}" if one.gate.promoted else "no",
+            (one.trial.challenger or "none")[:12],
+            _shares(one),
+            str(len(one.trial.trial.looks)) if one.trial.trial else "",
+            _lift(one),
+            f"{one.true_lift:+.1%}" if np.isfinite(one.true_lift) else "",
+            one.trial.verdict + (f": {one.trial.reason}" if reasons and one.trial.reason else ""),
+            _left(one),
+            _next(one),
+            f"{reached:.0%}",
+            f"{one.clicks.settled:.4f}" if one.clicks and one.clicks.settled is not None else "",
             f"{sum(one.seconds.values()):.0f}",
         )
-        for one in loop.weeks
+        for one, reached in zip(loop.weeks, way, strict=True)
     ]
+
+
+def _shares(week: WeekOutcome) -> str:
+    """Of the users in the canary arm, and since which hour of the week."""
+    trial, start = week.trial.trial, Week.parse(week.week).start if week.trial.trial else 0
+    phases = trial.phases if trial else ()
+    return ", ".join(
+        f"{one.share:.0%} from {(one.since - start) / MICROS_PER_HOUR:.0f}" for one in phases
+    )
+
+
+def _lift(week: WeekOutcome) -> str:
+    found = week.trial.lift
+    return f"{found.value:+.1%} ({found.low:+.1%} to {found.high:+.1%})" if found else ""
+
+
+def _left(week: WeekOutcome) -> str:
+    """Of the year's error budget, before the decision."""
+    return f"{week.trial.budget.left:.3f}" if week.trial.budget else ""
+
+
+def _next(week: WeekOutcome) -> str:
+    if week.gate.promoted:
+        return f"version {week.gate.version}, by {week.gate.rule}"
+    return (week.gate.champion or LOGGING)[:12]
 
 
 def page(loops: Sequence[LoopResult]) -> str:
@@ -215,10 +285,11 @@ def page(loops: Sequence[LoopResult]) -> str:
     text = [
         "# The closed loop",
         "",
-        f"{_title(loops)}. Every week the whole pipeline runs on the log of the week before's "
-        "champion; the champion of the new run then fills the next week's slates.",
+        f"{_title(loops)}. Every week the whole pipeline runs on the log of the week before, and "
+        "what it makes is tried in the next week beside the champion: on a few users first, then "
+        "on half of them. The run after decides on it by the log of both.",
         "",
-        f"![ROI by week, way to the oracle, cumulative regret]({PLOT})",
+        f"![Way to the oracle by week, cumulative regret]({PLOT})",
         "",
         *_markdown(HEADINGS, lines(loops)),
         "",
@@ -230,9 +301,16 @@ def page(loops: Sequence[LoopResult]) -> str:
         "knows every probability and takes the best slate of each request; it does not save a "
         "budget for later.",
         "",
-        "The baselines are rankers alone, greedy by expected value. Like the policy that served "
-        "week W they come out of the run of week W - 1, from the same training rows, and see "
-        "features as known in W. They do not explore; the served policy does, and pays for it.",
+        "The *frozen champion* is the first one, never replaced; *promote always* serves every "
+        "run's package to everybody in the week after. Both are valued by the slates that they "
+        "draw on the log of each week, so they meet features that the served policy moved. The "
+        "rankers alone are greedy by expected value, and are fitted anew every week on all rows, "
+        "as what ships is; they do not explore and wait for no evidence. What served did both: in "
+        "its first week it had a few users, and the logging policy the others. So value is summed "
+        "twice, over all the served weeks and from the first one on that began with a champion.",
+        "",
+        "A *lift* is the challenger's value over the champion's, less one, in the week that it was "
+        "tried in. *Errors left* is what earlier decisions left of the year's error budget.",
         "",
     ]
     for loop in loops:
@@ -243,27 +321,53 @@ def page(loops: Sequence[LoopResult]) -> str:
 
 def _says(loops: Sequence[LoopResult]) -> list[str]:
     weeks = [served_weeks(one.weeks) for one in loops]
-    way = np.mean([attainment(one, SERVED) for one in weeks], axis=0)
-    best = float(way.max())
-    # The first week that is near the best one, not where it settles: one number that noise in a
-    # late week does not move.
-    near = int(np.argmax(way >= best - 0.05 * abs(best))) + 1
-    promoted = [sum(one.gate.promoted for one in loop.weeks) for loop in loops]
-    of = len(loops[0].weeks)
-    lost = {
-        name: float(np.mean([regret(one, name).sum() for one in weeks]))
-        for name in loops[0].policies
+    ways = {
+        name: np.stack([attainment(one, name) for one in weeks])
+        for name in (SERVED, FIRST, NEWEST)
+        if name in loops[0].policies
     }
-    behind = [name for name in lost if lost[name] > lost[SERVED]]
-    ahead = [name for name in lost if name != ORACLE and lost[name] < lost[SERVED]]
-    return [
-        f"The served policy goes {way[0]:.0%} of the way from random to the oracle in its first "
-        f"week and {way[-LAST:].mean():.0%} in the last {min(LAST, way.size)}; it is within 5 % of "
-        f"its best week ({best:.0%}) after {near} served "
-        f"{'week' if near == 1 else 'weeks'}. By cumulative regret it is ahead of "
-        f"{', '.join(behind) or 'none'}, and behind {', '.join(ahead) or 'none'}. The gate "
-        f"promoted {' / '.join(map(str, promoted))} of {of} runs.",
+    way = ways[SERVED]
+    last = min(LAST, way.shape[1])
+    beside = ", ".join(
+        f"{TITLES[name]} {found[:, -last:].mean():.0%}"
+        for name, found in ways.items()
+        if name != SERVED
+    )
+    made = [[one for one in loop.weeks if one.by_evidence] for loop in loops]
+    lifts = [
+        true_lift(one, loop.weeks) for loop, some in zip(loops, made, strict=True) for one in some
     ]
+    worst = f" The least true lift of a promoted one is {min(lifts):+.1%}." if lifts else ""
+    ece = [
+        one.clicks.settled
+        for part in weeks
+        for one in part
+        if one.clicks and one.clicks.settled is not None
+    ]
+    calibrated = f" Click ECE of what served is at most {max(ece):.3f}." if ece else ""
+    return [
+        f"The served policy goes {way[:, 0].mean():.0%} of the way from random to the oracle in "
+        f"its first week and {way[:, -last:].mean():.0%} in the last {last}"
+        + (f" ({beside})" if beside else "")
+        + f". Promotions by evidence: {' / '.join(str(len(some)) for some in made)} of "
+        f"{len(loops[0].weeks) - 1} trials.{worst}{calibrated} {_against(loops)}",
+    ]
+
+
+def _against(loops: Sequence[LoopResult]) -> str:
+    """Cumulative value of what served over each greedy ranker, once a champion was there."""
+    since = [from_first_champion(served_weeks(one.weeks)) for one in loops]
+
+    def over(name: str) -> float:
+        own, theirs = (
+            sum(float(column(one, which, "value").sum()) for one in since)
+            for which in (SERVED, name)
+        )
+        return own / theirs - 1.0 if theirs else float("nan")
+
+    there = [name for name in GREEDY if name in loops[0].policies and any(since)]
+    told = ", ".join(f"{over(name):+.1%} over {name}" for name in there)
+    return f"Its value since a champion of ours serves is {told}." if told else ""
 
 
 def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,11 +1,12 @@
-"""The closed loop of the simulated world: the whole pipeline, then the champion serves, every week.
+"""The closed loop of the simulated world: the whole pipeline, then two arms serve, every week.
 
 A week is one run of the stages of dvc.yaml and of the effects that promotion needs; the champion
-then fills the next week's slates, whose log is what the next run learns from. Building,
-deploying and reporting, which change nothing of that, are left out.
+and, beside it, the challenger that the run made then fill the next week's slates, whose log is what
+the next run learns from and decides by. Building, deploying and reporting, which change nothing of
+that, are left out.
 
-A week's truths compare like with like: the policy that served week W came out of the run of week
-W - 1, and so did the baselines, from the same training rows. Their features are as known in W.
+A week's truths compare like with like: what was on trial in week W came out of the run of week
+W - 1, and so did the baselines, from the same rows. Their features are as known in W.
 """
 
 import hashlib
@@ -20,43 +21,29 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from roiflow import columns as c
-from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.decision import Decision, TrialDecision
 from roiflow.artefacts.run import Lineage, Promoted
-from roiflow.candidates import selector as candidates
 from roiflow.data.weeks import Week
 from roiflow.errors import RunError
-from roiflow.features import folder as features
-from roiflow.features.engine import open_engine
-from roiflow.features.vocabulary import Vocabulary
 from roiflow.labels.model import Labels
-from roiflow.loop.ranker_chooser import KnownWeek, RankerChooser
-from roiflow.loop.result import SERVED, LoopResult, Outcome, WeekOutcome
+from roiflow.loop.result import LOGGING, LoopResult, Outcome, WeekOutcome
+from roiflow.loop.served_clicks import served_clicks
+from roiflow.loop.worth import SOURCE, Tested, worth
 from roiflow.params import Params, load_params, parse_params
-from roiflow.ranking.baselines import popularity
-from roiflow.ranking.protocol import Ranker
-from roiflow.ranking.value import load_cost_shares
-from roiflow.registry import CHAMPION, Registry, flatten, model_name
+from roiflow.registry import flatten
 from roiflow.settings import Settings
-from roiflow.simulator.policies import Oracle, logging_policy, random_policy
-from roiflow.simulator.run import SlateChooser
-from roiflow.simulator.served import shown
-from roiflow.simulator.truth import expected_value_of
-from roiflow.simulator.truth import truth as true_value
 from roiflow.simulator.world import World
 from roiflow.warm.process import warm
 from roiflow.weekly.checkout import checkout_of, prepare
 from roiflow.weekly.effects import DECIDES, EFFECTS
-from roiflow.weekly.places import CANDIDATES, FEATURES, RANKER
 from roiflow.weekly.reasons import reason
 from roiflow.weekly.run import perform, repro
 from roiflow.weekly.serve import serve_week
 from roiflow.weekly.steps import needed, read_stages
 from roiflow.weekly.values import PARAMS, with_values
 
-SOURCE = "simulator"
 RESULT = "loop.json"
-STEPS = 18
+STEPS = 20
 """Things done in a week, about."""
 
 TOLD_EVERY = 5.0
@@ -134,10 +121,12 @@ def run_loop(loop: Loop, weeks: int, show: Progress) -> LoopResult:
     todo = range(len(result.weeks), weeks)
     # A loop whose weeks are all there starts nothing, which `run_loops` relies on when it reads the
     # results.
+    # One world for all: much of what it fits for a week serves the next one, too.
+    world = World(loop.params.ingest.simulator)
     with warm(loop.home) if todo else nullcontext():
         for number in todo:
             watch = Stopwatch(show, number, weeks, str(names[number]))
-            outcome = run_week(loop, names[number], number == 0, watch)
+            outcome = run_week(loop, names[number], result.weeks, world, watch)
             result = replace(result, weeks=(*result.weeks, outcome))
             # After every week: what is written is what a loop that was cut off goes on from.
             result.write(loop.result)
@@ -258,13 +247,17 @@ class Stopwatch:
         self._what, self._since = "", now
 
 
-def run_week(loop: Loop, week: Week, first: bool, watch: Stopwatch) -> WeekOutcome:
-    """Run the pipeline on a week, which the champion of the week before has served.
+def run_week(
+    loop: Loop, week: Week, earlier: Sequence[WeekOutcome], world: World, watch: Stopwatch
+) -> WeekOutcome:
+    """Run the pipeline on a week, which what the week before left in charge has served.
 
-    What is finished of an interrupted week is not done again. The first week, and any week without
-    a champion, is the logging policy's.
+    What is finished of an interrupted week is not done again. The first week, and any week that
+    nothing of ours serves, is the logging policy's.
     """
-    before = None if first else loop.checkout(week.plus(-1))
+    before = loop.checkout(week.plus(-1)) if earlier else None
+    # First of all: where the run before is gone, the week would else be taken for a logged one.
+    stable = stable_of(before)
     # Before the checkout is made: the week has to be in the lake by the time its run pulls it.
     if before is not None:
         watch.start("serve")
@@ -282,23 +275,34 @@ def run_week(loop: Loop, week: Week, first: bool, watch: Stopwatch) -> WeekOutco
         watch.start(effect.name)
         perform(checkout, loop.home, effect, lambda _: None)
     watch.start("truth")
-    # Here, so that the next week's serving reads a folder and needs no registry.
-    fetch_champion(loop)
-    served, truth = true_values(loop, week, checkout, before)
+    champions = [one.gate.champion for one in earlier if one.gate.champion]
+    truth = worth(Tested(checkout, world), before, next(iter(champions), None), loop.settings)
+    clicks = None
+    if before is not None:
+        # By the labels that serving itself had, as recalibration does.
+        labels = Labels.read(before / Labels.place)
+        bins = loop.params.evaluate.calibration_bins
+        clicks = served_clicks(loop.settings.lake, SOURCE, week, labels, bins)
     watch.stop()
-    return WeekOutcome(str(week), served, truth, outcome_of(checkout), watch.seconds)
+    return WeekOutcome(
+        week=str(week),
+        served_by=stable,
+        truth=truth,
+        clicks=clicks,
+        trial=TrialDecision.of(checkout),
+        gate=outcome_of(checkout),
+        seconds=watch.seconds,
+    )
 
 
-def fetch_champion(loop: Loop) -> None:
-    """Put the champion's package, if there is one, where whoever serves finds it."""
-    registry = Registry(loop.settings.registry_uri, loop.home)
-    champion = registry.by_alias(model_name(SOURCE), CHAMPION)
-    if champion is not None:
-        registry.package(champion)
+def stable_of(before: Path | None) -> str:
+    """Policy version of what the run before left as champion, or the logging policy's."""
+    champion = Promoted.of(before).champion if before is not None else None
+    return champion[:12] if champion else LOGGING
 
 
 def outcome_of(checkout: Path) -> Outcome:
-    """What a week's run came to: verdict, rule and who is champion then.
+    """What a week's run came to: verdict, rule, who is champion then and who is tried next.
 
     Raises ArtefactError, naming the file, where the run is not there or did not end.
     """
@@ -308,61 +312,8 @@ def outcome_of(checkout: Path) -> Outcome:
         version=promoted.version,
         promoted=promoted.promoted,
         champion=promoted.champion,
+        challenger=promoted.challenger,
         rule=promoted.rule,
         reason=promoted.reason,
         commit=Lineage.of(checkout).commit,
     )
-
-
-def true_values(
-    loop: Loop, week: Week, checkout: Path, before: Path | None
-) -> tuple[str, dict[str, dict[str, float]]]:
-    """Who served the week, and each policy's truth on all its requests."""
-    config = load_params(checkout / PARAMS)
-    world = World(config.ingest.simulator)
-    policies: list[SlateChooser] = [Oracle(world), logging_policy(world), random_policy(world)]
-    if before is not None:
-        folder = checkout / FEATURES
-        vocabulary = Vocabulary.read(folder / "vocabulary.parquet")
-        known = KnownWeek(world, features.read(folder), open_engine(folder), vocabulary)
-        policies += baselines(before, known)
-    truth = {one.policy_version: expected_value_of(world, week, one)[0] for one in policies}
-    # What was served is valued by the slates that were shown, the others by slates that they would
-    # choose now: both are the world's expectations, so chance in clicks is in neither.
-    rows = shown(loop.settings.lake / SOURCE, week)
-    if rows is None:
-        return "logging", truth | {SERVED: truth["logging"]}
-    return str(rows[c.POLICY_VERSION][0]), truth | {SERVED: true_value(world, rows)}
-
-
-def baselines(before: Path, known: KnownWeek) -> list[SlateChooser]:
-    """What the run of the week before could have left to serve instead: rankers alone.
-
-    Trained on that run's training rows. An ad's revenue is the share of its price that conversions
-    brought in, as in pre-selection: SASRec and popularity do not tell ads apart by revenue.
-    """
-    # Torch takes seconds to import, which a loop whose weeks are all there need not wait for.
-    from roiflow.ranking.baselines.sasrec import SasRecRanker
-    from roiflow.ranking.train import fit
-
-    folder, params = before / FEATURES, load_params(before / PARAMS)
-    table, labels = features.read(folder), Labels.read(before / Labels.place)
-    selectors = [candidates.load(before / CANDIDATES, kind) for kind in candidates.KINDS]
-    rankers: list[Ranker] = [
-        fit(SasRecRanker, table, labels, params.train_ranker)[0],
-        *selectors,
-        popularity.fit(table, labels),
-    ]
-    # Trained on the run before, asked about the week after: the log is of now, windows and priors
-    # are those that the models know.
-    known = known.counted_as(open_engine(folder).plan)
-    return [
-        RankerChooser(
-            ranker,
-            known,
-            load_cost_shares(before / RANKER),
-            revenue=selectors[0].revenue,
-            cost_weight=params.finetune_policy.cost_weight,
-        )
-        for ranker in rankers
-    ]

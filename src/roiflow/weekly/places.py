@@ -12,4 +12,5 @@ ONLINE = FEATURES / "online"
 LABELS = Path("data/labels")
 CANDIDATES = Path("data/candidates")
 RANKER = Path("data/ranker")
+REFIT = Path("data/refit")
 PACKAGE = Path("data/package")

@@ -1,24 +1,27 @@
 """Regret and ROI of a loop, by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from roiflow.errors import ArtefactError
+from roiflow.evaluation.canary import no_trial
 from roiflow.loop.result import (
     LoopResult,
     Outcome,
     WeekOutcome,
     attainment,
     column,
+    from_first_champion,
     overall_roi,
     regret,
     served_weeks,
 )
 
-GATE = Outcome("pass", 1, True, "a" * 64, "evidence", "", "c" * 40)
+GATE = Outcome("pass", 1, True, "a" * 64, "b" * 64, "evidence", "", "c" * 40)
 
 
 def truth(revenue: float, cost: float) -> dict[str, float]:
@@ -32,7 +35,8 @@ def truth(revenue: float, cost: float) -> dict[str, float]:
 
 def outcome(week: str, **policies: tuple[float, float]) -> WeekOutcome:
     truths = {name: truth(*money) for name, money in policies.items()}
-    return WeekOutcome(week, "logging", truths, GATE, {"ingest": 1.0})
+    trial = no_trial("simulator", week)
+    return WeekOutcome(week, "logging", truths, None, trial, GATE, {"ingest": 1.0})
 
 
 WEEKS = [
@@ -62,6 +66,18 @@ def test_roi_over_weeks_is_of_the_sums_and_not_the_mean_of_rois() -> None:
 
 def test_the_week_that_nothing_preceded_is_not_compared() -> None:
     assert [one.week for one in served_weeks(WEEKS)] == ["2026-W05", "2026-W06"]
+
+
+def test_the_true_lift_is_the_canary_s_value_over_the_stable_arm_s() -> None:
+    two = outcome("2026-W07", stable=(60, 20), canary=(66, 20))
+    assert two.true_lift == pytest.approx(46 / 40 - 1)
+    assert np.isnan(WEEKS[1].true_lift)
+
+
+def test_weeks_count_from_the_first_that_begins_with_a_champion() -> None:
+    ours = replace(WEEKS[1], served_by="a" * 12)
+    assert from_first_champion([WEEKS[0], ours, WEEKS[2]]) == [ours, WEEKS[2]]
+    assert from_first_champion(WEEKS) == []
 
 
 def test_policies_are_ordered_by_the_value_of_the_last_week() -> None:

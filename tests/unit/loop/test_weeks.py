@@ -12,6 +12,7 @@ from roiflow.artefacts.run import Lineage
 from roiflow.data.schemas import TIME
 from roiflow.data.weeks import Week
 from roiflow.errors import ParamsError, RunError
+from roiflow.evaluation.canary import no_trial
 from roiflow.loop.result import LoopResult, Outcome, WeekOutcome
 from roiflow.loop.weeks import (
     Loop,
@@ -29,7 +30,7 @@ from tests.records import decision, leave, promoted
 
 ROOT = Path(__file__).parents[3]
 TRUTH = {"roi": 1.0, "value": 1.0}
-OUTCOME = Outcome("fail", 2, False, "ab", "none", "x", "c0ffee")
+OUTCOME = Outcome("fail", 2, False, "ab", None, "none", "x", "c0ffee")
 
 
 @pytest.fixture
@@ -38,7 +39,10 @@ def loop(tmp_path: Path) -> Loop:
 
 
 def weeks(*names: str) -> tuple[WeekOutcome, ...]:
-    return tuple(WeekOutcome(name, "logging", {}, OUTCOME, {}) for name in names)
+    return tuple(
+        WeekOutcome(name, "logging", {}, None, no_trial("simulator", name), OUTCOME, {})
+        for name in names
+    )
 
 
 def test_a_seed_has_its_own_home_and_its_runs_the_values_of_the_section_loop(loop: Loop) -> None:
