@@ -350,6 +350,7 @@ class PolicyParams(Section):
     entropy_weight: NonNegative
     learning_rate: Positive
     hidden: Count
+    selector_share: Fraction
     temperature: Positive
     residual_bound: Positive
     checkpoint_every: Count

@@ -35,11 +35,8 @@ def given() -> Given:
     sets = planted(REQUESTS, CANDIDATES)
     policy = network.start(
         sets,
-        slate_size=SIZE.slate_size,
+        SIZE,
         top_k=CANDIDATES,
-        cost_weight=1.0,
-        temperature=1.0,
-        residual_bound=SIZE.residual_bound,
         network=network.Network.start(SIZE.hidden, np.random.default_rng(0)),
     )
     requests = ppo.Requests(policy.start_logits(sets), policy.inputs(sets), sets.value(1.0))

@@ -18,6 +18,7 @@ from roiflow.evaluation.target import LoggedWeek, target_on_log
 from roiflow.evaluation.terms import logged_terms, target_terms
 from roiflow.evaluation.weekly import test_slates
 from roiflow.features.table import Floats, Longs
+from roiflow.params import load_params
 from roiflow.policy import network
 from roiflow.policy.candidate_sets import CandidateSets, first_rows, score_requests
 from roiflow.policy.plackett_luce import sample
@@ -33,6 +34,7 @@ from tests.unit.serving.packages import (
     tiny_world,
     write_package,
 )
+from tests.worlds import ROOT
 
 DRAWS = 20
 PARAMS = EVALUATE.model_copy(
@@ -71,11 +73,10 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     sets = scored(slates.row)
     logits = network.start(
         scored(first_rows(features, features.rows(VALIDATION))),
-        slate_size=SLATE,
+        load_params(ROOT / "params.yaml").finetune_policy.model_copy(
+            update={"slate_size": SLATE, "temperature": 2.0, "residual_bound": 1.0}
+        ),
         top_k=TOP_K,
-        cost_weight=1.0,
-        temperature=2.0,
-        residual_bound=1.0,
         network=network.Network.start(4, np.random.default_rng(1)),
     ).logits(sets)
     week, rng = LoggedWeek.of(features, evaluated.labels), np.random.default_rng(2)

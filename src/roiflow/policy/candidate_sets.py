@@ -13,7 +13,7 @@ import numpy as np
 from roiflow.data.weeks import Week
 from roiflow.errors import ContractError
 from roiflow.features.table import Catalogue, Features, Flags, Floats, Ints, Longs, Requests
-from roiflow.ranking.protocol import Predictions, Ranker
+from roiflow.ranking.protocol import Predictions, Scorer
 from roiflow.ranking.value import CostShares, expected_cost
 
 Progress = Callable[[float, str], None]
@@ -133,7 +133,7 @@ def score_requests(
     features: Features,
     engine: Engine,
     selector: Selector,
-    ranker: Ranker,
+    ranker: Scorer,
     shares: CostShares,
     *,
     rows: Longs,

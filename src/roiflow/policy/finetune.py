@@ -89,11 +89,8 @@ def _finetune(
     training, held_out = _split(candidates, params)
     first = start(
         training,
-        slate_size=params.slate_size,
+        params,
         top_k=top_k,
-        cost_weight=params.cost_weight,
-        temperature=params.temperature,
-        residual_bound=params.residual_bound,
         network=Network.start(params.hidden, _stream(params.seed, _NETWORK)),
     )
     requests, measured = _requests(first, training), _requests(first, held_out)

@@ -18,10 +18,11 @@ import numpy as np
 from roiflow.errors import PackageError
 from roiflow.features.table import Flags, Floats
 from roiflow.files import write_file
+from roiflow.params import PolicyParams
 from roiflow.policy.candidate_sets import CandidateSets
 
 FILE = "policy.json"
-FORMAT = 1
+FORMAT = 2
 FEATURES = 7
 _TINY = 1e-9
 
@@ -65,6 +66,8 @@ class SlatePolicy:
     """Candidates that pre-selection hands on."""
     cost_weight: float
     """lambda of value = revenue - lambda x cost."""
+    selector_share: float
+    """Weight of pre-selection's own predictions in what is expected; the ranker has the rest."""
     temperature: float
     residual_bound: float
     value_scale: float
@@ -133,28 +136,22 @@ def load(folder: Path) -> SlatePolicy:
 
 
 def start(
-    candidates: CandidateSets,
-    *,
-    slate_size: int,
-    top_k: int,
-    cost_weight: float,
-    temperature: float,
-    residual_bound: float,
-    network: Network,
+    candidates: CandidateSets, params: PolicyParams, *, top_k: int, network: Network
 ) -> SlatePolicy:
     """The policy before training, its scales taken from the training candidates."""
     present = candidates.present
-    value = candidates.value(cost_weight)[present]
+    value = candidates.value(params.cost_weight)[present]
     scale = float(np.sqrt(np.mean(value**2))) if value.size else 0.0
     value_scale = scale if scale > 0 else 1.0
-    raw = raw_inputs(candidates, cost_weight, value_scale)[present]
+    raw = raw_inputs(candidates, params.cost_weight, value_scale)[present]
     std = raw.std(axis=0) if value.size else np.zeros(FEATURES)
     return SlatePolicy(
-        slate_size=slate_size,
+        slate_size=params.slate_size,
         top_k=top_k,
-        cost_weight=cost_weight,
-        temperature=temperature,
-        residual_bound=residual_bound,
+        cost_weight=params.cost_weight,
+        selector_share=params.selector_share,
+        temperature=params.temperature,
+        residual_bound=params.residual_bound,
         value_scale=value_scale,
         mean=raw.mean(axis=0) if value.size else np.zeros(FEATURES),
         # What never varies is 0 less its mean, whatever it is divided by.

@@ -23,7 +23,15 @@ class Predictions:
         return Predictions(self.click * examined, self.conversion * examined, self.revenue)
 
 
-class Ranker(Protocol):
+class Scorer(Protocol):
+    """Predicts click, conversion and revenue of candidates."""
+
+    def score(self, features: Features, requests: Requests) -> Predictions:
+        """Candidate ads (B, K) -> predictions (B, K) at position 1; rows with ad -1 hold 0."""
+        ...
+
+
+class Ranker(Scorer, Protocol):
     """Predicts click, conversion and revenue of user-ad pairs."""
 
     @property
@@ -39,10 +47,6 @@ class Ranker(Protocol):
         With `logged_position` they are for the position at which the ad was shown, so that they
         can be held against what happened there (calibration, log loss).
         """
-        ...
-
-    def score(self, features: Features, requests: Requests) -> Predictions:
-        """Candidate ads (B, K) -> predictions (B, K) at position 1; rows with ad -1 hold 0."""
         ...
 
     def save(self, folder: Path) -> None:

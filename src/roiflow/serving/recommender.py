@@ -27,7 +27,7 @@ from roiflow.online.shelf import Shelf, known_ads
 from roiflow.online.store import AdStates, MemoryStore, OnlineStore
 from roiflow.policy import plackett_luce
 from roiflow.policy.candidate_sets import CandidateSets, of_predictions
-from roiflow.ranking import recalibration, serving_form
+from roiflow.ranking import blend, recalibration, serving_form
 from roiflow.ranking.protocol import Predictions
 from roiflow.ranking.recalibration import Recalibrations
 from roiflow.ranking.serving_form import Histories, People
@@ -160,7 +160,23 @@ class Models:
     def predict(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
         """Predictions (B, K), by what is in force; `attributes` (B, K, 5) of the candidates."""
         predictions = self._predict_parts(requests, people, attributes)
+        if share := self._policy.selector_share:
+            predictions = blend.mean(
+                predictions, self._selected(requests, people, attributes), share
+            )
         return self.recalibrations.apply(predictions, requests.event_time)
+
+    def _selected(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
+        """What pre-selection itself expects of the candidates it kept (B, K)."""
+        # As in `select`; and attributes come with the candidates, too: each is an ad of its own.
+        count = np.arange(requests.ad.size, dtype=np.int32).reshape(requests.ad.shape)
+        rows = replace(
+            requests,
+            user=np.arange(requests.user.size, dtype=np.int32),
+            ad=np.where(requests.ad >= 0, count, requests.ad),
+        )
+        tables = _SideTables(attributes.reshape(-1, attributes.shape[-1]), people.profile)
+        return self._selector.score(tables, rows)
 
     def _predict_parts(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
         """The package's own calibrated predictions (B, K)."""

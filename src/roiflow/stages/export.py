@@ -20,6 +20,7 @@ from roiflow.policy import network as slate_policy
 from roiflow.policy.candidate_sets import first_rows, top_requests
 from roiflow.policy.network import SlatePolicy
 from roiflow.progress import Progress, progress
+from roiflow.ranking.blend import Blend
 from roiflow.ranking.onnx import export as to_onnx
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.value import load_cost_shares
@@ -96,8 +97,9 @@ def make(
         show(0.4, "compare with torch")
         models, rows = Models(draft), config.export.parity_rows
         requests = sample(sources.features, sources.candidates, table, slates.top_k, rows)
+        trained = Blend(model, preselection.load(sources.candidates), slates.selector_share)
         differences = compare(
-            model.score(table, requests),
+            trained.score(table, requests),
             served(models, table, requests),
             requests.ad >= 0,
             rows,

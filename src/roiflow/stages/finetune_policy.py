@@ -20,6 +20,7 @@ from roiflow.params import load_params
 from roiflow.policy.candidate_sets import first_rows, score_requests
 from roiflow.policy.finetune import Finetuned, Point, finetune, forget
 from roiflow.progress import progress
+from roiflow.ranking.blend import Blend
 from roiflow.ranking.rosa import RosaRanker
 from roiflow.ranking.value import load_cost_shares
 from roiflow.stages.arguments import Written
@@ -41,11 +42,12 @@ def main(
     rows = training_slates(table, config.finetune_policy.requests, config.finetune_policy.seed)
     checkpoints = policy.parent / "checkpoints" / "finetune_policy"
     with progress("finetune_policy") as show:
+        selector = preselection.load(candidates)
         sets = score_requests(
             table,
             open_engine(features),
-            preselection.load(candidates),
-            RosaRanker.load(ranker),
+            selector,
+            Blend(RosaRanker.load(ranker), selector, config.finetune_policy.selector_share),
             load_cost_shares(ranker),
             rows=rows,
             k=config.train_candidates.top_k,

@@ -12,17 +12,14 @@ from roiflow.policy import network as policy
 from roiflow.policy.candidate_sets import CandidateSets
 from roiflow.policy.environment import slate_rewards
 from roiflow.policy.network import Network, SlatePolicy
-from tests.unit.policy.worlds import candidate_sets, planted
+from tests.unit.policy.worlds import PARAMS, candidate_sets, planted
 
 
 def start(candidates: CandidateSets, temperature: float = 1.0) -> SlatePolicy:
     return network.start(
         candidates,
-        slate_size=2,
+        PARAMS.model_copy(update={"temperature": temperature, "residual_bound": 2.0}),
         top_k=4,
-        cost_weight=1.0,
-        temperature=temperature,
-        residual_bound=2.0,
         network=Network.start(6, np.random.default_rng(0)),
     )
 
@@ -115,12 +112,12 @@ def test_what_was_saved_is_loaded_bit_equal(tmp_path: Path) -> None:
     [
         (None, "No such file"),
         ("{", "not JSON"),
-        (json.dumps({"format": 9}), "format 9, this version reads format 1"),
-        (json.dumps({"format": 1}), "not a slate policy"),
-        (json.dumps({"format": 1, "network": {"depth": 1}}), "not a slate policy"),
+        (json.dumps({"format": 9}), "format 9, this version reads format 2"),
+        (json.dumps({"format": 2}), "not a slate policy"),
+        (json.dumps({"format": 2, "network": {"depth": 2}}), "not a slate policy"),
         (json.dumps([1]), "not a slate policy"),
-        (json.dumps({"format": 1, "network": {"hidden": [[1], [1, 2]]}}), "not a slate policy"),
-        (json.dumps({"format": 1, "network": {"hidden": ["word"]}}), "not a slate policy"),
+        (json.dumps({"format": 2, "network": {"hidden": [[1], [1, 2]]}}), "not a slate policy"),
+        (json.dumps({"format": 2, "network": {"hidden": ["word"]}}), "not a slate policy"),
     ],
     ids=["missing", "cut off", "format", "empty", "another network", "a list", "ragged", "a word"],
 )

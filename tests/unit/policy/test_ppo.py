@@ -13,11 +13,8 @@ RNG_SEED = 3
 def start_policy(hidden: int = 8) -> network.SlatePolicy:
     return network.start(
         planted(),
-        slate_size=2,
+        PARAMS,
         top_k=4,
-        cost_weight=1.0,
-        temperature=1.0,
-        residual_bound=PARAMS.residual_bound,
         network=network.Network.start(hidden, np.random.default_rng(0)),
     )
 

@@ -21,6 +21,7 @@ PARAMS = PolicyParams(
     entropy_weight=0.0,
     learning_rate=0.01,
     hidden=8,
+    selector_share=0.0,
     temperature=1.0,
     residual_bound=3.0,
     checkpoint_every=2,

@@ -111,11 +111,15 @@ def write_package(
     candidates.fit(features, labels, params.train_candidates, "logistic").save(selector)
     slates = network.start(
         _any_candidates(),
-        slate_size=SLATE,
+        params.finetune_policy.model_copy(
+            update={
+                "slate_size": SLATE,
+                "selector_share": 0.0,
+                "temperature": temperature,
+                "residual_bound": 1.0,
+            }
+        ),
         top_k=top_k,
-        cost_weight=1.0,
-        temperature=temperature,
-        residual_bound=1.0,
         network=network.Network.start(4, np.random.default_rng(1)),
     )
     about = Description(

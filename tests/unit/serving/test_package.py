@@ -34,6 +34,7 @@ POLICY = SlatePolicy(
     slate_size=2,
     top_k=3,
     cost_weight=1.0,
+    selector_share=0.0,
     temperature=1.0,
     residual_bound=2.0,
     value_scale=1e6 / 3,
