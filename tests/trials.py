@@ -1,13 +1,17 @@
 """Trials as tests need them: one that passes, of which each test changes one thing."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from roiflow.artefacts.decision import TrialDecision
 from roiflow.artefacts.evaluation import ArmEstimate, Diagnostics, Interval, TrialEstimate
 from roiflow.artefacts.trial import Budget, Phase, Trial
 from roiflow.data.weeks import MICROS_PER_DAY, Week
-from roiflow.evaluation.trial import Case
+from roiflow.evaluation.canary import decided
+from roiflow.evaluation.trial import Case, judge
 from roiflow.experiment.assignment import salt_of
+from roiflow.params import load_params
 
 WEEK = Week.parse("2026-W05")
 CHALLENGER, CHAMPION = "c" * 64, "a" * 64
@@ -88,3 +92,10 @@ def case(**changed: Any) -> Case:
         budget=BUDGET,
     )
     return replace(found, **changed)
+
+
+def tried(lift: float = 0.02, error: float = 0.018, **changed: Any) -> TrialDecision:
+    """What becomes of a refresh with such a lift, by the limits of params.yaml."""
+    found = case(estimates=(estimate(lift, error),), **changed)
+    params = load_params(Path(__file__).parents[1] / "params.yaml").canary
+    return decided(found, "refresh", judge(found, params))

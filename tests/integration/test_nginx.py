@@ -171,7 +171,7 @@ def test_of_a_run_only_its_two_pages_are_shown(home: Path, upstream: int) -> Non
     assert get(port, "/runs/simulator-2026-W04/report/report.html")[0] == 404
     for other in (
         f"{run}/params.yaml",
-        f"{run}/gate/decision.json",
+        f"{run}/screen/decision.json",
         "/index.html",
         "/v1/slate",
     ):

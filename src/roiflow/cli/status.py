@@ -68,10 +68,19 @@ def _served(one: "Served") -> str:
 
 
 def _week(run: "Run") -> list[str]:
-    reason = f": {run.reason}" if run.reason else ""
+    trial, page = run.trial, [f"report {run.report}"] if "report" in run.pages else []
     promoted = f"; promoted by rule: {run.rule}" if run.rule != "none" else "; not promoted"
-    page = [f"report {run.report}"] if "report" in run.pages else []
-    return [f"{run.source} {run.week}: gate {run.verdict}{reason}{promoted}", *page]
+    lines = [f"{run.source} {run.week}: screen {_because(run.verdict, run.reason)}"]
+    if trial is not None:
+        lines.append(f"trial {_because(trial.verdict, trial.reason)}{promoted}")
+    if trial is not None and trial.budget is not None:
+        left = trial.budget
+        lines.append(f"error budget {left.left:.3f} of {left.budget:g} left for {left.year}")
+    return [*lines, *page]
+
+
+def _because(verdict: str, reason: str) -> str:
+    return f"{verdict}: {reason}" if reason else verdict
 
 
 def _events(state: "State") -> str:

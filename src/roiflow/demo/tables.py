@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.decision import Decision, TrialDecision
 from roiflow.artefacts.evaluation import PRIMARY, Estimate, Metrics, Report
 from roiflow.artefacts.monitoring import Drift
 from roiflow.artefacts.parity import ParityReport
@@ -12,12 +12,25 @@ from roiflow.demo.weeks import WeekDone
 
 def headline(done: WeekDone) -> str:
     """One line about a finished week."""
-    decision, promoted = done.left(Decision), done.left(Promoted)
+    trial, promoted = done.left(TrialDecision), done.left(Promoted)
     outcome = f"version {promoted.version} " + (
         f"is champion (rule: {promoted.rule})" if promoted.promoted else "is not promoted"
     )
-    reason = f": {decision.reason}" if decision.reason else ""
-    return f"{done.week}: gate {decision.verdict}{reason}; {outcome}; {done.all_seconds:.0f} s"
+    screen = f"screen {_because(done.left(Decision).verdict, done.left(Decision).reason)}"
+    tried = f"trial {_because(trial.verdict, trial.reason)}" if trial.challenger else "no trial yet"
+    return f"{done.week}: {tried}; {screen}; {outcome}; {done.all_seconds:.0f} s"
+
+
+def _because(verdict: str, reason: str) -> str:
+    return f"{verdict}: {reason}" if reason else verdict
+
+
+def _tried(trial: TrialDecision) -> str:
+    """Verdict and lift of value of what was on trial."""
+    if trial.lift is None:
+        return trial.verdict
+    lift = trial.lift
+    return f"{trial.verdict} {lift.value:+.1%} ({lift.low:+.1%} to {lift.high:+.1%})"
 
 
 def seconds_table(done: list[WeekDone]) -> Table:
@@ -74,7 +87,8 @@ def results(done: WeekDone) -> dict[str, str]:
         "ROI of the policy": policy,
         "conversions known": "-" if report.maturity is None else f"{report.maturity:.1%}",
         "served features": parity(ParityReport.find(done.checkout / ParityReport.place)),
-        "gate": done.left(Decision).verdict,
+        "value on trial": _tried(done.left(TrialDecision)),
+        "screen": done.left(Decision).verdict,
         "drifted columns": f"{drift.drifted_share:.0%} of {len(drift.columns)}",
     }
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.decision import Decision, TrialDecision
 from roiflow.artefacts.evaluation import PRIMARY, Report
 from roiflow.artefacts.record import Artefact
-from roiflow.artefacts.run import Bentos, Registered
+from roiflow.artefacts.run import Bentos, Promoted, Registered
 from roiflow.deployment import placed, processes
 from roiflow.deployment.processes import Running
 from roiflow.errors import ArtefactError
@@ -91,10 +91,12 @@ class Run:
     """When its checkout was made ready last, in seconds since the epoch."""
     finished: bool
     verdict: str
-    """Of the gate; empty before it."""
+    """Of the screen of what the run made; empty before it."""
     reason: str
+    trial: TrialDecision | None
+    """Of what was on trial in the week; None before it was decided."""
     rule: str
-    """What promoted it: checks, first model, override, none."""
+    """What promoted in the run: evidence, first model, override, none."""
     version: int | None
     roi: tuple[float, float, float] | None
     """Doubly robust estimate with its interval; None without one."""
@@ -196,6 +198,7 @@ def _runs(folder: Path) -> Iterator[Run]:
 def _run(checkout: Path, source: str, week: str) -> Run:
     data = checkout / "data"
     decision, registered = left(Decision, checkout), left(Registered, checkout)
+    promoted = left(Promoted, checkout)
     params = checkout / "params.yaml"
     return Run(
         source=source,
@@ -206,7 +209,8 @@ def _run(checkout: Path, source: str, week: str) -> Run:
         finished=is_finished(checkout),
         verdict=decision.verdict if decision else "",
         reason=decision.reason if decision else "",
-        rule=decision.rule if decision else "none",
+        trial=left(TrialDecision, checkout),
+        rule=promoted.rule if promoted and promoted.promoted else "none",
         version=registered.version if registered else None,
         roi=_roi(left(Report, checkout)),
         pages=tuple(
@@ -303,18 +307,23 @@ def _hints(state: State) -> Iterator[Hint]:
     if not newest.finished:
         what = f"the run of {newest.source} {newest.week} has not finished"
         yield Hint(what, "its tasks and their logs: Airflow")
-    if last and last.verdict in ("fail", "inconclusive"):
-        yield _doubt(last)
+    if last and last.verdict == "fail":
+        what = f"the screen refused what {last.source} {last.week} made: {last.reason}"
+        yield Hint(what, _where(last), _page(last))
+    if last and last.trial and last.trial.verdict in ("fail", "inconclusive"):
+        found = last.trial
+        what = f"trial {found.verdict} in {last.source} {last.week}: {found.reason}"
+        yield Hint(what, f"{found.todo}; {_where(last)}", _page(last))
     if last and not state.champions:
-        yield Hint("no version is champion, so nothing is served", "see the gate's reason")
+        yield Hint("no version is champion", "its trial makes it that, or roiflow approve")
 
 
-def _doubt(run: Run) -> Hint:
-    outcome = f", promoted by rule: {run.rule}" if run.rule != "none" else ""
-    what = f"gate {run.verdict} on {run.source} {run.week}: {run.reason}{outcome}"
-    if "report" not in run.pages:
-        return Hint(what, f"its checkout: {run.folder}")
-    return Hint(what, f"report: {run.report}", run.page("report"))
+def _where(run: Run) -> str:
+    return f"report: {run.report}" if "report" in run.pages else f"its checkout: {run.folder}"
+
+
+def _page(run: Run) -> str:
+    return run.page("report") if "report" in run.pages else ""
 
 
 def airflow_password(home: Path) -> tuple[str, str] | None:

@@ -7,6 +7,8 @@ from io import StringIO
 from typing import Any
 
 from roiflow.artefacts.evaluation import PRIMARY, Estimate, Metrics, RoiEstimate
+from roiflow.artefacts.trial import Trial
+from roiflow.data.weeks import MICROS_PER_DAY, Week
 
 TITLES = {
     "logged": "Logging policy, as it was",
@@ -148,6 +150,37 @@ def lines_plot(
     axes.grid(color="#e3e7ec", lw=0.8)
     axes.legend(frameon=False, fontsize=9)
     return _svg(figure, label)
+
+
+def looks_plot(trial: Trial) -> str:
+    """What each look at a trial knew of the challenger's lift, and the boundary that it had."""
+    looks = [look for look in trial.looks if look.champion]
+    if not looks:
+        return ""
+    figure, axes = _figure(2.8)
+    start = Week.parse(trial.week).start
+    days = [(look.at - start) / MICROS_PER_DAY for look in looks]
+
+    def percent(name: str) -> list[float]:
+        return [100 * getattr(look, name) / abs(look.champion) for look in looks]
+
+    # The whole interval over 0 promotes at once, the whole interval under 0 stops.
+    axes.fill_between(days, percent("low"), percent("high"), color=ACCENT, alpha=0.15, lw=0)
+    axes.plot(days, percent("low"), color=ACCENT, lw=1)
+    axes.plot(days, percent("high"), color=ACCENT, lw=1)
+    axes.plot(days, percent("delta"), "o-", color=INK, ms=5, lw=1.4)
+    axes.axhline(0, color=INK, lw=0.8)
+    for phase in trial.phases:
+        day = (phase.since - start) / MICROS_PER_DAY
+        axes.axvline(day, color=MUTED, lw=0.8, ls="--")
+        axes.annotate(
+            f"{100 * phase.share:g} %", (day, 1.0), xycoords=("data", "axes fraction"),
+            xytext=(3, -10), textcoords="offset points", fontsize=9, color=INK,
+        )  # fmt: skip
+    axes.set_xlim(-0.1, 7.1)
+    axes.set_xlabel("day of the week", fontsize=9)
+    axes.set_ylabel("value over what served, %", fontsize=9)
+    return _svg(figure, "looks")
 
 
 def history_plot(history: Sequence[PastWeek]) -> str:

@@ -9,14 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from roiflow.artefacts.decision import Decision
-from roiflow.artefacts.evaluation import PRIMARY, Estimate, Report
+from roiflow.artefacts.decision import Decision, TrialDecision
+from roiflow.artefacts.evaluation import PRIMARY, ArmEstimate, Estimate, Report
 from roiflow.artefacts.labels import LabelsReport
 from roiflow.artefacts.validation import Validation
 from roiflow.errors import RoiflowError
 from roiflow.evaluation import plots
 from roiflow.evaluation.plots import PastWeek
 from roiflow.files import write_file
+
+UNIT = 1000.0
+"""Micros a request, to units of the currency per 1,000 requests."""
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -44,6 +47,7 @@ class Told:
     plots: Path
     """Folder of the CSV files of curves; those that are not there are left out."""
     decision: Decision | None = None
+    trial: TrialDecision | None = None
     validation: Validation | None = None
     labels: LabelsReport | None = None
     drift: str | None = None
@@ -73,7 +77,10 @@ def write_report(out: Path, told: Told) -> None:
         week=report.week,
         report=report,
         decision=decision,
-        cards=_cards(report, decision),
+        trial=told.trial if told.trial and told.trial.challenger else None,
+        arms=_arms(told.trial),
+        todo=_todo(decision, told.trial),
+        cards=[*_trial_cards(told.trial), *_cards(report, decision)],
         models=sorted(report.models.items(), key=lambda item: -plots.click_auc(item[1])),
         volumes=_volumes(told.validation),
         labels=told.labels,
@@ -145,6 +152,63 @@ def _cards(report: Report, decision: Decision | None) -> list[dict[str, str]]:
     return [{"label": label, "value": value, "range": text} for label, value, text in cards]
 
 
+def _trial_cards(trial: TrialDecision | None) -> list[dict[str, str]]:
+    """The headline of what was on trial: its value over what served, and the year's errors left."""
+    if trial is None or trial.lift is None or trial.budget is None:
+        return []
+    lift, budget = trial.lift, trial.budget
+    over = "champion" if trial.champion else "what served"
+    interval = f"{_percent(lift.low)} to {_percent(lift.high)}, one-sided"
+    left = f"of {budget.budget:g} for {budget.year}; {budget.promotions} promotions so far"
+    cards = [
+        (f"Value on trial, over the {over}", _percent(lift.value), interval),
+        ("Error budget left", f"{budget.left:.3f}", left),
+    ]
+    return [{"label": label, "value": value, "range": text} for label, value, text in cards]
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One arm of a trial, money per 1,000 requests in units of the currency."""
+
+    name: str
+    package: str
+    found: ArmEstimate
+    value: tuple[float, float, float]
+    revenue: float
+    cost: float
+
+
+def _arms(trial: TrialDecision | None) -> list[ArmRow]:
+    if trial is None or not trial.estimates:
+        return []
+    latest = trial.estimates[-1]
+    champion = trial.champion[:12] if trial.champion else "the platform's own policy"
+    pairs = (
+        ("Champion", champion, latest.champion),
+        ("Challenger", (trial.challenger or "")[:12], latest.challenger),
+    )
+    return [
+        ArmRow(
+            name,
+            package,
+            one,
+            (one.value.value / UNIT, one.value.low / UNIT, one.value.high / UNIT),
+            one.revenue / UNIT,
+            one.cost / UNIT,
+        )
+        for name, package, one in pairs
+    ]
+
+
+def _todo(decision: Decision | None, trial: TrialDecision | None) -> list[str]:
+    """What to do about a week, in words; empty where nothing is to be done."""
+    found = [trial.todo] if trial and trial.todo else []
+    if decision and decision.verdict == "fail":
+        found.append(f"the new package was refused: {decision.reason}")
+    return found
+
+
 @dataclass(frozen=True)
 class Volume:
     """Rows of one table, and what the contract set aside."""
@@ -191,4 +255,5 @@ def _plots(told: Told) -> dict[str, str]:
         if steps
         else "",
         "history": plots.history_plot(told.history) if told.history else "",
+        "looks": plots.looks_plot(told.trial.trial) if told.trial and told.trial.trial else "",
     }

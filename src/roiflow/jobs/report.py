@@ -35,11 +35,13 @@ def main(
 ) -> None:
     """Write `report`; what is not there yet, such as a deployment, it leaves out."""
     made, outcome, served = Lineage.read(lineage), Promoted.find(promoted), Deployed.find(deployed)
+    trial = TrialDecision.find(canary / TrialDecision.place.name)
     told = Told(
         source=made.source,
         report=Report.read(evaluation / Report.place.name),
         plots=plots,
         decision=Decision.find(screen),
+        trial=trial,
         validation=Validation.find(metrics / Validation.place.name),
         labels=LabelsReport.find(metrics / LabelsReport.place.name),
         drift=_relative(drift.absolute(), report.absolute()) if drift.exists() else None,
@@ -48,7 +50,7 @@ def main(
             "Commit": made.commit,
             "Registered version": str(outcome.version) if outcome else "none",
             "Promoted": outcome.rule if outcome and outcome.promoted else "no",
-            "On trial": trial_line(TrialDecision.find(canary / TrialDecision.place.name)),
+            "On trial": trial_line(trial),
             "Feature parity": parity_line(ParityReport.find(parity)),
             "Served": ", ".join(f"{arm.tag} ({arm.arm})" for arm in served.arms) if served else "",
         },

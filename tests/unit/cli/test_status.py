@@ -6,6 +6,7 @@ from pathlib import Path
 from roiflow.cli.status import lines
 from roiflow.deployment.state import Stream, platform_state
 from roiflow.settings import Settings
+from tests.trials import tried
 from tests.unit.deployment.homes import write_home, write_run
 
 LOGIN = ("admin", "pass[word]")
@@ -15,10 +16,11 @@ def test_every_line_of_a_platform_that_does_not_run(tmp_path: Path) -> None:
     write_home(tmp_path)
     state = platform_state(Settings(home=tmp_path, redis_url=None, mlflow_uri=None), 0.0)
     report = tmp_path / "runs/simulator-2026-W05/data/report/report.html"
-    why = "roi_lift_dr: -0.04 to 0.09 spans 0"
+    found = tried(0.02, 0.06)
     assert list(lines(replace(state, stream=Stream(7, 0.0)), LOGIN, tmp_path / "logs")) == [
         "look first      nothing runs (roiflow up)",
-        f"                gate inconclusive on simulator 2026-W05: {why} (report: {report})",
+        f"                trial inconclusive in simulator 2026-W05: {found.reason} "
+        f"({found.todo}; report: {report})",
         "airflow         does not run",
         "mlflow          does not run",
         "evidently       does not run",
@@ -29,7 +31,9 @@ def test_every_line_of_a_platform_that_does_not_run(tmp_path: Path) -> None:
         "champion        ad_ranker_simulator version 1, week 2026-W04, package aaaaaaaaaaaa, "
         "as the promotion log says",
         "serves          stable 100 %: version 1, ad_ranker:0123456789ab",
-        f"last week       simulator 2026-W05: gate inconclusive: {why}; not promoted",
+        "last week       simulator 2026-W05: screen pass",
+        f"                trial inconclusive: {found.reason}; not promoted",
+        "                error budget 0.065 of 0.1 left for 2026",
         f"                report {report}",
         "events          7, known up to 1970-01-01 00:00 UTC",
     ]

@@ -30,7 +30,9 @@ from tests.records import (
     promoted,
     report,
     roi_estimate,
+    trial_decision,
 )
+from tests.trials import tried
 
 WEEK = Week.parse("2026-W05")
 
@@ -86,11 +88,15 @@ def test_intervals(values: tuple[float | None, float | None, float | None], text
 
 def test_the_headline_says_what_was_decided(tmp_path: Path) -> None:
     taken = decision(verdict="inconclusive", reason="no logged propensities", rule="first model")
-    leave(tmp_path, taken, promoted(rule="first model"))
+    leave(tmp_path, taken, promoted(rule="first model"), trial_decision())
     done = WeekDone("2026-W05", {"ingest": 1.5, "export": 2.0}, 3.7, tmp_path)
     assert headline(done) == (
-        "2026-W05: gate inconclusive: no logged propensities; version 1 is champion "
-        "(rule: first model); 4 s"
+        "2026-W05: no trial yet; screen inconclusive: no logged propensities; version 1 is "
+        "champion (rule: first model); 4 s"
+    )
+    leave(tmp_path, tried(0.06), decision(promote=False, rule="none"), promoted(version=2))
+    assert headline(done) == (
+        "2026-W05: trial pass; screen pass; version 2 is champion (rule: evidence); 4 s"
     )
     table = shown(seconds_table([done, WeekDone("2026-W06", {"ingest": 1.0}, 1.2, tmp_path)]))
     assert "3.7" in table
@@ -132,7 +138,9 @@ def test_the_roi_line_names_its_estimator(
     tmp_path: Path, roi: dict[str, Estimate], expected: str
 ) -> None:
     found = {name: roi_estimate(one) for name, one in {"logged": estimate(0.1), **roi}.items()}
-    leave(tmp_path, report(roi=found), DRIFT, decision(verdict="inconclusive"))
+    taken = decision(verdict="inconclusive"), tried(0.02)
+    leave(tmp_path, report(roi=found), DRIFT, *taken)
     told = results(WeekDone("2026-W05", {}, 0.0, tmp_path))
     assert told["ROI of the policy"] == expected
     assert told["conversions known"] == "90.0%"
+    assert told["value on trial"] == "pass +2.0% (-1.0% to +5.0%)"

@@ -22,7 +22,7 @@ def test_it_links_reports_and_names_champion_verdict_and_hints(tmp_path: Path) -
         "ad_ranker_simulator",
         "the promotion log",
         "Look at first",
-        "roi_lift_dr: -0.04 to 0.09 spans 0",
+        "value_lift: +2.00% (-7.87% to +11.87%): a loss over 3.0% is not ruled out",
         "promoted by rule: first model",
         'href="/runs/simulator-2026-W05/report/report.html"',
         'href="/runs/simulator-2026-W04/drift/drift.html"',

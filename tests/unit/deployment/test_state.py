@@ -27,6 +27,7 @@ from roiflow.deployment.state import (
 from roiflow.settings import Settings
 from roiflow.stream.journal import Journal, State
 from tests.records import decision, leave
+from tests.trials import tried
 from tests.unit.deployment.homes import BENTO, DIGESTS, MODEL, write, write_home, write_run
 
 
@@ -55,8 +56,8 @@ def test_runs_come_newest_first_with_what_their_jobs_wrote(settings: Settings) -
     write_home(settings.home)
     last, first = platform_state(settings, 0.0).runs
     assert (first.week, first.rule, first.version) == ("2026-W04", "first model", 1)
-    assert (last.week, last.verdict, last.finished) == ("2026-W05", "inconclusive", True)
-    assert last.reason == "roi_lift_dr: -0.04 to 0.09 spans 0"
+    assert (last.week, last.verdict, last.finished) == ("2026-W05", "pass", True)
+    assert last.trial == tried(0.02, 0.06)
     assert last.roi == (0.31, 0.12, 0.48)
     assert last.pages == ("report", "drift")
     assert last.page("report") == "/runs/simulator-2026-W05/report/report.html"
@@ -125,17 +126,18 @@ def test_an_alias_that_was_taken_away_is_no_champion(
     monkeypatch.setattr(Aliases, "moved", False)
     state = platform_state(settings, 0.0)
     assert state.champions == ()
-    assert state.hints[-1].what == "no version is champion, so nothing is served"
+    assert state.hints[-1].what == "no version is champion"
 
 
-def test_a_gate_that_did_not_pass_is_what_to_look_at(settings: Settings) -> None:
+def test_a_trial_that_did_not_pass_is_what_to_look_at(settings: Settings) -> None:
     write_home(settings.home)
     start(settings.home, "redis", "redis://127.0.0.1:6390/0")
     (hint,) = platform_state(settings, 0.0).hints
-    assert hint.what == (
-        "gate inconclusive on simulator 2026-W05: roi_lift_dr: -0.04 to 0.09 spans 0"
+    assert hint.what.startswith("trial inconclusive in simulator 2026-W05: value_lift: +2.00%")
+    assert "the next challenger takes its place" in hint.then
+    assert hint.then.endswith(
+        f"report: {settings.runs / 'simulator-2026-W05/data/report/report.html'}"
     )
-    assert hint.then == f"report: {settings.runs / 'simulator-2026-W05/data/report/report.html'}"
     assert hint.page == "/runs/simulator-2026-W05/report/report.html"
 
 
@@ -144,6 +146,16 @@ def test_a_passed_week_leaves_nothing_to_look_at(settings: Settings) -> None:
     write_run(settings.home, "2026-W05", 3000.0, verdict="pass", promote=True, rule="first model")
     start(settings.home, "redis", "redis://127.0.0.1:6390/0")
     assert platform_state(settings, 0.0).hints == ()
+
+
+def test_a_refused_package_is_what_to_look_at(settings: Settings) -> None:
+    write_home(settings.home)
+    why = "test_full_click_auc: 0.54 is under 0.55"
+    write_run(settings.home, "2026-W05", 3000.0, verdict="fail", promote=False, rule="none",
+              reason=why)  # fmt: skip
+    start(settings.home, "redis", "redis://127.0.0.1:6390/0")
+    (hint,) = platform_state(settings, 0.0).hints
+    assert hint.what == f"the screen refused what simulator 2026-W05 made: {why}"
 
 
 def test_an_unfinished_run_and_a_dead_server_are_named(settings: Settings) -> None:
@@ -160,7 +172,7 @@ def test_an_unfinished_run_and_a_dead_server_are_named(settings: Settings) -> No
     assert unfinished.what == "the run of simulator 2026-W06 has not finished"
     assert state.last is not None
     assert state.last.week == "2026-W05"
-    assert doubt.what.startswith("gate inconclusive on simulator 2026-W05")
+    assert doubt.what.startswith("trial inconclusive in simulator 2026-W05")
 
 
 def test_servers_of_others_are_shown_without_their_passwords(tmp_path: Path) -> None:

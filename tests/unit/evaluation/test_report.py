@@ -9,11 +9,14 @@ import pytest
 
 from roiflow.artefacts.decision import Check
 from roiflow.artefacts.evaluation import Diagnostics, Estimate, Report
+from roiflow.artefacts.trial import Look
 from roiflow.artefacts.validation import Validation
+from roiflow.data.weeks import MICROS_PER_DAY
 from roiflow.errors import RoiflowError
 from roiflow.evaluation.plots import PastWeek
 from roiflow.evaluation.report import Told, write_report
 from tests.records import decision, estimate, labels_report, report, roi_estimate
+from tests.trials import CHALLENGER, CHAMPION, TRIAL, tried
 
 WEIGHTS = Diagnostics(
     rows=80, effective_sample_size=321.0, max_weight=7.5, mean_weight=1.02, support=1.0
@@ -66,6 +69,36 @@ def test_the_headline(tmp_path: Path) -> None:
     for figure in ("+32.1 %", "+11.1 %", "+22.2 %", "0.7000", "321", "5,678", "cccccccccccc"):
         assert figure in html
     assert "Promoted by: first model" in html
+
+
+def test_a_trial_shows_both_arms_the_looks_the_budget_and_what_to_do(tmp_path: Path) -> None:
+    start = TRIAL.phases[0].since
+    looks = tuple(
+        Look(start + day * MICROS_PER_DAY, 3000 * day, 20.0, 30.0, -60.0, 100.0, 1000.0)
+        for day in (1, 2, 3)
+    )
+    found = tried(0.02, 0.06, trial=replace(TRIAL, looks=looks))
+    html = _written(tmp_path, trial=found)
+    assert html.count("<svg") == 3
+    assert "value over what served" in html
+    for text in (
+        "trial: inconclusive",
+        "What to do",
+        found.todo,
+        CHALLENGER[:12],
+        CHAMPION[:12],
+        "1.00<small>0.96 to 1.04, per 1,000 requests",
+        "90.0&nbsp;%",
+        "Error budget of 2026",
+        "0.065",
+        f"About {found.more_requests:,} more requests",
+    ):
+        assert text in html
+    passed = _written(tmp_path, trial=tried(0.06))
+    assert "promoted." in passed
+    assert "What to do" not in passed
+    # Without a look there is no boundary to draw.
+    assert passed.count("<svg") == 2
 
 
 def test_it_stands_alone(tmp_path: Path) -> None:
