@@ -31,7 +31,9 @@ from tests.records import (
     promoted,
     report,
     roi_estimate,
+    trial_decision,
 )
+from tests.trials import tried
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = Diagnostics(80, 321.0, 7.5, 1.02, 1.0)
@@ -55,6 +57,7 @@ WHOLE: list[Artefact] = [
     Lineage("simulator", "2026-W04", "c" * 40, "f" * 64),
     Registered("ad_ranker_simulator", 1, A, {"week": "2026-W04"}),
     promoted(),
+    tried(0.02),
     Bentos("ad_ranker_simulator", Built("ad_ranker:0123456789ab", A, 1), None),
     Deployed(
         "http://127.0.0.1:8088", (Placed("canary", 12.5, "a", "l"), Placed("stable", 100, "b", "l"))
@@ -80,7 +83,9 @@ WHOLE: list[Artefact] = [
                 "2026-W04",
                 "logging",
                 {"random": {"roi": -0.25}},
-                Outcome("pass", 1, True, A, "evidence", "", "c" * 40),
+                None,
+                trial_decision(),
+                Outcome("pass", 1, True, A, None, "evidence", "", "c" * 40),
                 {"ingest": 1.5},
             ),
         ),
@@ -167,6 +172,6 @@ def test_the_place_of_each_is_what_a_step_of_the_run_writes() -> None:
     steps = (*read_stages(ROOT / "dvc.yaml"), *EFFECTS)
     made = [path for step in steps for path in step.writes]
     places = {type(one).place for one in WHOLE if hasattr(type(one), "place")}
-    assert len(places) == 11
+    assert len(places) == 12
     for place in places:
         assert any(place.is_relative_to(path) for path in made), place

@@ -27,7 +27,7 @@ class Check(Record):
     value: int | float | None
     low: float | None
     high: float | None
-    threshold: float | None
+    threshold: int | float | None
     verdict: Verdict
     reason: str
 
