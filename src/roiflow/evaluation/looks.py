@@ -25,7 +25,6 @@ from roiflow.evaluation.estimators.delta import ArmsOnLog, evidence
 from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog, in_order, target_on_log
 from roiflow.evaluation.trial import boundary_of
-from roiflow.experiment.boundaries import Boundary
 from roiflow.features.plan import context
 from roiflow.features.table import Flags, Floats, Ints, Longs
 from roiflow.labels.delays import hours_between
@@ -78,7 +77,6 @@ class Looks:
         self._batches: list[_Batch] = []
         self._tables: list[Tables] = []
         self._looks: list[Look] = []
-        self._boundary: Boundary | None = None
         self._due = self._times()
         self._over = False
 
@@ -127,7 +125,7 @@ class Looks:
         found = self._evidence(now)
         if found is None:
             return None
-        self._looks.append(self._look(found, now))
+        self._looks.append(look_of(found, now, self._looks, self._by.params))
         phase = verdict(self._looks[-1], found, self._by.params)
         self._over = phase is not None
         return phase
@@ -152,14 +150,6 @@ class Looks:
             np.random.default_rng([limits.seed, int(slates.row[0])]),
         )
 
-    def _look(self, found: TrialEstimate, now: int) -> Look:
-        delta, champion = found.delta, found.champion.value.value
-        # One mixture for all looks: in the unit of what the first one saw of the champion.
-        self._boundary = self._boundary or boundary_of(champion, self._by.params)
-        half = self._boundary.half_width(found.requests, delta.error) if delta.error > 0 else 0.0
-        low, high = delta.value - half, delta.value + half
-        return Look(now, found.requests, delta.value, delta.error, low, high, champion)
-
     def _evidence(self, now: int) -> TrialEstimate | None:
         """What is known of the trial; None where an arm has too few users to tell."""
         whole, by = _joined(self._batches), self._by
@@ -175,6 +165,16 @@ class Looks:
         if min(each) < by.params.min_users:
             return None
         return evidence(arms, by.limits, by.cost_weight)
+
+
+def look_of(found: TrialEstimate, now: int, before: Sequence[Look], params: CanaryParams) -> Look:
+    """What evidence says at a look that follows others."""
+    delta, champion = found.delta, found.champion.value.value
+    # One mixture for all looks: in the unit of what the first one saw of the champion.
+    boundary = boundary_of(before[0].champion if before else champion, params)
+    half = boundary.half_width(found.requests, delta.error) if delta.error > 0 else 0.0
+    low, high = delta.value - half, delta.value + half
+    return Look(now, found.requests, delta.value, delta.error, low, high, champion)
 
 
 def verdict(look: Look, found: TrialEstimate, params: CanaryParams) -> Phase | None:
