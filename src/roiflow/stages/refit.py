@@ -4,7 +4,7 @@ The judged models trained on what came before the test week, and stopped and wer
 last days. These train on all but the window's last days, with every label as it is known now, and
 are calibrated on those. Nothing of their own is chosen anew: the ranker goes on from the judged
 weights, which have seen most of the rows, and trees are as many as were judged. Trained anew, the
-ranker takes three times as long.
+ranker takes longer and is worth less (docs/policy.md).
 """
 
 import json
