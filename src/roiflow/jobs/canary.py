@@ -7,9 +7,10 @@ attempt and a proof come to the same.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow.compute as pc
@@ -42,6 +43,7 @@ from roiflow.jobs.screen import target_file
 from roiflow.labels.model import Labels
 from roiflow.labels.settled import settle
 from roiflow.offline.build import VOCABULARY
+from roiflow.offline.longer import lengthened, same_rows
 from roiflow.params import Params, load_params
 from roiflow.registry import CHAMPION, Registry, model_name, tried_of
 from roiflow.serving.package import Package
@@ -50,6 +52,8 @@ from roiflow.serving.recommender import Models
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
+from roiflow.weekly.checkout import checkout_of
+from roiflow.weekly.places import VALIDATED
 
 
 def main(validated: Path, features: Path, labels: Path, params: Path, canary: Written) -> None:
@@ -60,12 +64,16 @@ def main(validated: Path, features: Path, labels: Path, params: Path, canary: Wr
     trial = ledger.trial or trials.read(
         settings.lake, config.ingest.source, Week.parse(config.ingest.week)
     )
-    with write_directory(canary) as aside:
+    before = checkout_of(
+        settings.home, config.ingest.source, str(Week.parse(config.ingest.week).plus(-1))
+    )
+    with write_directory(canary) as aside, TemporaryDirectory() as scratch:
         place = aside / TrialDecision.place.name
         if trial is None:
             no_trial(config.ingest.source, config.ingest.week).write(place)
             return
-        week = ServedWeek(validated, features, labels, config, settings.lake, trial)
+        folders = Folders(validated, features, labels, before / VALIDATED, Path(scratch))
+        week = ServedWeek(folders, config, settings.lake, trial)
         decide(week, registry, ledger, aside).write(place)
 
 
@@ -114,13 +122,22 @@ class Ledger:
 
 
 @dataclass(frozen=True)
+class Folders:
+    """What is read of a run and of the one before it."""
+
+    validated: Path
+    features: Path
+    labels: Path
+    before: Path
+    """Validated weeks of the run before, from whose snapshot the week was served."""
+    scratch: Path
+
+
+@dataclass(frozen=True)
 class ServedWeek:
     """A week that two arms served, as the run's stages left it."""
 
-    validated: Path
-    folder: Path
-    """Of the features."""
-    labels_folder: Path
+    folders: Folders
     params: Params
     lake: Path
     trial: Trial
@@ -128,17 +145,29 @@ class ServedWeek:
     @cached_property
     def features(self) -> Features:
         """Of the whole window."""
-        return feature_store.read(self.folder)
+        return feature_store.read(self.folders.features)
 
     @cached_property
-    def engine(self) -> Engine:
-        """That counts the window's rows."""
-        return open_engine(self.folder)
+    def as_served(self) -> tuple[Features, Engine]:
+        """The same week with all that serving knew; the run's own where the one before is gone."""
+        folders = self.folders
+        if not (folders.before / "impressions").exists():
+            print(f"{folders.before}: is gone: its weeks are missing in what is replayed")
+            return self.features, open_engine(folders.features)
+        vocabulary = Vocabulary.read(folders.features / VOCABULARY)
+        built = lengthened(
+            folders.before,
+            folders.validated,
+            vocabulary,
+            self.params.build_features,
+            folders.scratch,
+        )
+        return built.features, built.engine
 
     @cached_property
     def labels(self) -> Labels:
         """Of the window."""
-        return Labels.read(self.labels_folder / Labels.place.name)
+        return Labels.read(self.folders.labels / Labels.place.name)
 
     def slates(self, slots: int) -> Slates:
         """Every whole slate of the test week."""
@@ -160,12 +189,14 @@ class ServedWeek:
         week = LoggedWeek.of(self.features, self.labels)
         threads = len(os.sched_getaffinity(0))
         config = self.params.evaluate
-        models = Models(package, in_force)
-        return on_log(models, self.features, self.engine, slates, week, config, threads)
+        models, (features, engine) = Models(package, in_force), self.as_served
+        asked = replace(slates, row=same_rows(self.features, features, slates.row))
+        found = on_log(models, features, engine, asked, week, config, threads)
+        return replace(found, row=slates.row)
 
     def users(self, slates: Slates) -> list[str | None]:
         """(B,) ids; None of a user whom the vocabulary does not know."""
-        names = Vocabulary.read(self.folder / VOCABULARY).ids("user").to_pylist()
+        names = Vocabulary.read(self.folders.features / VOCABULARY).ids("user").to_pylist()
         return [names[user - 1] if user else None for user in slates.user.tolist()]
 
     def earlier(self, slates: Slates) -> Floats:
@@ -190,7 +221,7 @@ class ServedWeek:
             pc.greater_equal(served[c.EVENT_TIME].cast("int64"), later),
         )
         names = [c.REQUEST, c.POSITION, c.CLICKED]
-        shown = Window(self.validated).read("impressions", week, names)
+        shown = Window(self.folders.validated).read("impressions", week, names)
         bins = self.params.evaluate.calibration_bins
         return click_ece(served.filter(own), shown, self.labels, bins)
 
