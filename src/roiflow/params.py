@@ -423,8 +423,10 @@ class BudgetParams(Section):
 class CanaryParams(Section):
     """A challenger beside what serves, for a week: shares of the users, looks, and what decides.
 
-    Lifts and losses are shares of what serves now. `tuned_requests` and `tuned_error` say where the
-    always-valid interval is narrowest: after so many requests with such a standard error.
+    Lifts and losses are shares of what serves now. The mixture's interval is valid however often
+    one looks; the planned one only at looks as they are planned, and narrower. `tuned_requests` and
+    `tuned_error` say where the mixture's is narrowest: after so many requests with such a standard
+    error.
     """
 
     start_share: Annotated[float, Field(gt=0, lt=1)]
@@ -432,6 +434,8 @@ class CanaryParams(Section):
     share: Annotated[float, Field(gt=0, lt=1)]
     look_hours: Count
     last_look_hours: Count
+    boundary: Literal["mixture", "planned"]
+    spend_shape: float
     alpha: Probability
     tuned_requests: Count
     tuned_error: Positive

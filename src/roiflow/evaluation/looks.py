@@ -24,7 +24,7 @@ from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.evaluation.estimators.delta import ArmsOnLog, evidence
 from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog, in_order, target_on_log
-from roiflow.evaluation.trial import boundary_of
+from roiflow.evaluation.trial import half_width, planned_looks
 from roiflow.features.plan import context
 from roiflow.features.table import Flags, Floats, Ints, Longs
 from roiflow.labels.delays import hours_between
@@ -132,8 +132,7 @@ class Looks:
 
     def _times(self) -> list[int]:
         params, start = self._by.params, self._by.week.start
-        hours = range(params.start_hours, params.last_look_hours + 1, params.look_hours)
-        return [start + hour * MICROS_PER_HOUR for hour in hours]
+        return [start + hour * MICROS_PER_HOUR for hour in planned_looks(params)]
 
     def _target(self, models: Models | None, weighed: Weighed, slates: Slates) -> TargetOnLog:
         assert models is not None  # whoever weighs has models
@@ -170,9 +169,7 @@ class Looks:
 def look_of(found: TrialEstimate, now: int, before: Sequence[Look], params: CanaryParams) -> Look:
     """What evidence says at a look that follows others."""
     delta, champion = found.delta, found.champion.value.value
-    # One mixture for all looks: in the unit of what the first one saw of the champion.
-    boundary = boundary_of(before[0].champion if before else champion, params)
-    half = boundary.half_width(found.requests, delta.error) if delta.error > 0 else 0.0
+    half = half_width(found, before, params)
     low, high = delta.value - half, delta.value + half
     return Look(now, found.requests, delta.value, delta.error, low, high, champion)
 

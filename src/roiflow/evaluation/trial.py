@@ -21,6 +21,7 @@ from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.experiment import ratio
 from roiflow.experiment.assignment import in_canary
 from roiflow.experiment.boundaries import Boundary, quantile, tail
+from roiflow.experiment.group_sequential import critical_values
 from roiflow.features.table import Flags, Floats, Longs
 from roiflow.params import CanaryParams
 
@@ -263,8 +264,30 @@ def boundary_of(champion: float, params: CanaryParams) -> Boundary:
     return Boundary.tuned(params.alpha, params.tuned_requests, params.tuned_error * scale)
 
 
+def planned_looks(params: CanaryParams) -> range:
+    """Hours of a week at which a look is due."""
+    return range(params.start_hours, params.last_look_hours + 1, params.look_hours)
+
+
+def half_width(found: TrialEstimate, before: Sequence[Look], params: CanaryParams) -> float:
+    """Of the interval of Delta at a look that follows others."""
+    error = found.delta.error
+    if error <= 0:
+        return 0.0
+    if params.boundary == "planned":
+        count = len(planned_looks(params))
+        each = critical_values(count, params.alpha / 2.0, params.spend_shape)
+        return each[min(len(before), count - 1)] * error
+    # One mixture for all looks: in the unit of what the first one saw of the champion.
+    champion = before[0].champion if before else found.champion.value.value
+    return boundary_of(champion, params).half_width(found.requests, error)
+
+
 def early_p(trial: Trial, margin: float, params: CanaryParams) -> float:
-    """Always valid: the smallest of any look, of a true lift of -margin or less."""
+    """The smallest of any look, of a true lift of -margin or less; valid over all of them."""
+    if params.boundary == "planned":
+        z = [(one.delta + margin * abs(one.champion)) / (one.error or 1.0) for one in trial.looks]
+        return min([1.0, *(len(planned_looks(params)) * tail(one) for one in z)])
     boundary = boundary_of(trial.looks[0].champion, params) if trial.looks else None
     found = [_look_p(boundary, look, margin) for look in trial.looks if boundary]
     return min(1.0, *found) if found else 1.0

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roiflow.experiment.boundaries import tail
+from roiflow.experiment.discoveries import benjamini_hochberg
 
 
 def mismatch(canary: int, users: int, share: float) -> float:
@@ -30,11 +31,10 @@ def mismatch(canary: int, users: int, share: float) -> float:
 def of_phases(
     user: NDArray[np.integer], canary: NDArray[np.bool_], share: NDArray[np.float64]
 ) -> float:
-    """The smallest p-value of any phase times their number; requests (n,) by their share."""
-    phases = [one for one in np.unique(share).tolist() if 0.0 < one < 1.0]
-    found = [1.0]
-    for one in phases:
+    """The smallest adjusted p-value of any phase (Simes, 1986); requests (n,) by their share."""
+    found = []
+    for one in [one for one in np.unique(share).tolist() if 0.0 < one < 1.0]:
         at = share == one
         users, first = np.unique(user[at], return_index=True)
-        found.append(mismatch(int(canary[at][first].sum()), users.size, one) * len(phases))
-    return min(1.0, *found)
+        found.append(mismatch(int(canary[at][first].sum()), users.size, one))
+    return float(benjamini_hochberg(np.array(found)).min(initial=1.0))

@@ -10,8 +10,17 @@ from roiflow.artefacts.decision import Check
 from roiflow.artefacts.evaluation import Diagnostics, Finding, FindingKind
 from roiflow.artefacts.trial import Look, Phase
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
-from roiflow.evaluation.trial import Case, Judgement, judge, split_checks
+from roiflow.evaluation.trial import (
+    Case,
+    Judgement,
+    early_p,
+    half_width,
+    judge,
+    split_checks,
+)
 from roiflow.experiment.assignment import in_canary
+from roiflow.experiment.boundaries import tail
+from roiflow.experiment.group_sequential import critical_values
 from roiflow.features.table import Flags, Longs
 from roiflow.params import load_params
 from tests.trials import BUDGET, CHALLENGER, TRIAL, WEEK, arm, case, estimate, interval
@@ -174,6 +183,8 @@ def test_one_promoted_early_passes_by_its_own_boundary() -> None:
     assert judge(case(trial=noisy, estimates=few_requests), PARAMS).verdict == "inconclusive"
 
 
+LOOK = Look(WEEK.start, 5000, 300.0, 40.0, 120.0, 480.0, 1000.0)
+
 USERS = [f"user-{number % 3000}" for number in range(12000)]
 TIMES = WEEK.start + np.arange(12000) * (7 * MICROS_PER_DAY // 12000)
 
@@ -220,3 +231,14 @@ def test_an_arm_that_started_late_or_never() -> None:
     assert found.reason.startswith("the canary started 30.")
     none = split(np.zeros(12000, bool))
     assert none["started"].reason == "the canary served nothing"
+
+
+def test_planned_looks_are_narrower_and_count_each_look() -> None:
+    planned = PARAMS.model_copy(update={"boundary": "planned"})
+    found = estimate(0.05, 0.018, requests=9000)
+    widths = [half_width(found, [LOOK] * taken, planned) for taken in range(3)]
+    # Three looks at 2.5 % on each side, spent as Hwang, Shih and DeCani do with -4.
+    assert widths == pytest.approx([18 * z for z in critical_values(3, 0.025, -4.0)])
+    assert widths[-1] < half_width(found, [LOOK], PARAMS)
+    one = replace(TRIAL, looks=(replace(LOOK, delta=20.0, error=18.0),))
+    assert early_p(one, 0.03, planned) == pytest.approx(3 * tail(50 / 18))

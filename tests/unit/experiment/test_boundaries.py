@@ -1,4 +1,4 @@
-"""The always-valid boundary: published numbers, and what it promises of walks without drift."""
+"""The boundaries of looks: published numbers, and what it promises of walks without drift."""
 
 import math
 
