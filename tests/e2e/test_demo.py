@@ -193,8 +193,17 @@ def test_every_station_left_its_mark(place: Place, untouched: tuple[RunState, st
             "fail",
             "inconclusive",
         }
-    promotions = (place.home / "promotions.jsonl").read_text().splitlines()
-    assert json.loads(promotions[0])["version"] == 1
+    # Nothing was on trial yet in the first week; in the second, what the first one made.
+    first, second = (place.read(week, "data/canary/decision.json") for week in WEEKS)
+    outcomes = [place.read(week, "data/promoted.json") for week in WEEKS]
+    assert (first["verdict"], outcomes[0]["champion"]) == ("no trial", None)
+    assert second["challenger"] == outcomes[0]["challenger"]
+    assert second["verdict"] in {"pass", "fail", "inconclusive"}
+    assert second["trial"]["champion"] is None
+    assert outcomes[1]["promoted"] == second["promote"]
+    log = place.home / "promotions.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    assert len(lines) == sum(one["promoted"] for one in outcomes)
 
 
 def test_the_demo_leaves_the_platform_up_and_says_where(place: Place, first: str) -> None:
@@ -233,15 +242,16 @@ def test_trigger_pressed_in_a_browser_with_the_form_untouched_is_green(
     assert by == "browser, which saw Success"
 
 
-def test_the_untouched_form_plays_the_next_week_by_the_champion(
+def test_the_untouched_form_plays_the_next_week_with_what_is_on_trial(
     place: Place, untouched: tuple[RunState, str]
 ) -> None:
     assert untouched[0].named("success") == [task.name for task in untouched[0].tasks]
-    digest = place.read("2026-W04", "data/promoted.json")["champion"]
+    digest = place.read("2026-W04", "data/promoted.json")["challenger"]
     path = place.run("2026-W05") / "data/raw/impressions/week=2026-W05/part-0.parquet"
-    versions = set(pq.read_table(path, partitioning=None)["policy_version"].to_pylist())
-    assert digest[:12] in versions
-    assert pq.read_table(path, partitioning=None)["propensity"].null_count == 0
+    rows = pq.read_table(path, partitioning=None, columns=["arm", "policy_version", "propensity"])
+    pairs = set(zip(*(rows[name].to_pylist() for name in rows.column_names[:2]), strict=True))
+    assert pairs >= {("canary", digest[:12]), ("stable", "logging")}
+    assert rows["propensity"].null_count == 0
 
 
 def test_a_source_whose_newest_week_is_tested_is_skipped_with_that_sentence(
@@ -314,10 +324,14 @@ def test_a_second_demo_redoes_no_finished_work(
 ) -> None:
     before, said = second
     assert {week: place.outputs(week) for week in WEEKS} == before
-    for week in WEEKS:
-        assert f"{week}: gate" in said
-    lines = (place.home / "promotions.jsonl").read_text().splitlines()
-    versions = [json.loads(line)["version"] for line in lines]
+    for week, tried in zip(WEEKS, ("no trial yet", "trial"), strict=True):
+        assert f"{week}: {tried}" in said
+    log = place.home / "promotions.jsonl"
+    versions = (
+        [json.loads(line)["version"] for line in log.read_text().splitlines()]
+        if log.exists()
+        else []
+    )
     assert len(versions) == len(set(versions))
 
 
