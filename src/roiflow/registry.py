@@ -321,7 +321,7 @@ class Registry:
             if found != over:
                 raise RegistryError(
                     f"{registered.name}: version {registered.version} was compared with {over}, "
-                    f"but the champion now is {found}: run the gate again"
+                    f"but the champion now is {found}: clear the run's tasks from canary on"
                 )
             previous = None if champion is None else champion.version
             self._move(

@@ -1,4 +1,4 @@
-"""What the evaluation of a week says: read by the gate, the registry and the weekly report.
+"""What the evaluation of a week says: read by the screen, the registry and the weekly report.
 
 Every number here is an input of a decision's digest, so that a key that is renamed, or one more,
 is another digest for equal data.

@@ -86,7 +86,7 @@ class NotCompared(Record):
 
 @dataclass(frozen=True)
 class ParityVerdict(Record):
-    """The part of the report that the gate reads, and that a version keeps in a tag."""
+    """The part of the report that the screen reads, and that a version keeps in a tag."""
 
     week: str
     verdict: Literal["pass", "fail", "not served"]

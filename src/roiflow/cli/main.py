@@ -58,8 +58,8 @@ def demo(
     """The whole loop on this machine, in minutes: data to served slates to a report.
 
     Airflow runs the DAG `weekly_training`: pull, validate, features, training, policy, evaluation,
-    export, gate, registration, promotion, Bento, deployment, drift report, weekly report. In the
-    simulated world the served policy then produces further weeks itself. Without a week it is the
+    export, trial, screen, registration, promotion, Bento, deployment, drift and weekly report. In
+    the simulated world what serves then produces further weeks itself. Without a week it is the
     newest that the source holds. The platform runs on, its pages show the runs; `roiflow down`
     ends it. A second run redoes no finished work.
 
@@ -184,7 +184,7 @@ def approve(
     why: Annotated[str, typer.Option(help="The reason, kept with the decision.")],
     source: Source = "simulator",
 ) -> None:
-    """Override the gate: make a version the champion in your name. Kept in the promotion log.
+    """Make a version the champion in your name, whatever was decided. The promotion log keeps it.
 
     roiflow approve 3 --by "Ada Lovelace" --why "holiday week, see the experiment"
     """

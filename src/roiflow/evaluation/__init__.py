@@ -1,1 +1,1 @@
-"""What a model or a policy is worth: metrics, off-policy estimates, the gate, the report."""
+"""What a model or a policy is worth: metrics, off-policy estimates, screen, trial, report."""

@@ -128,8 +128,8 @@ def _cards(report: Report, decision: Decision | None) -> list[dict[str, str]]:
     chosen = PRIMARY if PRIMARY in report.roi else plots.MODEL_BASED
     new, logged = report.roi[chosen], report.roi["logged"]
     over = (decision.comparison if decision else None) or {}
-    # The gate's own comparison where there is one: it is over what serves, and the report's lift is
-    # over what was logged.
+    # The screen's own comparison where there is one: it is over what serves, and the report's lift
+    # is over what was logged.
     lift = over[PRIMARY].lift if PRIMARY in over else new.lift
     base = "champion" if PRIMARY in over else "logging policy"
     name = "model-based" if chosen == plots.MODEL_BASED else plots.TITLES[chosen].lower()

@@ -50,12 +50,12 @@ def silent(_fraction: float, _text: str) -> None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the gate, the registry and the weekly report read."""
+    """What the screen, the registry and the weekly report read."""
 
     report: Report
     calibration: ranking.CalibrationCurve
     target: TargetOnLog
-    """The package on the slates: the gate compares it with the champion's."""
+    """The package on the slates: the screen compares it with the champion's."""
 
 
 @one_blas_thread()

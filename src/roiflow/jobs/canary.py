@@ -308,7 +308,7 @@ def _replay(
         return None
     try:
         found = week.replay(package, slates)
-    except GateError as error:
+    except (GateError, PackageError) as error:
         print(f"cannot be replayed: {error}")
         return None
     found.write(out / target_file(package.digest))

@@ -36,7 +36,7 @@ def main(
 ) -> None:
     """features, labels, candidates, ranker, judged -> report, metrics, calibration and ROI plots.
 
-    What the package would have done on each slate is kept beside the report, for the gate.
+    What the package would have done on each slate is kept beside the report, for the screen.
     """
     config = load_params(params).evaluate
     with progress("evaluate") as show:

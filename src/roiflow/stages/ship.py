@@ -37,8 +37,8 @@ def main(
 ) -> None:
     """features, refit, policy, judged -> package, and how far it behaves as the judged one.
 
-    The gate refuses what is too far. Raises ParityError where the exported models predict otherwise
-    than torch's; then nothing is written.
+    The screen refuses what is too far. Raises ParityError where the exported models predict
+    otherwise than torch's; then nothing is written.
     """
     config = load_params(params)
     table = feature_store.read(features)
