@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from roiflow.warm import server
 from roiflow.warm.process import folder_of, interpreter, listens, warm
 from tests.worlds import planted_content
 
@@ -292,3 +294,38 @@ def test_dvc_repro_leaves_the_same_bytes(only: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         locks.append((folder / "dvc.lock").read_text())
     assert locks[0] == locks[1]
+
+
+def test_dvc_writes_the_same_lock_where_a_text_is_parsed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock is written, a stage of it altered and another added; dvc.yaml keeps its comments."""
+    from dvc.utils import strictyaml  # type: ignore[import-untyped]
+    from dvc.utils.serialize import _yaml, load_yaml  # type: ignore[import-untyped]
+
+    # Put back at the end, whatever `remember_yaml` sets.
+    for module, name in ((_yaml, "parse_yaml"), (_yaml, "_dump"), (strictyaml, "parse_yaml")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    digits = "12345678901234567890123456789e12"
+
+    def written(folder: Path) -> list[bytes]:
+        folder.mkdir()
+        found = []
+        values: tuple[Any, ...] = (digits, 1e-05, "no", None, [], {"deep": [1, 2.5, "yes"]})
+        for number, value in enumerate(values):
+            with _yaml.modify_yaml(folder / "dvc.lock") as lock:
+                lock.setdefault("schema", "2.0")
+                stages = lock.setdefault("stages", OrderedDict())
+                stages["first"] = OrderedDict(cmd="python -m one", params=value)
+                stages[f"more {number}"] = OrderedDict(deps=[OrderedDict(md5=digits, size=12)])
+            assert load_yaml(folder / "dvc.lock")["stages"]["first"]["params"] == value
+            found.append((folder / "dvc.lock").read_bytes())
+        (folder / "dvc.yaml").write_text("# a remark\nstages:\n  one:   {cmd: true}\n")
+        with _yaml.modify_yaml(folder / "dvc.yaml") as pipeline:
+            pipeline["more"] = 1
+        return [*found, (folder / "dvc.yaml").read_bytes()]
+
+    own = written(tmp_path / "own")
+    server.remember_yaml()
+    assert written(tmp_path / "remembered") == own
+    assert b"# a remark" in own[-1]

@@ -14,8 +14,8 @@ from roiflow.loop.result import (
     LoopResult,
     WeekOutcome,
     attainment,
-    column,
     from_first_champion,
+    overall_value,
     served_weeks,
 )
 
@@ -92,10 +92,10 @@ def ahead(weeks: Sequence[WeekOutcome]) -> list[str]:
     since = from_first_champion(weeks)
     if not since:
         return ["no champion of ours ever served"]
-    own = float(column(since, SERVED, "value").sum())
+    own = overall_value(since, SERVED)
     found = []
     for name in GREEDY:
-        theirs = float(column(since, name, "value").sum())
+        theirs = overall_value(since, name)
         if not own > theirs:
             found.append(f"{own:,.0f} of value from {since[0].week} on, {name} has {theirs:,.0f}")
     return found

@@ -28,9 +28,9 @@ from roiflow.loop.result import (
     LoopResult,
     WeekOutcome,
     attainment,
-    column,
     from_first_champion,
     overall_roi,
+    overall_value,
     regret,
     served_weeks,
 )
@@ -158,17 +158,14 @@ def lines(loops: Sequence[LoopResult]) -> list[tuple[str, ...]]:
     def lost(part: Sequence[WeekOutcome], name: str) -> float:
         return float(regret(part, name).sum())
 
-    def value(part: Sequence[WeekOutcome], name: str) -> float:
-        return float(column(part, name, "value").sum())
-
     found = {
         name: (
             f"{average(weeks, overall_roi, name):.3f}",
             f"{average(first, way, name):.0%}",
             f"{average(last, way, name):.0%}",
             f"{average(weeks, way, name):.0%}",
-            f"{average(weeks, value, name):,.0f}",
-            f"{average(ours, value, name):,.0f}",
+            f"{average(weeks, overall_value, name):,.0f}",
+            f"{average(ours, overall_value, name):,.0f}",
         )
         for name in loops[0].policies
     }
@@ -359,10 +356,7 @@ def _against(loops: Sequence[LoopResult]) -> str:
     since = [from_first_champion(served_weeks(one.weeks)) for one in loops]
 
     def over(name: str) -> float:
-        own, theirs = (
-            sum(float(column(one, which, "value").sum()) for one in since)
-            for which in (SERVED, name)
-        )
+        own, theirs = (sum(overall_value(one, which) for one in since) for which in (SERVED, name))
         return own / theirs - 1.0 if theirs else float("nan")
 
     there = [name for name in GREEDY if name in loops[0].policies and any(since)]

@@ -137,3 +137,8 @@ def overall_roi(weeks: Sequence[WeekOutcome], policy: str) -> float:
     # Sums first: a mean of weekly ratios would weigh a week without traffic like any other.
     revenue, cost = (column(weeks, policy, name).sum() for name in ("revenue", "cost"))
     return float((revenue - cost) / cost)
+
+
+def overall_value(weeks: Sequence[WeekOutcome], policy: str) -> float:
+    """Summed over the weeks, in units of the currency."""
+    return float(column(weeks, policy, "value").sum())

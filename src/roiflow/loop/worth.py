@@ -227,6 +227,13 @@ class Asked:
 
     def drawn(self, ads: Ints) -> Truth:
         """Expected outcome of slates (B, S) of these requests. Raises ContractError on a gap."""
+        return self._summary(self.outcomes(ads).sum(axis=0))
+
+    def outcomes(self, ads: Ints) -> Floats:
+        """Slates (B, S) by the vocabulary -> what is expected of each (B, 4), see slate_truth.
+
+        Raises ContractError where one has a gap.
+        """
         world_row = np.full(self.tested.features.attributes.shape[0], -1, np.int32)
         # The log numbers ads by its vocabulary, the world by its week's catalogue.
         catalogue = self.tested.features.catalogues[-1]
@@ -234,12 +241,11 @@ class Asked:
         slates = np.where(ads >= 0, world_row[np.maximum(ads, 0)], np.int32(-1))
         if (slates < 0).any():
             raise ContractError(f"{self.tested.week}: a slate with a gap, or an ad of no name")
-        sums, start = np.zeros(4), 0
-        for asked, _ in self.parts:
-            end = start + asked.number.size
-            sums += slate_truth(self.tested.world, asked, slates[start:end]).sum(axis=0)
-            start = end
-        return self._summary(sums)
+        ends = np.cumsum([asked.number.size for asked, _ in self.parts])
+        parts = zip(self.parts, np.split(slates, ends[:-1]), strict=True)
+        return np.concatenate(
+            [slate_truth(self.tested.world, asked, part) for (asked, _), part in parts]
+        )
 
 
 NOTHING = np.random.default_rng(0)

@@ -15,9 +15,11 @@ SIGTERM, and where its standard input is a pipe, when that is closed.
 """
 
 import atexit
+import copy
 import ctypes
 import gc
 import importlib
+import io
 import os
 import runpy
 import select
@@ -29,6 +31,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TextIO
 
 PACKAGES = (
     "numpy", "scipy.sparse", "scipy.stats", "pandas", "pyarrow.parquet", "pyarrow.compute",
@@ -97,6 +100,7 @@ def load() -> None:
             importlib.import_module(name)
     for name in LEFT_OUT:
         del sys.modules[name]
+    remember_yaml()
     if found := [name for name in sys.modules if name.partition(".")[0] == "roiflow"]:
         raise RuntimeError(f"{found[0]} was loaded: a run brings its own")
     # OpenBLAS ends its threads when the process forks, and starts them again where they are used.
@@ -107,6 +111,40 @@ def load() -> None:
         raise RuntimeError(f"{threads} threads: a fork would lack all but one")
     gc.freeze()  # and a fork's collections need not touch it, which would copy it
     gc.enable()
+
+
+def remember_yaml() -> None:
+    """Let DVC parse a text of YAML once. Raises AttributeError on a DVC that does it otherwise.
+
+    DVC parses dvc.yaml, dvc.lock and params.yaml anew for each stage, and the lock once more for
+    each stage that it writes there, by a parser that is all Python: a second of CPU a stage, where
+    our lock names every file of code. What was parsed, or written, is remembered by its text; what
+    it writes is the same byte for byte.
+    """
+    try:
+        from dvc.utils import strictyaml  # type: ignore[import-untyped]
+        from dvc.utils.serialize import _yaml  # type: ignore[import-untyped]
+    except ImportError:
+        return
+    parse, dump, known = _yaml.parse_yaml, _yaml._dump, dict[str, Any]()
+
+    def parse_once(text: str, path: str, typ: str = "safe") -> Any:
+        # To write a file again, DVC parses it with its comments and line breaks. Nobody sets out a
+        # lock; the other files keep what people wrote.
+        if typ == "rt" and not str(path).endswith("dvc.lock"):
+            return parse(text, path, typ)
+        if text not in known:
+            known[text] = parse(text, path)
+        return copy.deepcopy(known[text])
+
+    def dump_and_know(data: Any, stream: TextIO) -> None:
+        whole = io.StringIO()
+        dump(data, whole)
+        known[whole.getvalue()] = copy.deepcopy(data)
+        stream.write(whole.getvalue())
+
+    _yaml.parse_yaml = strictyaml.parse_yaml = parse_once
+    _yaml._dump = dump_and_know
 
 
 @dataclass
