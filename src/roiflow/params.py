@@ -424,9 +424,8 @@ class CanaryParams(Section):
     """A challenger beside what serves, for a week: shares of the users, looks, and what decides.
 
     Lifts and losses are shares of what serves now. The mixture's interval is valid however often
-    one looks; the planned one only at looks as they are planned, and narrower. `tuned_requests` and
-    `tuned_error` say where the mixture's is narrowest: after so many requests with such a standard
-    error.
+    one looks; the planned one only at looks as they are planned, and narrower. The mixture's is
+    narrowest where the sum of Delta varies `tuned_times` as much as at the first look.
     """
 
     start_share: Annotated[float, Field(gt=0, lt=1)]
@@ -437,8 +436,7 @@ class CanaryParams(Section):
     boundary: Literal["mixture", "planned"]
     spend_shape: float
     alpha: Probability
-    tuned_requests: Count
-    tuned_error: Positive
+    tuned_times: Annotated[float, Field(ge=1)]
     harm: NonNegative
     margin: NonNegative
     confidence: Annotated[float, Field(gt=0.5, lt=1)]

@@ -28,8 +28,8 @@ from tests.worlds import ROOT
 pytestmark = [pytest.mark.proof, pytest.mark.timeout(1200)]
 
 EVERY = load_params(ROOT / "params.yaml")
+PARAMS = EVERY.canary
 # A week here has 2,000 requests, whose value is as well known as that of 18,000 shipped ones.
-PARAMS = EVERY.canary.model_copy(update={"tuned_requests": 1000})
 REQUESTS, ERROR = 2000, 0.018
 FRESH = budget_of(IsoWeek.parse("2026-W05"), [], "c", PARAMS.budget)
 SHARE = (PARAMS.start_share, PARAMS.share)

@@ -258,10 +258,12 @@ def promoted_early(trial: Trial) -> bool:
     return bool(trial.phases) and trial.phases[-1].share >= 1.0
 
 
-def boundary_of(champion: float, params: CanaryParams) -> Boundary:
-    """Of a trial's looks, in the unit of the champion's value a request."""
-    scale = abs(champion) if champion else 1.0
-    return Boundary.tuned(params.alpha, params.tuned_requests, params.tuned_error * scale)
+def boundary_of(requests: int, error: float, params: CanaryParams) -> Boundary:
+    """Of all looks of a trial, given what the first one was taken from.
+
+    The variance alone says where the mixture lies: what was earned may be near 0.
+    """
+    return Boundary.tuned(params.alpha, requests, params.tuned_times**0.5 * error)
 
 
 def planned_looks(params: CanaryParams) -> range:
@@ -278,9 +280,9 @@ def half_width(found: TrialEstimate, before: Sequence[Look], params: CanaryParam
         count = len(planned_looks(params))
         each = critical_values(count, params.alpha / 2.0, params.spend_shape)
         return each[min(len(before), count - 1)] * error
-    # One mixture for all looks: in the unit of what the first one saw of the champion.
-    champion = before[0].champion if before else found.champion.value.value
-    return boundary_of(champion, params).half_width(found.requests, error)
+    told = [(look.requests, look.error) for look in before if look.error > 0]
+    first = told[0] if told else (found.requests, error)
+    return boundary_of(*first, params).half_width(found.requests, error)
 
 
 def early_p(trial: Trial, margin: float, params: CanaryParams) -> float:
@@ -288,9 +290,12 @@ def early_p(trial: Trial, margin: float, params: CanaryParams) -> float:
     if params.boundary == "planned":
         z = [(one.delta + margin * abs(one.champion)) / (one.error or 1.0) for one in trial.looks]
         return min([1.0, *(len(planned_looks(params)) * tail(one) for one in z)])
-    boundary = boundary_of(trial.looks[0].champion, params) if trial.looks else None
-    found = [_look_p(boundary, look, margin) for look in trial.looks if boundary]
-    return min(1.0, *found) if found else 1.0
+    # A look without an error is of two policies that do alike, and tells nothing.
+    looks = [look for look in trial.looks if look.error > 0]
+    if not looks:
+        return 1.0
+    boundary = boundary_of(looks[0].requests, looks[0].error, params)
+    return min([1.0, *(_look_p(boundary, look, margin) for look in looks)])
 
 
 def _look_p(boundary: Boundary, look: Look, margin: float) -> float:

@@ -27,9 +27,7 @@ from tests.unit.serving.packages import ROOT, TinyWorld, tiny_world, write_packa
 
 WEEK = Week.parse("2026-W03")
 PARAMS = load_params(ROOT / "params.yaml")
-CANARY = PARAMS.canary.model_copy(
-    update={"start_share": 0.4, "share": 0.5, "min_users": 5, "tuned_requests": 300}
-)
+CANARY = PARAMS.canary.model_copy(update={"start_share": 0.4, "share": 0.5, "min_users": 5})
 LIMITS = PARAMS.evaluate.model_copy(update={"min_effective_sample_size": 10.0})
 LOOKING = Looking(WEEK, planted_labels((1.0, 0.8, 0.6), (0.0,)), CANARY, LIMITS, 1.0)
 
