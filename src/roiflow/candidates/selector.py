@@ -119,7 +119,10 @@ class Selector:
 
     def scores(self, features: SideTables, requests: Requests) -> Floats:
         """Expected revenue minus expected cost, micros (B, K); -inf where ad is -1."""
-        predictions = self.score(features, requests)
+        return self.values(self.score(features, requests), requests)
+
+    def values(self, predictions: Predictions, requests: Requests) -> Floats:
+        """Expected revenue minus expected cost, micros (B, K); -inf where ad is -1."""
         value = expected_revenue(predictions) - expected_cost(
             predictions, requests.bid, self.shares
         )

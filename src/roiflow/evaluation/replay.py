@@ -87,8 +87,9 @@ def replay(
                 features.events, requests.user, requests.history_end, models.about.encode_length
             ),
         )
-        chosen = narrow(requests, models.select(requests, people, features.attributes))
-        predictions = models.predict(chosen, people, features.attributes[chosen.ad])
+        columns, selected = models.select(requests, people, features.attributes)
+        chosen = narrow(requests, columns)
+        predictions = models.predict(chosen, people, features.attributes[chosen.ad], selected)
         sets = models.candidate_sets(chosen, predictions)
         return Replayed(at, sets, models.logits(sets))
 

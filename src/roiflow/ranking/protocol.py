@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from roiflow.features.table import Features, Longs, Requests, Singles
 
 
@@ -21,6 +23,12 @@ class Predictions:
     def seen(self, examined: Singles) -> "Predictions":
         """The same where only the share `examined` looks: nobody clicks on what is not seen."""
         return Predictions(self.click * examined, self.conversion * examined, self.revenue)
+
+    def at(self, columns: Longs) -> "Predictions":
+        """Of the candidates `columns` (B, k) of those of requests (B, K)."""
+        return Predictions(
+            **{name: np.take_along_axis(each, columns, axis=1) for name, each in vars(self).items()}
+        )
 
 
 class Scorer(Protocol):

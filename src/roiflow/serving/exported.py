@@ -29,7 +29,9 @@ class Differences:
 def served(models: Models, features: Features, requests: Requests) -> Predictions:
     """What a package's models predict for requests with features; (B, K)."""
     users = people(features, requests, models.about.encode_length)
-    return models.predict(requests, users, features.attributes[requests.ad.clip(0)])
+    attributes = features.attributes[requests.ad.clip(0)]
+    selected = models.selected(requests, users, attributes)
+    return models.predict(requests, users, attributes, selected)
 
 
 def compare(
@@ -75,9 +77,10 @@ def latency_ms(models: Models, features: Features, requests: Requests) -> float:
     one = narrow(longest, columns[None])
     users = people(features, one, models.about.encode_length)
     attributes = features.attributes[one.ad.clip(0)]
+    selected = models.selected(one, users, attributes)
     taken = np.empty(LATENCY_RUNS)
     for number in range(LATENCY_RUNS):
         begin = perf_counter()
-        models.predict(one, users, attributes)
+        models.predict(one, users, attributes, selected)
         taken[number] = perf_counter() - begin
     return float(np.median(taken) * 1e3)

@@ -146,28 +146,23 @@ class Models:
                 wrong = f"{what} are {list(found)}, the manifest says {list(expected)}"
                 raise PackageError(f"{package.folder}: {wrong}")
 
-    def select(self, requests: Requests, people: People, attributes: Ints) -> Longs:
+    def select(
+        self, requests: Requests, people: People, attributes: Ints
+    ) -> tuple[Longs, Predictions]:
         """Columns (B, k) of the top k candidates of `requests` (B, A), best first.
 
-        `attributes` (ads, 5) are by dense index.
+        With what pre-selection expects of each of them (B, k). `attributes` (ads, 5) are by dense
+        index.
         """
         # Profiles come with the request, not by dense index: an online user may be newer than the
         # package's tables, so the batch's own rows stand in for the users.
         rows = replace(requests, user=np.arange(requests.user.size, dtype=np.int32))
-        scores = self._selector.scores(_SideTables(attributes, people.profile), rows)
-        return candidates.best(scores, self.about.top_k)
+        expected = self._selector.score(_SideTables(attributes, people.profile), rows)
+        columns = candidates.best(self._selector.values(expected, rows), self.about.top_k)
+        return columns, expected.at(columns)
 
-    def predict(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
-        """Predictions (B, K), by what is in force; `attributes` (B, K, 5) of the candidates."""
-        predictions = self._predict_parts(requests, people, attributes)
-        if share := self._policy.selector_share:
-            predictions = blend.mean(
-                predictions, self._selected(requests, people, attributes), share
-            )
-        return self.recalibrations.apply(predictions, requests.event_time)
-
-    def _selected(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
-        """What pre-selection itself expects of the candidates it kept (B, K)."""
+    def selected(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
+        """What pre-selection expects of candidates that others chose (B, K); as for `predict`."""
         # As in `select`; and attributes come with the candidates, too: each is an ad of its own.
         count = np.arange(requests.ad.size, dtype=np.int32).reshape(requests.ad.shape)
         rows = replace(
@@ -177,6 +172,18 @@ class Models:
         )
         tables = _SideTables(attributes.reshape(-1, attributes.shape[-1]), people.profile)
         return self._selector.score(tables, rows)
+
+    def predict(
+        self, requests: Requests, people: People, attributes: Ints, selected: Predictions
+    ) -> Predictions:
+        """Predictions (B, K), by what is in force.
+
+        `attributes` (B, K, 5) of the candidates; `selected` is what pre-selection expects of them.
+        """
+        own = self._predict_parts(requests, people, attributes)
+        share = self._policy.selector_share
+        mixed = blend.mean(own, selected, share) if share else own
+        return self.recalibrations.apply(mixed, requests.event_time)
 
     def _predict_parts(self, requests: Requests, people: People, attributes: Ints) -> Predictions:
         """The package's own calibrated predictions (B, K)."""
@@ -322,12 +329,12 @@ class Recommender:
         # Before pre-selection: what may not be shown would take places in the top K.
         requests = replace(requests, ad=np.where(eligible, requests.ad, -1).astype(np.int32))
         people = People(users.user, users.profile, _history(users))
-        columns = self.models.select(requests, people, shelf.plan.attributes)
+        columns, selected = self.models.select(requests, people, shelf.plan.attributes)
         requests = candidates.narrow(requests, columns)
         # To the models an ad is what they have learnt of it; its attributes say the rest.
         known = np.where(requests.ad < 0, requests.ad, known_ads(shelf, self.models.plan)[columns])
         requests = replace(requests, ad=known.astype(np.int32))
-        predictions = self.models.predict(requests, people, shelf.attributes[columns])
+        predictions = self.models.predict(requests, people, shelf.attributes[columns], selected)
         sets = self.models.candidate_sets(requests, predictions)
         degraded = users.degraded or items.degraded
         return Considered(
