@@ -146,7 +146,7 @@ def test_roi_and_its_lift() -> None:
 )
 def test_screen_and_canary(kind: str, value: float, low: float, high: float) -> None:
     margin = PARAMS.canary.margin if kind == "refresh" else 0.0
-    check = lift_check(_Gain(Interval(value, 0.0, low, high), 0.0, margin, 0), early=False)
+    check = lift_check(_Gain(Interval(value, 0.0, low, high), True, 0.0, margin, 0), early=False)
     (row,) = [
         line
         for line in PAGE.read_text().splitlines()

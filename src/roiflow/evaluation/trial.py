@@ -65,7 +65,8 @@ class Judgement(Record):
     reason: str
     """Empty of a pass."""
     lift: Interval | None
-    """Of value, of all weeks together; one-sided bounds. None where there is no estimate."""
+    """Of value, of all weeks together; one-sided bounds. None where there is no estimate, or what
+    serves is not known to earn anything, of which it could be a share."""
     p: float | None
     """Of the true lift being under the margin: what the year's budget counts. None where the log
     was no evidence, and nothing was tested."""
@@ -76,12 +77,18 @@ class Judgement(Record):
 
 @dataclass(frozen=True)
 class _Gain:
-    """What the weeks say together, as shares of the champion's value."""
+    """What the weeks say together."""
 
     lift: Interval
+    """As a share of the champion's value, or of Delta in micros a request."""
+    relative: bool
     p: float
     margin: float
     requests: int
+
+    def said(self, value: float) -> str:
+        """In words."""
+        return f"{value:+.2%}" if self.relative else f"{value:+,.0f} micros a request"
 
 
 def judge(case: Case, params: CanaryParams) -> Judgement:
@@ -230,9 +237,9 @@ def ece_check(error: float | None, limit: float) -> Check:
 
 def gain_of(case: Case, params: CanaryParams) -> _Gain | None:
     """The lift over all weeks, by the inverse of their variances; None where it has no error."""
-    # Where what serves earns nothing there is no share of it: a gain counts in micros then, and
-    # the margin is 0.
-    relative = all(one.lift is not None for one in case.estimates)
+    # A share of what may be nothing says nothing, however much better the challenger is: a gain
+    # counts in micros then, and the margin is 0.
+    relative = all(one.lift and one.champion.value.low > 0 for one in case.estimates)
     each = [one.lift if relative and one.lift else one.delta for one in case.estimates]
     if not all(math.isfinite(one.value) and one.error > 0 for one in each):
         return None
@@ -247,6 +254,7 @@ def gain_of(case: Case, params: CanaryParams) -> _Gain | None:
         p = tail((value + margin) / error)
     return _Gain(
         Interval(value, error, value - half, value + half),
+        relative,
         p,
         margin,
         sum(one.requests for one in case.estimates),
@@ -307,11 +315,12 @@ def lift_check(gain: _Gain, early: bool) -> Check:
     lift = gain.lift
     verdict: Verdict = "inconclusive"
     what = f"a loss over {gain.margin:.1%} is" if gain.margin else "that it is no gain is"
-    reason = f"{lift.value:+.2%} ({lift.low:+.2%} to {lift.high:+.2%}): {what} not ruled out"
+    value, low, high = (gain.said(one) for one in (lift.value, lift.low, lift.high))
+    reason = f"{value} ({low} to {high}): {what} not ruled out"
     if lift.high < 0:
-        verdict, reason = "fail", f"a loss: {lift.value:+.2%}, at most {lift.high:+.2%}"
+        verdict, reason = "fail", f"a loss: {value}, at most {high}"
     elif lift.value <= 0:
-        reason = f"the estimate is {lift.value:+.2%}, not over 0"
+        reason = f"the estimate is {value}, not over 0"
     elif early or lift.low > -gain.margin:
         verdict, reason = "pass", ""
     return Check("value_lift", lift.value, lift.low, lift.high, -gain.margin, verdict, reason)
@@ -378,7 +387,7 @@ def _judged(checks: Sequence[Check], gain: _Gain | None, more: int | None) -> Ju
         verdict=verdict,
         checks=tuple(checks),
         reason="" if verdict == "pass" else "; ".join(reasons),
-        lift=gain.lift if gain else None,
+        lift=gain.lift if gain and gain.relative else None,
         p=None if gain is None or faulty else gain.p,
         more_requests=more if verdict == "inconclusive" else None,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from roiflow.artefacts.decision import Check
-from roiflow.artefacts.evaluation import Diagnostics, Finding, FindingKind
+from roiflow.artefacts.evaluation import Diagnostics, Finding, FindingKind, Interval
 from roiflow.artefacts.trial import Look, Phase
 from roiflow.data.weeks import MICROS_PER_DAY, MICROS_PER_HOUR
 from roiflow.evaluation.trial import (
@@ -98,11 +98,17 @@ def test_a_loss_of_roi_has_to_be_ruled_out() -> None:
     assert judge(case(estimates=(estimate(roi_lift=None),)), PARAMS).verdict == "fail"
 
 
-def test_where_what_serves_earns_nothing_a_gain_counts_in_money() -> None:
-    found = judge(case(estimates=(replace(estimate(0.02, 0.005), lift=None),)), PARAMS)
+@pytest.mark.parametrize("share", [None, interval(19.5, 76.0)])
+def test_where_what_serves_may_earn_nothing_a_gain_counts_in_money(share: Interval | None) -> None:
+    nothing = replace(arm(1.0), value=interval(1.0, 4.0))
+    week = replace(estimate(0.02, 0.005), lift=share, champion=nothing)
+    found = judge(case(estimates=(week,)), PARAMS)
     assert found.verdict == "pass"
-    assert found.lift is not None
-    assert found.lift.value == pytest.approx(20.0)
+    assert found.lift is None
+    assert check(found, "value_lift").value == pytest.approx(20.0)
+    assert check(found, "value_lift").threshold == 0
+    worse = judge(case(estimates=(replace(week, delta=interval(-20.0, 5.0)),)), PARAMS)
+    assert "a loss: -20 micros a request, at most -12 micros" in worse.reason
 
 
 def stopped() -> Case:
