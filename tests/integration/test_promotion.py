@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from roiflow import registry as registry_module
-from roiflow.artefacts.decision import Decision
-from roiflow.artefacts.run import Promoted, Registered
+from roiflow.artefacts.decision import Decision, TrialDecision
+from roiflow.artefacts.run import Lineage, Promoted, Registered
 from roiflow.errors import GateError, RegistryError
 from roiflow.jobs import approve, promote
-from roiflow.registry import CHAMPION, Evidence, Registry
+from roiflow.registry import CHAMPION, Evidence, Registry, tried_of
 from roiflow.serving.package import Package
 from tests import records
 from tests.records import leave, promoted
@@ -167,6 +167,74 @@ def test_a_repeated_run_does_not_turn_back_later_weeks(
     promote.promote(registry, versions["A"], first)
     assert champion(registry) == 2
     assert len(log(registry)) == 2
+
+
+class TestTrial:
+    """What was on trial becomes champion by its trial's decision, and what is tried next."""
+
+    LINEAGE = Lineage("simulator", "2026-W05", "d" * 40, "r" * 64)
+
+    def trial(self, versions: dict[str, Registered], **changed: Any) -> TrialDecision:
+        """B beside A, in the week after both."""
+        found = {"challenger": versions["B"].digest, "champion": versions["A"].digest}
+        passed = {"verdict": "pass", "promote": True, "kind": "refresh", "week": "2026-W05"}
+        return records.trial_decision(**{**found, **passed, **changed})
+
+    def next_up(
+        self, versions: dict[str, Registered], trial: TrialDecision, **decision: Any
+    ) -> str | None:
+        """Who is tried after it, where the week's own package is C."""
+        made = Registered(NAME, 3, "c" * 64, {"source": "simulator"})
+        whole = {"challenger": made.digest, "promote": False, "rule": "none", **decision}
+        return promote.outcome(made, records.decision(**whole), trial, versions["B"]).challenger
+
+    def test_evidence_promotes_once_and_is_kept_with_the_version(
+        self, registry: Registry, versions: dict[str, Registered]
+    ) -> None:
+        promote.promote(registry, versions["A"], decision(versions["A"], None))
+        for _ in range(2):
+            assert not promote.conclude(registry, versions["B"], self.trial(versions), self.LINEAGE)
+            assert champion(registry) == 2
+            assert log(registry)[1:] == [(2, 1, "canary")]
+        (tried,) = tried_of(registry.get(NAME, 2))
+        assert (tried.commit, tried.decision) == ("d" * 40, self.trial(versions))
+        assert registry.promotions(NAME)[-1].why == "rule: evidence"
+
+    @pytest.mark.parametrize("verdict", ["fail", "inconclusive"])
+    def test_nothing_else_promotes(
+        self, registry: Registry, versions: dict[str, Registered], verdict: str
+    ) -> None:
+        promote.promote(registry, versions["A"], decision(versions["A"], None))
+        found = self.trial(versions, verdict=verdict, promote=False)
+        assert promote.conclude(registry, versions["B"], found, self.LINEAGE) == ""
+        assert champion(registry) == 1
+        assert registry.get(NAME, 2).tags["verdict_of_trial"] == verdict
+
+    def test_a_champion_that_somebody_chose_meanwhile_stays(
+        self, registry: Registry, versions: dict[str, Registered]
+    ) -> None:
+        promote.promote(registry, versions["A"], decision(versions["A"], None))
+        found = self.trial(versions, champion="e" * 64)
+        held = promote.conclude(registry, versions["B"], found, self.LINEAGE)
+        assert held == f"the champion was changed by hand: the trial was against {'e' * 64}"
+        assert champion(registry) == 1
+
+    def test_the_newest_package_is_tried_next_unless_a_trial_goes_on(
+        self, versions: dict[str, Registered]
+    ) -> None:
+        over = {"champion": versions["A"].digest}
+        passed = self.trial(versions)
+        assert self.next_up(versions, passed, **over) == "c" * 64
+        assert self.next_up(versions, passed, **over, verdict="inconclusive") == "c" * 64
+        assert self.next_up(versions, passed, **over, verdict="fail") is None
+        more = self.trial(versions, verdict="inconclusive", promote=False, again=True)
+        assert self.next_up(versions, more, **over) == versions["B"].digest
+        # Beside the world's own policy a first model is tried; where nothing serves, it is not.
+        assert self.next_up(versions, records.trial_decision(), champion=None) == "c" * 64
+        made = Registered("ad_ranker_files", 1, "c" * 64, {"source": "files"})
+        first = records.decision(challenger="c" * 64, promote=False, rule="none")
+        alone = promote.outcome(made, first, records.trial_decision(), None)
+        assert (alone.champion, alone.challenger) == (None, None)
 
 
 class TestOverride:

@@ -191,9 +191,10 @@ def test_deploying_the_same_again_changes_nothing(place: Place, address: str) ->
     assert processes.running(place.home) == before
 
 
-def named(bento: Bento) -> artefacts.Bentos:
-    built = artefacts.Built(bento.tag, bento.digest, 1)
-    return artefacts.Bentos("ad_ranker_simulator", built, None)
+def named(bento: Bento, beside: Bento | None = None) -> artefacts.Bentos:
+    stable = artefacts.Built(bento.tag, bento.digest, 1)
+    canary = artefacts.Built(beside.tag, beside.digest, 2) if beside else None
+    return artefacts.Bentos("ad_ranker_simulator", stable, canary)
 
 
 def test_the_job_deploys_what_the_file_names(
@@ -289,7 +290,7 @@ def test_a_canary_takes_its_users_and_is_rolled_back(place: Place, address: str)
     assert found == {place.bento.digest[:12]}
 
 
-def test_a_deployment_leaves_a_canary_its_users_and_a_canary_can_be_deployed(
+def test_champion_and_challenger_are_deployed_and_a_canary_keeps_its_users(
     place: Place, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the job, behind the real edge; each step twice, since a retry changes nothing."""
@@ -304,8 +305,8 @@ def test_a_deployment_leaves_a_canary_its_users_and_a_canary_can_be_deployed(
             for user, answer in answers.items()
         }
 
-    def job(bento: Bento) -> tuple[Placed, ...]:
-        named(bento).write(tmp_path / "bento.json")
+    def job(bento: Bento, beside: Bento | None = None) -> tuple[Placed, ...]:
+        named(bento, beside).write(tmp_path / "bento.json")
         for _ in range(2):
             deploy_job.main(
                 tmp_path / "bento.json", place.online, PARAMS, tmp_path / "deployed.json"
@@ -315,7 +316,7 @@ def test_a_deployment_leaves_a_canary_its_users_and_a_canary_can_be_deployed(
     canary(place.home, place.other, place.online, LIMITS, None, percent=25)
     before = arms_of_users()
     kept = (placed("canary", 25.0, place.other), placed("stable", 75.0, place.third))
-    assert job(place.third) == kept
+    assert job(place.third, place.other) == kept
     after = arms_of_users()
     assert {user: name for user, (name, _) in after.items()} == {
         user: name for user, (name, _) in before.items()
@@ -327,6 +328,12 @@ def test_a_deployment_leaves_a_canary_its_users_and_a_canary_can_be_deployed(
     assert running == {one.server for one in kept}
     assert job(place.other) == (placed("stable", 100.0, place.other),)
     assert {version for _, version in arms_of_users().values()} == {place.other.digest[:12]}
+    # A challenger that is new begins with a small share; one that is on trial no more has none.
+    small = 100 * SHIPPED.canary.start_share
+    assert job(place.bento, place.third) == (
+        placed("canary", small, place.third),
+        placed("stable", 100 - small, place.bento),
+    )
     assert job(place.bento) == (placed("stable", 100.0, place.bento),)
 
 
