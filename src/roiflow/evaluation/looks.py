@@ -24,7 +24,7 @@ from roiflow.data.weeks import MICROS_PER_HOUR, Week
 from roiflow.evaluation.estimators.delta import ArmsOnLog, evidence
 from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog, in_order, target_on_log
-from roiflow.evaluation.trial import half_width, planned_looks
+from roiflow.evaluation.trial import half_width, planned_looks, roi_check
 from roiflow.features.plan import context
 from roiflow.features.table import Flags, Floats, Ints, Longs
 from roiflow.labels.delays import hours_between
@@ -180,9 +180,10 @@ def verdict(look: Look, found: TrialEstimate, params: CanaryParams) -> Phase | N
     said = f"{look.delta / scale:+.1%} ({look.low / scale:+.1%} to {look.high / scale:+.1%})"
     if look.high < -params.harm * scale:
         return Phase(look.at, 0.0, f"stopped: {said} after {look.requests} requests")
-    # What is wrong with the log speaks against a promotion; against a loss that it shows it does
-    # not.
-    if look.low > 0 and look.error > 0 and not found.findings:
+    # What the week's decision would not pass, a look does not either: a challenger that has
+    # everybody and is not promoted would have to go again. A loss is shown by any log.
+    sound = not found.findings and roi_check(found.roi_lift, params).verdict == "pass"
+    if look.low > 0 and look.error > 0 and sound:
         return Phase(look.at, 1.0, f"promoted: {said} after {look.requests} requests")
     return None
 

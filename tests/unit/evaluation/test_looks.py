@@ -22,7 +22,7 @@ from roiflow.serving.recommender import Models
 from roiflow.simulator.served import shown
 from roiflow.simulator.source import SimulatorSource
 from tests.labels import planted_labels
-from tests.trials import estimate
+from tests.trials import estimate, interval
 from tests.unit.serving.packages import ROOT, TinyWorld, tiny_world, write_package
 
 WEEK = Week.parse("2026-W03")
@@ -140,9 +140,11 @@ def test_a_loss_inside_the_harm_bound_stops_nothing() -> None:
     assert verdict(look(-9.0, -2.1), estimate(), bound) is not None
 
 
-def test_a_faulty_log_promotes_nothing_and_may_stop() -> None:
+def test_what_the_decision_would_not_pass_promotes_nothing_and_may_stop() -> None:
     faulty = estimate(findings=(Finding("replay", 3, 7, "3 slates"),))
     assert verdict(look(0.1, 9.0), faulty, CANARY) is None
+    worse = estimate(roi_lift=interval(-0.04, 0.01))
+    assert verdict(look(0.1, 9.0), worse, CANARY) is None
     stopped = verdict(look(-9.0, -0.1), faulty, CANARY)
     assert stopped is not None
     assert stopped.share == 0.0
