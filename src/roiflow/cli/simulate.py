@@ -122,11 +122,11 @@ def loop_command(
         Path | None, typer.Option(help="Folder of loop.png and loop.md; the loop's home if none.")
     ] = None,
 ) -> None:
-    """Run the whole pipeline week after week, each week served by the champion of the one before.
+    """Run the whole pipeline week after week; what each run makes is tried in the week after.
 
-    Draws true ROI by week and cumulative regret of the served policy against random, the logging
-    policy, popularity, LR, GBDT, SASRec and the oracle. A loop that was interrupted goes on where
-    it was; weeks that are finished are not run again.
+    Draws the way from random to the oracle by week and cumulative regret of what served, beside a
+    frozen first champion, promoting always, LR, GBDT, popularity and the logging policy. A loop
+    that was interrupted goes on where it was; weeks that are finished are not run again.
 
         roiflow simulate --loop --weeks 12
 
