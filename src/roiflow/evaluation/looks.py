@@ -272,9 +272,8 @@ def _settled(
     """Of impressions (n,): what their clicks will have brought, as of now."""
     slate, clicked = clicks
     delays = labels.delays_at(now)
-    category = models.plan.attributes[
-        models.vocabulary.index("ad", shown[c.AD].combine_chunks()), CATEGORY
-    ]
+    ad = models.vocabulary.index("ad", shown[c.AD].combine_chunks())
+    category = models.plan.attributes[ad, CATEGORY]
     segment = (
         batch.segments[slate, delays.segment] if delays.segment >= 0 else np.zeros_like(category)
     )
@@ -296,6 +295,7 @@ def _settled(
     return settle_at(
         labels,
         AsOf(
+            ad,
             category,
             clicked,
             delays.sales.known(category, segment, age),

@@ -2,8 +2,10 @@
 
 A sum of what is known is too low, by what is still to come, and unequally by category. Each row's
 part is divided by the probability that it is known by now; where that is small, so that one
-conversion would count many times, the click counts with what its category brings on average. A
-sale that is young may yet be returned: what is expected of that is taken off.
+conversion would count many times, the click counts with what its ad's other clicks brought, drawn
+to what its category's do: ads of a category differ, and two policies that show different ones would
+seem alike in their last hours. A sale that is young may yet be returned: what is expected of that
+is taken off.
 """
 
 from dataclasses import dataclass
@@ -14,6 +16,10 @@ from roiflow.features.table import Features, Flags, Floats, Ints, Longs
 from roiflow.labels.delays import hours_between
 from roiflow.labels.model import Labels
 from roiflow.labels.worth import CATEGORY, Delays, Known, clicks
+
+
+OWN = 10.0
+"""Conversions, at its category's rate, from which an ad's own mean starts."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Settled:
 class AsOf:
     """What is known of n impressions at one moment."""
 
+    ad: Ints  # (n,)
     category: Ints  # (n,)
     clicked: Flags  # (n,) whether they can convert
     known: Floats  # (n,) P(a conversion is known by now | it comes)
@@ -60,6 +67,7 @@ def settle(labels: Labels, features: Features, rows: Longs) -> Settled:
         one = settle_at(
             labels,
             AsOf(
+                log.ad[at],
                 category[here],
                 can[here],
                 known[here],
@@ -82,16 +90,29 @@ def settle_at(labels: Labels, rows: AsOf, moment: int) -> Settled:
     """Of impressions (n,), as of `moment`, microseconds."""
     delays, at = labels.delays_at(moment), rows.category
     sure = rows.known >= labels.floor
-    expected = rows.clicked * delays.rate[at]
     kept = rows.sold - _given_back(delays, rows, moment)
     share = np.where(sure, rows.known, 1.0)
-    later = expected * delays.worth[at] * (1.0 - delays.returned[at])
+    conversions, revenue = rows.converted / share, kept / share
+    rate = delays.rate[at]
+    worth = rate * delays.worth[at] * (1.0 - delays.returned[at])
     return Settled(
-        conversions=np.where(sure, rows.converted / share, expected),
-        revenue=np.where(sure, kept / share, later),
+        conversions=np.where(sure, conversions, _of_ad(conversions, rate, rows, sure, rate)),
+        revenue=np.where(sure, revenue, _of_ad(revenue, worth, rows, sure, rate)),
         known=rows.known,
-        expected=expected,
+        expected=rows.clicked * rate,
     )
+
+
+def _of_ad(values: Floats, mean: Floats, rows: AsOf, sure: Flags, rate: Floats) -> Floats:
+    """What rows (n,) bring as the sure clicks on their ads did; an ad starts from its category's
+    `mean` (n,), with as many clicks as have OWN conversions at its `rate` (n,)."""
+    told = sure & rows.clicked
+    start = np.divide(OWN, rate, out=np.ones_like(rate), where=rate > 0)
+    hits, clicked = (
+        np.bincount(rows.ad, weights=each * told)[rows.ad] for each in (values, np.ones(told.size))
+    )
+    found: Floats = rows.clicked * (hits + start * mean) / (clicked + start)
+    return found
 
 
 def _given_back(delays: Delays, rows: AsOf, moment: int) -> Floats:

@@ -105,7 +105,7 @@ def _world() -> tuple[Slates, CandidateSets, Floats, Floats]:
         request=np.arange(n),
         user=np.arange(n, dtype=np.int32),
         ad=np.tile(np.arange(1, 5, dtype=np.int32), (n, 1)),
-        click=wide * 0.1,
+        click=wide * 0.1 * np.ones(4),
         conversion=wide * np.ones(4),
         revenue=wide * REVENUE,
         expected_cost=wide * COST,

@@ -21,7 +21,7 @@ from roiflow.evaluation.slates import Slates
 from roiflow.evaluation.statistics import cluster_sums
 from roiflow.evaluation.target import TargetOnLog
 
-REFUTED = 3.0
+REFUTED = 1.5
 """Standard errors that log R has to be under 0."""
 
 

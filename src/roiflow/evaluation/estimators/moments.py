@@ -37,16 +37,21 @@ def moments(user: NDArray[np.integer], terms: Floats, controls: Floats) -> Momen
     off, size = controls.mean(axis=0), terms.shape[1]
     sums = cluster_sums(user, np.hstack([terms - mean, controls - off]))
     own, other = sums[:, :size], sums[:, size:]
-    # In units of each control: least squares drops what is too small beside the largest.
-    scale = np.sqrt(np.mean(other**2, axis=0))
-    scale[scale == 0] = 1.0
     users = sums.shape[0]
-    if users > 2 * (controls.shape[1] + 1):
-        slope = np.linalg.lstsq(other / scale, own, rcond=1e-9)[0] / scale[:, None]
-    else:
-        slope = np.zeros((controls.shape[1], size))
-    influence = own - other @ slope
-    # Each coefficient takes one user's freedom.
-    free = max(users - 1 - controls.shape[1], 1)
-    covariance = influence.T @ influence * (users / free) / slates**2
+    base = _base(other) if users > 2 * (controls.shape[1] + 1) else np.zeros((users, 0))
+    fitted = base.T @ own
+    # Each user's own pull on mean and coefficients makes its deviation too small (the jackknife's
+    # correction; Bell & McCaffrey, 2002).
+    slates_of = cluster_sums(user, np.ones((slates, 1)))[:, 0]
+    pull = np.minimum(slates_of / slates + np.sum(base**2, axis=1), 0.5)
+    influence = (own - base @ fitted) / (1.0 - pull)[:, None]
+    covariance = influence.T @ influence / slates**2
+    slope = np.linalg.lstsq(other, base @ fitted, rcond=None)[0]
     return Moments(mean - off @ slope, covariance, users)
+
+
+def _base(columns: Floats) -> Floats:
+    """Orthonormal columns (n, r) of what columns (n, c) span; those that are 0 span nothing."""
+    scale = np.sqrt(np.mean(columns**2, axis=0))
+    found, size, _ = np.linalg.svd(columns[:, scale > 0] / scale[scale > 0], full_matrices=False)
+    return np.asarray(found[:, size > 1e-6 * size.max(initial=0.0)], np.float64)
