@@ -17,7 +17,6 @@ from roiflow.labels.delays import hours_between
 from roiflow.labels.model import Labels
 from roiflow.labels.worth import CATEGORY, Delays, Known, clicks
 
-
 OWN = 10.0
 """Conversions, at its category's rate, from which an ad's own mean starts."""
 
@@ -105,7 +104,8 @@ def settle_at(labels: Labels, rows: AsOf, moment: int) -> Settled:
 
 def _of_ad(values: Floats, mean: Floats, rows: AsOf, sure: Flags, rate: Floats) -> Floats:
     """What rows (n,) bring as the sure clicks on their ads did; an ad starts from its category's
-    `mean` (n,), with as many clicks as have OWN conversions at its `rate` (n,)."""
+    `mean` (n,), with as many clicks as have OWN conversions at its `rate` (n,).
+    """
     told = sure & rows.clicked
     start = np.divide(OWN, rate, out=np.ones_like(rate), where=rate > 0)
     hits, clicked = (
