@@ -34,7 +34,7 @@ from roiflow.jobs.simulate_week import OnTrial, Recalibrating, simulate
 from roiflow.labels.fit import fit as fit_labels
 from roiflow.labels.model import Labels
 from roiflow.loop.result import LoopResult
-from roiflow.loop.worth import SOURCE, Asked, Tested
+from roiflow.loop.worth import SOURCE, Asked, RunWeek
 from roiflow.offline.build import build
 from roiflow.params import CanaryParams, Params, load_params
 from roiflow.registry import package_folder, read_digest
@@ -195,7 +195,7 @@ def tried(of: Finished, spoil: Spoil, out: Path) -> Tried:
     canary.mkdir(parents=True)
     registry = _Registry(versions, {name or "": folder for name, folder in packages.items()})
     decision = decide(week, registry, Ledger(versions, str(of.week)), canary)  # type: ignore[arg-type]
-    return _worth(Tested(out, source.world), decision, params.canary)
+    return _worth(RunWeek(out, source.world), decision, params.canary)
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _run(of: Finished, source: SimulatorSource, out: Path) -> None:
     fit_labels(built.features, params.fit_labels).labels.write(out / Labels.place)
 
 
-def _worth(tested: Tested, decision: TrialDecision, params: CanaryParams) -> Tried:
+def _worth(tested: RunWeek, decision: TrialDecision, params: CanaryParams) -> Tried:
     asked = Asked.of(tested, 10**9)
     rows, trial = np.concatenate(asked.rows), decision.trial
     assert trial is not None

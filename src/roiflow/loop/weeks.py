@@ -28,7 +28,7 @@ from roiflow.errors import RunError
 from roiflow.labels.model import Labels
 from roiflow.loop.result import LOGGING, LoopResult, Outcome, WeekOutcome
 from roiflow.loop.served_clicks import served_clicks
-from roiflow.loop.worth import SOURCE, Tested, worth
+from roiflow.loop.worth import SOURCE, RunWeek, worth
 from roiflow.params import Params, load_params, parse_params
 from roiflow.registry import flatten
 from roiflow.settings import Settings
@@ -276,7 +276,7 @@ def run_week(
         perform(checkout, loop.home, effect, lambda _: None)
     watch.start("truth")
     champions = [one.gate.champion for one in earlier if one.gate.champion]
-    truth = worth(Tested(checkout, world), before, next(iter(champions), None), loop.settings)
+    truth = worth(RunWeek(checkout, world), before, next(iter(champions), None), loop.settings)
     clicks = None
     if before is not None:
         # By the labels that serving itself had, as recalibration does.

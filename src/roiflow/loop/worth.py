@@ -57,7 +57,7 @@ CANARY_FOLDER = TrialDecision.place.parent
 
 
 @dataclass(frozen=True)
-class Tested:
+class RunWeek:
     """A run's test week, as its finished checkout has it."""
 
     checkout: Path
@@ -100,7 +100,7 @@ class Tested:
 
 
 def worth(
-    tested: Tested, before: Path | None, first: str | None, settings: Settings
+    tested: RunWeek, before: Path | None, first: str | None, settings: Settings
 ) -> dict[str, Truth]:
     """By policy; `before`, the checkout of the run before it, left who served the week.
 
@@ -171,14 +171,14 @@ class _Keeper(Oracle):
 class Asked:
     """Some of a week's requests, of which any policy can be asked what it would show."""
 
-    tested: Tested
+    tested: RunWeek
     parts: tuple[tuple[WorldRequests, Flags], ...]  # with the ads that could be shown
     rows: tuple[Longs, ...]  # (B,) of each part: the impression at the top of its slates
     scale: Floats  # (4,) what the oracle has of all the requests, over what it has of these
     oracle: Truth
 
     @classmethod
-    def of(cls, tested: Tested, requests: int) -> "Asked":
+    def of(cls, tested: RunWeek, requests: int) -> "Asked":
         """About so many, evenly drawn from those that are in the log."""
         world, week = tested.world, tested.week
         keeper = _Keeper(world, max(1, -(-world.requests(week).number.size // requests)))
@@ -258,7 +258,7 @@ def _keys(asked: WorldRequests, world: World) -> list[tuple[int, str]]:
     return list(zip(asked.event_time.tolist(), users, strict=True))
 
 
-def _rows_by_request(tested: Tested) -> dict[tuple[int, str], int]:
+def _rows_by_request(tested: RunWeek) -> dict[tuple[int, str], int]:
     """The impression at the top of each whole slate of the week's log."""
     log, slots = tested.features.impressions, tested.world.slate_size
     tops = logged_slates(tested.features, tested.labels, tested.features.rows(TEST), slots).row
