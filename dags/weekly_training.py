@@ -60,7 +60,7 @@ def choose_week() -> str:
     return str(week)
 
 
-@task(doc_md="Simulated world: let the champion of the week before fill this week's slates.")
+@task(doc_md="Simulated world: let the week before's champion and challenger fill the slates.")
 def serve_week(week: str) -> str | None:
     """In the simulated world the week is played first; the serving policy's version."""
     from roiflow.data.weeks import Week

@@ -36,6 +36,7 @@ EXPERIMENT = "roiflow"
 PACKAGE = "package"
 _DIGEST = "digest"
 _TRIAL = "trial_"
+_SECTION = "\n\n## "
 BATCH = 1000
 """Metrics that MLflow takes at once."""
 CHECK_STORE = "see that ROIFLOW_MLFLOW_URI names a running MLflow store, or a file of its own"
@@ -306,6 +307,17 @@ class Registry:
         """Set a tag of a version."""
         with self._refusals(f"tagging {registered.name} version {registered.version}"):
             self._client.set_model_version_tag(registered.name, str(registered.version), key, value)
+
+    def tell(self, registered: Registered, heading: str, text: str) -> None:
+        """Put a section on a version's page, in the place of one with that heading."""
+        label = f"describing {registered.name} version {registered.version}"
+        with self._refusals(label):
+            number = str(registered.version)
+            page = self._client.get_model_version(registered.name, number).description or ""
+            first, *sections = page.split(_SECTION)
+            others = [one for one in sections if one.partition("\n")[0] != heading]
+            page = _SECTION.join([first, *others, f"{heading}\n\n{text}"])
+            self._client.update_model_version(registered.name, number, description=page)
 
     def promote(
         self, registered: Registered, over: str | None, verdict: str, by: str, why: str, now: float

@@ -177,7 +177,8 @@ class TestTrial:
     def trial(self, versions: dict[str, Registered], **changed: Any) -> TrialDecision:
         """B beside A, in the week after both."""
         found = {"challenger": versions["B"].digest, "champion": versions["A"].digest}
-        passed = {"verdict": "pass", "promote": True, "kind": "refresh", "week": "2026-W05"}
+        passed = {"verdict": "pass", "promote": True, "reason": "", "kind": "refresh"}
+        found |= {"week": "2026-W05"}
         return records.trial_decision(**{**found, **passed, **changed})
 
     def next_up(
@@ -189,8 +190,10 @@ class TestTrial:
         return promote.outcome(made, records.decision(**whole), trial, versions["B"]).challenger
 
     def test_evidence_promotes_once_and_is_kept_with_the_version(
-        self, registry: Registry, versions: dict[str, Registered]
+        self, registry: Registry, versions: dict[str, Registered], home: Path
     ) -> None:
+        from mlflow import MlflowClient
+
         promote.promote(registry, versions["A"], decision(versions["A"], None))
         for _ in range(2):
             assert not promote.conclude(registry, versions["B"], self.trial(versions), self.LINEAGE)
@@ -199,6 +202,10 @@ class TestTrial:
         (tried,) = tried_of(registry.get(NAME, 2))
         assert (tried.commit, tried.decision) == ("d" * 40, self.trial(versions))
         assert registry.promotions(NAME)[-1].why == "rule: evidence"
+        page = MlflowClient(f"sqlite:///{home}/mlflow.db").get_model_version(NAME, "2").description
+        assert page is not None
+        assert page.startswith("# Week\n\n## On trial in 2026-W05\n\n**pass**; a refresh beside")
+        assert page.count("## On trial") == 1
 
     @pytest.mark.parametrize("verdict", ["fail", "inconclusive"])
     def test_nothing_else_promotes(

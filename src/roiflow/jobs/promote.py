@@ -13,6 +13,7 @@ from roiflow.artefacts.decision import Decision, Rule, TrialDecision, Tried
 from roiflow.artefacts.run import Lineage, Promoted, Registered
 from roiflow.deployment.start_page import write_start_page
 from roiflow.errors import RegistryError
+from roiflow.jobs.register import HEAD, row_of
 from roiflow.registry import CHALLENGER, CHAMPION, Registry, trial_tag
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
@@ -73,6 +74,7 @@ def conclude(registry: Registry, tried: Registered, trial: TrialDecision, made: 
     """
     for key, value in trial_tags(trial, made).items():
         registry.set_tag(tried, key, value)
+    registry.tell(tried, f"On trial in {trial.week}", describe(trial))
     if not trial.promote or tried.version in _before(registry, tried.name):
         return ""
     champion = registry.by_alias(tried.name, CHAMPION)
@@ -91,6 +93,17 @@ def trial_tags(trial: TrialDecision, made: Lineage) -> dict[str, str]:
         trial_tag(trial.week): json.dumps(kept, allow_nan=False),
         "verdict_of_trial": trial.verdict,
     }
+
+
+def describe(trial: TrialDecision) -> str:
+    """What a version's page says of its trial in one week, in Markdown."""
+    verdict = f"**{trial.verdict}**" + (f", {trial.reason}" if trial.reason else "")
+    beside = trial.champion[:12] if trial.champion else "the platform's own policy"
+    lines = [f"{verdict}; a {trial.kind} beside `{beside}`", ""]
+    if trial.budget is not None:
+        left = f"{trial.budget.left:.3f} of {trial.budget.budget:g}"
+        lines += [f"Error budget of {trial.budget.year} before it: {left}", ""]
+    return "\n".join([*lines, *HEAD, *map(row_of, trial.checks)])
 
 
 def promote(registry: Registry, version: Registered, decision: Decision) -> None:

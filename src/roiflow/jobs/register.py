@@ -10,7 +10,7 @@ from typing import Annotated
 
 import yaml
 
-from roiflow.artefacts.decision import Decision
+from roiflow.artefacts.decision import Check, Decision
 from roiflow.artefacts.run import Lineage
 from roiflow.errors import RegistryError
 from roiflow.files import read_json, write_file
@@ -20,6 +20,8 @@ from roiflow.serving.package import MANIFEST
 from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
+
+HEAD = ("| check | value | interval | threshold | verdict |", "|---|---|---|---|---|")
 
 
 def main(
@@ -103,18 +105,19 @@ def describe(lineage: Lineage, decision: Decision) -> str:
         + (f", {decision.reason}" if decision.reason else "")
         + (f" (rule: {decision.rule})" if decision.promote else ""),
         "",
-        "| check | value | interval | threshold | verdict |",
-        "|---|---|---|---|---|",
+        *HEAD,
     ]
-    for check in decision.checks:
-        low, high = check.low, check.high
-        interval = "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
-        lines.append(
-            f"| {check.name} | {_number(check.value)} | {interval} "
-            f"| {_number(check.threshold)} | {check.verdict} |"
-        )
-    return "\n".join(
-        [*lines, "", f"Prove the decision: `roiflow prove VERSION --source {lineage.source}`"]
+    prove = f"Prove the decisions: `roiflow prove VERSION --source {lineage.source}`"
+    return "\n".join([*lines, *map(row_of, decision.checks), "", prove])
+
+
+def row_of(check: Check) -> str:
+    """A check as a row of a Markdown table."""
+    low, high = check.low, check.high
+    interval = "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+    return (
+        f"| {check.name} | {_number(check.value)} | {interval} "
+        f"| {_number(check.threshold)} | {check.verdict} |"
     )
 
 
