@@ -8,22 +8,30 @@ another team's. The random streams are numpy's legacy generator, as in the publi
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
+from pyarrow import ArrowInvalid
 
 from roiflow.artefacts.evaluation import Estimate
 from roiflow.errors import SourceError
-from roiflow.evaluation.estimators.diagnostics import diagnose
-from roiflow.evaluation.estimators.dm import dm_terms
-from roiflow.evaluation.estimators.dr import dr_terms
-from roiflow.evaluation.estimators.ips import ips_terms
+from roiflow.evaluation.estimators.diagnostics import Limits, diagnose, doubts
+from roiflow.evaluation.estimators.dm import dm, dm_terms
+from roiflow.evaluation.estimators.dr import dr, dr_terms, self_normalised_dr
+from roiflow.evaluation.estimators.ips import ips, ips_terms
+from roiflow.evaluation.estimators.shrunk_dr import shrunk
+from roiflow.evaluation.estimators.snips import snips
+from roiflow.evaluation.estimators.sub_gaussian import sub_gaussian
+from roiflow.evaluation.estimators.switch_dr import switched
+from roiflow.evaluation.estimators.weights import clipped
 from roiflow.evaluation.statistics import bootstrap_means, percentile_interval
 from roiflow.features.table import Floats, Longs
 
 POSITIONS = 3
+Verdict = Literal["conclusive", "inconclusive"]
 USER_FEATURES = tuple(f"user_feature_{number}" for number in range(4))
 ITEM_CATEGORIES = tuple(f"item_feature_{number}" for number in range(1, 4))
 
@@ -77,7 +85,7 @@ def read_random_all(folder: Path) -> BanditLog:
 
     Raises SourceError, naming the file, where one is missing or has another form.
     """
-    from pyarrow import ArrowInvalid, csv
+    from pyarrow import csv
 
     try:
         # Folds and resamples are drawn by row number, so the rows have to lie as they lay in the
@@ -155,39 +163,127 @@ def cross_fitted_rewards(log: BanditLog, folds: int, seed: int) -> Floats:
     return q
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What estimators read of n rounds that one policy logged, of another policy."""
+
+    reward: Floats  # (n,)
+    weight: Floats  # (n,) of the item at its position
+    kind_weight: Floats  # (n,) of all items of the item's first category
+    logged: Floats  # (n,) q of the logged item
+    expected: Floats  # (n,) mean of q under the other policy
+    support: float
+
+
+def read_thompson_sampling(
+    log: BanditLog, policy: Floats, folds: int = 3, seed: int = 12345
+) -> Reading:
+    """Of `policy` (A, positions) on the uniform log."""
+    at_position = policy[:, log.position].T  # (n, A)
+    rounds = np.arange(log.action.size)
+    q = cross_fitted_rewards(log, folds, seed)
+    shown = np.isin(np.arange(policy.shape[0]), log.action)
+    kind = log.items[:, 0]
+    same = (kind[log.action][:, None] == kind).astype(np.float64)  # (n, A)
+    # Of the uniform policy an item has the logged propensity, and a kind that of its items.
+    uniform = log.propensity * same.sum(axis=1)
+    return Reading(
+        reward=log.reward,
+        weight=at_position[rounds, log.action] / log.propensity,
+        kind_weight=np.sum(at_position * same, axis=1) / uniform,
+        logged=q[rounds, log.action],
+        expected=np.sum(at_position * q, axis=1),
+        support=float(at_position[:, shown].sum(axis=1).mean()),
+    )
+
+
+SWITCH, SHRINKAGE, SUB_GAUSSIAN = 5.0, 100.0, 0.1
+"""What the estimators that have a parameter are shown with."""
+
+
+def every_value(found: Reading) -> dict[str, float]:
+    """Clicks per impression by every estimator of the pipeline."""
+    reward, weight, q = found.reward, found.weight, found.logged
+    shapes = {
+        "dr": weight,
+        "switch_dr": switched(weight, SWITCH),
+        "shrunk_dr": shrunk(weight, SHRINKAGE),
+        "sub_gaussian_dr": sub_gaussian(weight, SUB_GAUSSIAN),
+        "clipped_dr": clipped(weight, SWITCH),
+    }
+    return {
+        "ips": ips(reward, weight),
+        "snips": snips(reward[:, None], weight[:, None]),
+        "clipped_ips": ips(reward, clipped(weight, SWITCH)),
+        "sub_gaussian_ips": ips(reward, sub_gaussian(weight, SUB_GAUSSIAN)),
+        "mips": ips(reward, found.kind_weight),
+        "self_normalised_mips": snips(reward[:, None], found.kind_weight[:, None]),
+        "dm": dm(found.expected),
+        "self_normalised_dr": self_normalised_dr(reward, weight, q, found.expected),
+        **{name: dr(reward, shape, q, found.expected) for name, shape in shapes.items()},
+    }
+
+
 def evaluate_thompson_sampling(
     log: BanditLog,
     alpha: Floats,
     beta: Floats,
+    limits: Limits,
     *,
     simulations: int = 100_000,
-    folds: int = 3,
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 12345,
-) -> dict[str, Estimate]:
+) -> tuple[dict[str, Estimate], Reading]:
     """Clicks per impression of Bernoulli Thompson sampling by IPS, DM and DR, with intervals."""
-    policy = thompson_probabilities(
-        alpha, beta, POSITIONS, simulations, np.random.RandomState(seed)
-    )
-    at_position = policy[:, log.position].T  # (n, A)
-    rounds = np.arange(log.action.size)
-    weight = at_position[rounds, log.action] / log.propensity
-    q = cross_fitted_rewards(log, folds, seed)
-    expected = np.sum(at_position * q, axis=1)
-    shown = np.isin(np.arange(alpha.size), log.action)
-    found = diagnose(weight, support=float(at_position[:, shown].sum(axis=1).mean()))
+    rng = np.random.RandomState(seed)
+    policy = thompson_probabilities(alpha, beta, POSITIONS, simulations, rng)
+    read = read_thompson_sampling(log, policy, seed=seed)
     terms = {
-        "ips": ips_terms(log.reward, weight),
-        "dm": dm_terms(expected),
-        "dr": dr_terms(log.reward, weight, q[rounds, log.action], expected),
+        "ips": ips_terms(read.reward, read.weight),
+        "dm": dm_terms(read.expected),
+        "dr": dr_terms(read.reward, read.weight, read.logged, read.expected),
     }
     estimates = {}
     for name, values in terms.items():
         # Seeded anew for each estimator, as in the published run: all of them see the same rounds.
         draws = bootstrap_means(values, resamples, np.random.RandomState(seed))
-        low, high = percentile_interval(draws, confidence)
-        estimates[name] = Estimate(
-            name, float(values.mean()), low, high, "conclusive", "", name == "dm", found
-        )
-    return estimates
+        interval = percentile_interval(draws, confidence)
+        estimates[name] = _estimate(name, values, interval, read, limits)
+    return estimates, read
+
+
+def _estimate(
+    name: str, values: Floats, interval: tuple[float, float], read: Reading, limits: Limits
+) -> Estimate:
+    found = diagnose(read.weight, read.support)
+    faults = doubts(found, limits)
+    verdict: Verdict = "inconclusive" if faults else "conclusive"
+    value, (low, high), model = float(values.mean()), interval, name == "dm"
+    return Estimate(name, value, low, high, verdict, "; ".join(faults), model, found)
+
+
+def read_of_uniform(folder: Path, campaign: str) -> Reading:
+    """The uniform policy on the Thompson sampling log of a campaign, without a model.
+
+    Raises SourceError, naming the file, where it is missing or has another form.
+    """
+    path = folder / f"bts_{campaign}.parquet"
+    try:
+        log = pq.read_table(path, columns=["item_id", "click", "propensity_score"])
+    except (OSError, ArrowInvalid) as error:
+        raise SourceError(f"{path}: {error}") from None
+    item = log["item_id"].to_numpy()
+    items = int(item.max()) + 1
+    weight = 1.0 / items / log["propensity_score"].to_numpy()
+    nothing = np.zeros(item.size)
+    reward = log["click"].to_numpy().astype(np.float64)
+    support = np.unique(item).size / items
+    return Reading(reward, weight, weight, nothing, nothing, support)
+
+
+def ips_of(read: Reading, limits: Limits, confidence: float, resamples: int) -> Estimate:
+    """IPS with what stands against it."""
+    values = ips_terms(read.reward, read.weight)
+    draws = bootstrap_means(values, resamples, np.random.default_rng(0))
+    return _estimate("ips", values, percentile_interval(draws, confidence), read, limits)
