@@ -3,17 +3,23 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from roiflow.artefacts.decision import Decision, Override
 from roiflow.artefacts.evaluation import Report
 from roiflow.artefacts.parity import ParityReport
+from roiflow.data.split import TEST
 from roiflow.errors import ArtefactError, GateError, PackageError
-from roiflow.jobs.screen import Case, Then, read_parity, screen
+from roiflow.evaluation.replay import on_log
+from roiflow.evaluation.slates import logged_slates
+from roiflow.evaluation.target import LoggedWeek
+from roiflow.jobs.screen import Case, Then, read_parity, screen, target_file
 from roiflow.params import Params
 from roiflow.ranking.recalibration import Learned, Platt, Recalibration
 from roiflow.serving.package import Package
 from roiflow.serving.recalibrate import forget, keep
+from roiflow.serving.recommender import Models
 from tests.records import NOT_SERVED, SAME, leave, parity_report
 from tests.unit.evaluation.weeks import EVALUATE, PARAMS, Evaluated, run_folder
 from tests.unit.serving.packages import TinyWorld
@@ -74,6 +80,29 @@ def test_a_champion_is_replayed_with_what_was_in_force(
     forget(tmp_path, params.ingest.source, champion.digest, 0)
     keep(tmp_path, params.ingest.source, replace(one, since=1 << 60))
     assert screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), params, tmp_path) == alone
+
+
+def test_what_a_trial_replayed_of_the_champion_is_not_replayed_again(
+    run: Path, params: Params, champion: Package, evaluated: Evaluated
+) -> None:
+    """Of every slate of the week, in whichever order; the screen takes those that it looks at."""
+    alone = screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), params, LAKE)
+    features, labels = evaluated.features, evaluated.labels
+    every = logged_slates(features, labels, features.rows(TEST), 3)
+    every = every.take(np.random.default_rng(1).permutation(every.row.size))
+    week = LoggedWeek.of(features, labels)
+    target = on_log(Models(champion), features, evaluated.engine, every, week, EVALUATE, threads=1)
+    target.write(run / "data/canary" / target_file(champion.digest))
+    found = screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), params, LAKE)
+    assert found.comparison is not None
+    assert alone.comparison is not None
+    lifts = [
+        one.comparison["switch_dr"].value_lift.value for one in (found, alone) if one.comparison
+    ]
+    assert lifts[0] == pytest.approx(lifts[1], rel=1e-6)
+    # Another package's file there is not this champion's.
+    (run / "data/canary" / target_file(champion.digest)).rename(run / "data/canary/other.npz")
+    assert screen(Case.of(run), Then(champion.folder, NOT_SERVED, None), params, LAKE) == alone
 
 
 def test_what_was_evaluated_on_other_slates_is_refused(
