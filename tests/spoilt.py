@@ -45,6 +45,8 @@ from roiflow.weekly.places import FEATURES, ONLINE, PACKAGE, VALIDATED
 from roiflow.weekly.values import PARAMS, with_run
 
 STALE_WEEKS = 4
+CONVERSION = 1
+"""Among what the scorer joins to its output: click, conversion, revenue."""
 WEEK_HOURS = 7 * 24
 
 
@@ -98,15 +100,20 @@ def altered(package: Path, out: Path, change: Callable[[onnx.ModelProto, Package
 
 
 def head_shuffled(of: Finished, out: Path) -> Path:
-    """The click head's weights in another order: it reads the right things wrongly."""
+    """The conversion head answers for other ads: its candidates come in the opposite order."""
 
     def change(model: onnx.ModelProto, _package: Package) -> None:
-        heads = [one for one in model.graph.initializer if len(one.dims) == 2 and one.dims[1] == 4]
-        used = {name for node in model.graph.node[-60:] for name in node.input}
-        (head,) = [one for one in heads if one.name in used]
-        weights = numpy_helper.to_array(head).copy()
-        weights[:, 0] = np.random.default_rng(0).permutation(weights[:, 0])
-        head.CopyFrom(numpy_helper.from_array(weights, head.name))
+        (joined,) = [node for node in model.graph.node if node.op_type == "Concat"][-1:]
+        head = joined.input[CONVERSION]
+        ends = {"from": [-1], "to": [np.iinfo(np.int64).min], "of": [1], "by": [-1]}
+        for name, values in ends.items():
+            tensor = numpy_helper.from_array(np.array(values, np.int64), f"shuffled_{name}")
+            model.graph.initializer.append(tensor)
+        turned = onnx.helper.make_node(
+            "Slice", [head, *(f"shuffled_{name}" for name in ends)], ["shuffled"]
+        )
+        joined.input[CONVERSION] = "shuffled"
+        model.graph.node.insert(list(model.graph.node).index(joined), turned)
 
     return altered(of.run_before() / PACKAGE, out, change)
 
