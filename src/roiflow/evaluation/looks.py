@@ -176,6 +176,8 @@ def look_of(found: TrialEstimate, now: int, before: Sequence[Look], params: Cana
 
 def verdict(look: Look, found: TrialEstimate, params: CanaryParams) -> Phase | None:
     """Stop where a loss over the harm bound is shown, promote where a gain is, else go on."""
+    if min(found.champion.users, found.challenger.users) < params.min_users:
+        return None
     scale = abs(look.champion) or 1.0
     said = f"{look.delta / scale:+.1%} ({look.low / scale:+.1%} to {look.high / scale:+.1%})"
     if look.high < -params.harm * scale:

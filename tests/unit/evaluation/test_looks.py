@@ -150,6 +150,12 @@ def test_what_the_decision_would_not_pass_promotes_nothing_and_may_stop() -> Non
     assert stopped.share == 0.0
 
 
+def test_few_users_end_nothing() -> None:
+    few = CANARY.model_copy(update={"min_users": 901})
+    assert verdict(look(-9.0, -0.1), estimate(), few) is None
+    assert verdict(look(0.1, 9.0), estimate(), few) is None
+
+
 def test_too_few_users_are_no_look(serve: Serve, packages: tuple[Package, Package]) -> None:
     few = replace(LOOKING, params=CANARY.model_copy(update={"min_users": 1000}))
     trial, _ = serve(*packages, few)

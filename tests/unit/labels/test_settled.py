@@ -5,9 +5,12 @@ import pytest
 
 from roiflow.data.split import TEST, VALIDATION
 from roiflow.features.table import Flags
+from roiflow.labels.delays import Curves
+from roiflow.labels.examination import Examination
 from roiflow.labels.fit import described, fit
 from roiflow.labels.model import Labels
-from roiflow.labels.settled import settle
+from roiflow.labels.settled import AsOf, settle, settle_at
+from roiflow.labels.worth import Delays
 from roiflow.params import load_params
 from tests.unit.labels.worlds import Brought, brought
 from tests.unit.serving.packages import ROOT
@@ -128,3 +131,28 @@ def test_without_a_segment_and_with_one_of_equal_delays_labels_are_alike(world: 
         plain.labels.matured(world.features, rows),
         atol=0.01,
     )
+
+
+def test_impressions_at_one_moment_by_hand() -> None:
+    """Half of the sales are known after an hour, all after two; a tenth comes back."""
+    curve = Curves(np.zeros((1, 1), np.int32), np.array([[0.0, 0.5, 1.0]]))
+    at_once = Curves(np.zeros((1, 1), np.int32), np.array([[1.0]]))
+    returned, rate, worth = np.array([0.1]), np.array([0.4]), np.array([10.0])
+    delays = Delays(0, -1, curve, at_once, returned, rate, worth, 0)
+    labels = Labels(Examination(np.ones(1)), (delays,), 0.5)
+    rows = AsOf(
+        ad=np.arange(4, dtype=np.int32),
+        category=np.zeros(4, np.int32),
+        clicked=np.array([True, True, True, False]),
+        # Too young to tell; half known, with a sale; all known, without one; never clicked.
+        known=np.array([0.2, 0.5, 1.0, 1.0]),
+        converted=np.array([0.0, 1.0, 0.0, 0.0]),
+        sold=np.array([0.0, 8.0, 0.0, 0.0]),
+        back=np.zeros(4),
+        first_sale=np.full(4, 100),
+    )
+    found = settle_at(labels, rows, 3 * 3_600_000_000)
+    # 0.4 sales of 10, of which 0.9 stay; 8 / 0.5, whose return would be known by now.
+    assert found.revenue.tolist() == pytest.approx([3.6, 16.0, 0.0, 0.0])
+    assert found.conversions.tolist() == pytest.approx([0.4, 2.0, 0.0, 0.0])
+    assert found.expected.tolist() == pytest.approx([0.4, 0.4, 0.4, 0.0])
