@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from roiflow.artefacts.evaluation import Diagnostics
-from roiflow.evaluation.estimators.balanced import Balanced, Weight, balanced_dr, plain
+from roiflow.evaluation.estimators.balanced import weighed_dr
 from roiflow.evaluation.estimators.cascade_dr import cascade_dr_terms
 from roiflow.evaluation.estimators.chances import Chances, ratio
 from roiflow.evaluation.estimators.diagnostics import Weighed
@@ -112,9 +112,11 @@ class _Part:
     marginal: Floats  # (B, S) weights of a position by itself
     looks: Floats  # (B, S) pooled over positions
     kind: Floats  # (B, S) of the ad's kind
+    presence: Floats  # (B, S) pooled over positions, whether looked at or not
     slate: Floats  # (B, S) down to the position
-    pooled: Callable[[Weight], Balanced]
     shapes: Shapes
+    told: dict[int, "_Told"]
+    """By the weight that it is of: several estimators share one."""
 
     @classmethod
     def of(cls, slates: Slates, target: TargetOnLog, logged: Chances, shapes: Shapes) -> "_Part":
@@ -125,15 +127,38 @@ class _Part:
             ratio(target.chances.marginal, logged.marginal),
             examination_weights(target.chances, logged),
             kind_weights(target.chances, logged),
+            ratio(target.chances.presence, logged.presence),
             np.where(slates.present, _slate_weights(slates, target), 0.0),
-            lambda shape: balanced_dr(slates, target, logged, shape),
             shapes,
+            {},
         )
+
+    def tell(self, weight: Floats, pooled: bool) -> "_Told":
+        """What is kept of weights (B, S)."""
+        if id(weight) not in self.told:
+            limit, expected = self.shapes.switch_weight, weight * self.slates.expected
+            seen = (
+                Weighed.pooled(weight, self.target.looks, limit)
+                if pooled
+                else Weighed.of(weight, self.present, limit)
+            )
+            known = float(np.vdot(expected, self.slates.known))
+            self.told[id(weight)] = _Told(seen, known, float(expected.sum()))
+        return self.told[id(weight)]
 
     def weighed(self, weight: Floats) -> Floats:
         """IPS terms (B, 2) of revenue and cost."""
         money = self.slates.revenue, self.slates.cost
         return np.column_stack([ips_terms(one, weight) for one in money])
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Of the weights of some slates."""
+
+    weighed: Weighed
+    known: float  # of the conversions
+    whole: float
 
 
 def _slate_weights(slates: Slates, target: TargetOnLog) -> Floats:
@@ -158,12 +183,11 @@ def _snips(some: _Part) -> _Read:
     return _Read(np.hstack(columns), weight)
 
 
-def _balanced(shape_of: Callable[[Shapes], Weight]) -> Callable[[_Part], _Read]:
-    def read(some: _Part) -> _Read:
-        found = some.pooled(shape_of(some.shapes))
-        return _Read(np.column_stack([found.revenue, found.cost]), some.looks, True)
-
-    return read
+def _doubly_robust(some: _Part, shape: Callable[[Floats], Floats]) -> _Read:
+    """With weights pooled over positions and then shaped."""
+    weights = shape(some.looks), shape(some.presence)
+    found = weighed_dr(some.slates, some.target, *weights)
+    return _Read(np.column_stack([found.revenue, found.cost]), some.looks, True)
 
 
 def _cascade(some: _Part) -> _Read:
@@ -185,9 +209,13 @@ _READERS: Mapping[str, Callable[[_Part], _Read]] = {
     "snips": _snips,
     "examination": lambda some: _Read(some.weighed(some.looks), some.looks, True),
     "mips": lambda some: _Read(some.weighed(some.kind), some.kind, True),
-    "dr": _balanced(lambda _: plain),
-    "switch_dr": _balanced(lambda shapes: lambda weight: switched(weight, shapes.switch_weight)),
-    "shrunk_dr": _balanced(lambda shapes: lambda weight: shrunk(weight, shapes.shrinkage)),
+    "dr": lambda some: _doubly_robust(some, lambda weight: weight),
+    "switch_dr": lambda some: _doubly_robust(
+        some, lambda weight: switched(weight, some.shapes.switch_weight)
+    ),
+    "shrunk_dr": lambda some: _doubly_robust(
+        some, lambda weight: shrunk(weight, some.shapes.shrinkage)
+    ),
     "dm": _direct,
     "rips": lambda some: _Read(some.weighed(some.slate), some.slate),
     "cascade_dr": _cascade,
@@ -211,15 +239,10 @@ class _Sums:
         self._columns[here] += _summed(own, read.columns, here.size)
         if read.weight is None:
             return
-        limit, slates = some.shapes.switch_weight, some.slates
-        if read.pooled:
-            seen = Weighed.pooled(read.weight, some.target.looks, limit)
-        else:
-            seen = Weighed.of(read.weight, some.present, limit)
-        self._weighed = seen if self._weighed is None else self._weighed + seen
-        expected = read.weight * slates.expected
-        self._whole += float(expected.sum())
-        self._known += float(np.sum(expected * slates.known))
+        told = some.tell(read.weight, read.pooled)
+        self._weighed = told.weighed if self._weighed is None else self._weighed + told.weighed
+        self._whole += told.whole
+        self._known += told.known
 
     def terms(self, slates: int, support: float, *, normalised: bool) -> Terms:
         assert self._columns is not None

@@ -12,7 +12,6 @@ What is charged for an impression whether anybody looks or not is weighed by pre
 without P(k is looked at). No weight is over 1 / share of the target's own arm.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,21 +39,16 @@ class Balanced:
     """(B,) weighed looks over looks: its mean is 0."""
 
 
-Weight = Callable[[Floats], Floats]
-"""What is made of weights before they are used."""
-
-
-def plain(weight: Floats) -> Floats:
-    """As it is."""
-    return weight
-
-
-def balanced_dr(
-    slates: Slates, target: TargetOnLog, logged: Chances, shape: Weight = plain
-) -> Balanced:
+def balanced_dr(slates: Slates, target: TargetOnLog, logged: Chances) -> Balanced:
     """Terms of `target` where `logged` is the mean of all policies that filled the slates."""
-    weight = shape(ratio(target.chances.exposure, logged.exposure))
-    by_presence = shape(ratio(target.chances.presence, logged.presence))
+    weight = ratio(target.chances.exposure, logged.exposure)
+    return weighed_dr(slates, target, weight, ratio(target.chances.presence, logged.presence))
+
+
+def weighed_dr(
+    slates: Slates, target: TargetOnLog, weight: Floats, by_presence: Floats
+) -> Balanced:
+    """The same with weights (B, S) as they are given, by looks and by presence."""
     charged = due_at_impression(slates, target)
     revenue, cost, model = target.revenue, target.cost, target.cost.logged - target.charge
     said = np.column_stack(
