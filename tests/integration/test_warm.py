@@ -229,9 +229,9 @@ def test_a_signal_is_the_fork_s(home: Path, code: Path, tmp_path: Path, number: 
 
 
 def test_without_a_warm_process_it_is_the_real_interpreter(code: Path, tmp_path: Path) -> None:
-    with warm(tmp_path):
-        ready(tmp_path)
+    with warm(tmp_path, 120.0):
         asks = interpreter(tmp_path)
+        assert asks != Path(sys.executable)  # it was waited for
         first = start(asks, code, "waits", str(tmp_path / "pid"))
         pid = int(wait_for(tmp_path / "pid"))
     assert end(first) == -signal.SIGKILL

@@ -49,6 +49,9 @@ STEPS = 20
 TOLD_EVERY = 5.0
 """Seconds between two words on how far several loops are."""
 
+WARMING = 60.0
+"""Seconds that are waited for the warm process, which a week of cold stages costs in CPU."""
+
 _RUNNING = re.compile(r"Running stage '(\w+)'")
 
 Progress = Callable[[float, str], None]
@@ -123,7 +126,8 @@ def run_loop(loop: Loop, weeks: int, show: Progress) -> LoopResult:
     # results.
     # One world for all: much of what it fits for a week serves the next one, too.
     world = World(loop.params.ingest.simulator)
-    with warm(loop.home) if todo else nullcontext():
+    # Waited for: the first run's stages are all started by one DVC, whose `python` is theirs.
+    with warm(loop.home, WARMING) if todo else nullcontext():
         for number in todo:
             watch = Stopwatch(show, number, weeks, str(names[number]))
             outcome = run_week(loop, names[number], result.weeks, world, watch)

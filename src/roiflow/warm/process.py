@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,10 +54,11 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def warm(home: Path) -> Iterator[None]:
+def warm(home: Path, patience: float = 0.0) -> Iterator[None]:
     """A warm process for the programs of `home` while the block runs, whose end is its own.
 
-    Nobody waits for it: programs that start before it is ready load their packages themselves.
+    Up to `patience` seconds are waited for it: programs that start before it is ready load their
+    packages themselves, and those that they start do, too.
     """
     log = home.absolute() / "logs" / "warm.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,9 @@ def warm(home: Path) -> Iterator[None]:
             start_new_session=True,
         )
     try:
+        end = time.monotonic() + patience
+        while time.monotonic() < end and process.poll() is None and not listens(home):
+            time.sleep(0.05)
         yield
     finally:
         if process.stdin:
