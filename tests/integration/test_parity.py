@@ -19,6 +19,7 @@ from roiflow.features.spec import NAMES
 from roiflow.features.table import Flags, Floats, Ints
 from roiflow.features.vocabulary import Vocabulary
 from roiflow.jobs.check_parity import check
+from roiflow.jobs.simulate_week import OnTrial, simulate
 from roiflow.online import given as parity
 from roiflow.online.snapshot import load_snapshot
 from roiflow.online.store import MemoryStore
@@ -26,7 +27,7 @@ from roiflow.params import CheckParityParams, load_params
 from roiflow.parity.faults import HYPOTHESES
 from roiflow.serving.chooser import ServedChooser
 from roiflow.serving.package import Package
-from roiflow.serving.recommender import Recommender
+from roiflow.serving.recommender import Considered, Recommender
 from roiflow.serving.slates import RequestContexts, Slates
 from roiflow.settings import Settings
 from roiflow.simulator.population import WorldRequests
@@ -68,6 +69,18 @@ class Home:
 
     def serve(self, chooser: Callable[..., ServedChooser] = ServedChooser) -> None:
         """Serve the week as the job does, by a chooser that may have a fault."""
+        self.place()
+        recommender = Recommender(self.package)
+        store = recommender.memory_store()
+        load_snapshot(store, self.world.features / "online")
+        source = SimulatorSource(self.world.params, self.settings.lake)
+        one = chooser(recommender, store, source.world)
+        source.serve_week(self.week, one)
+        served_features.write(self.settings.lake, "simulator", self.week, one.served)
+        self.pull(source)
+
+    def place(self) -> None:
+        """The run of the week before."""
         run = self.settings.runs / f"simulator-{self.before}" / "data"
         run.mkdir(parents=True)
         for name, place in (
@@ -76,13 +89,9 @@ class Home:
             ("package", self.package.folder),
         ):
             (run / name).symlink_to(place)
-        recommender = Recommender(self.package)
-        store = recommender.memory_store()
-        load_snapshot(store, self.world.features / "online")
-        source = SimulatorSource(self.world.params, self.settings.lake)
-        one = chooser(recommender, store, source.world)
-        source.serve_week(self.week, one)
-        served_features.write(self.settings.lake, "simulator", self.week, one.served)
+
+    def pull(self, source: SimulatorSource) -> None:
+        """The weeks as a run has them."""
         for week in (self.before, self.week):
             for table, rows in source.pull(week, self.week.end).items():
                 lake.write(self.validated, table, week, rows)
@@ -121,6 +130,29 @@ def test_without_a_fault_nothing_differs(home: Home) -> None:
     assert (one["features"], one["fault"], one["corrupt"]) == ([], None, [])
     assert report["summary"].startswith(f"{one['compared']:,} slates compared, 0 differ")
     assert home.check() == report
+
+
+def test_of_two_arms_in_one_week_nothing_differs(home: Home, tmp_path: Path) -> None:
+    """Each is compared with its own package; of the logging policy there is nothing to compare."""
+    other = write_package(tmp_path / "other", home.world, temperature=0.25, feature_sample=0.3)
+    folder = home.settings.runs.parent / "packages" / other.digest
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(other.folder)
+    home.place()
+    source = SimulatorSource(home.world.params, home.settings.lake)
+    canary = load_params(ROOT / "params.yaml").canary
+    online, trial = home.world.features / "online", OnTrial(other.folder, canary)
+    for stable in (home.package, None):
+        simulate(stable.folder if stable else None, online, source, WEEK, on_trial=trial)
+        home.pull(source)
+        report = home.check()
+        found = {one["policy_version"]: one for one in report["packages"]}
+        packages = [one for one in (stable, other) if one]
+        assert found.keys() == {one.digest[:12] for one in packages}
+        assert (report["verdict"], report["different"]) == ("pass", 0)
+        for one in found.values():
+            assert one["compared"] > 50
+            assert one["not_kept"] == 0
 
 
 def late_requests(home: Home) -> set[str]:
@@ -237,9 +269,10 @@ class Ahead:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._recommender, name)
 
-    def recommend(self, batch: RequestContexts, *rest: Any) -> tuple[Slates, bool]:
+    def consider(self, batch: RequestContexts, *rest: Any) -> Considered:
         time = batch.event_time + self._hours * MICROS_PER_HOUR
-        return self._recommender.recommend(replace(batch, event_time=time), *rest)
+        found = self._recommender.consider(replace(batch, event_time=time), *rest)
+        return replace(found, batch=batch)
 
 
 class Behind(Shifted):
@@ -270,16 +303,16 @@ class OtherCalendar:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._recommender, name)
 
-    def recommend(self, batch: RequestContexts, *rest: Any) -> tuple[Slates, bool]:
-        slates, degraded = self._recommender.recommend(batch, *rest)
+    def draw(self, found: Considered, rows: Any) -> Slates:
+        slates = self._recommender.draw(found, rows)
         shape = parity.Shape(3, self._recommender.history, SLATE, NAMES)
         given = parity.unpack([row.tobytes() for row in slates.vectors], shape)
         around = given.context.copy()
-        hours = batch.event_time // MICROS_PER_HOUR - 7
+        hours = found.batch.event_time[rows] // MICROS_PER_HOUR - 7
         weekday = (hours // 24 + 3) % 7
         around[:, 2], around[:, 3] = hours % 24, weekday
         vectors = parity.pack(replace(given, context=around))
-        return replace(slates, vectors=vectors), degraded
+        return replace(slates, vectors=vectors)
 
 
 def test_a_calendar_of_another_zone_is_named(home: Home) -> None:
@@ -441,15 +474,15 @@ class Spoilt:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._recommender, name)
 
-    def recommend(self, *arguments: Any) -> tuple[Slates, bool]:
-        slates, degraded = self._recommender.recommend(*arguments)
+    def draw(self, *arguments: Any) -> Slates:
+        slates = self._recommender.draw(*arguments)
         plan = self._recommender.models.plan
         rows, width = slates.row.shape[0], slates.row.shape[1] * len(plan.specs) * 4
         dense = np.ascontiguousarray(slates.vectors[:, -width:]).view(np.float32)
         spoilt = self._spoil(dense.reshape(rows, -1, len(plan.specs)))
         vectors = slates.vectors.copy()
         vectors[:, -width:] = np.ascontiguousarray(spoilt).reshape(rows, -1).view(np.uint8)
-        return replace(slates, vectors=vectors), degraded
+        return replace(slates, vectors=vectors)
 
 
 def test_statistics_of_the_batch_are_named(home: Home) -> None:

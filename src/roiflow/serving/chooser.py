@@ -79,17 +79,13 @@ class ServedChooser:
         week = Week.of(int(requests.event_time[0]))
         contexts = self._contexts(week, requests)
         for at in self._recommender.parts(contexts, self._store):
-            part = contexts.take(at)
-            as_of = int(part.event_time[-1])
-            users = self._store.read(part.user_ids, as_of)
-            # After the read, which takes in what has become of the catalogue.
-            shelf, items = self._store.shelf, self._store.ad_states(as_of)
+            open_ = eligible[self.world_rows(week)]
+            found = self._recommender.consider(contexts.take(at), self._store, open_)
             # At the door a slate without features is better than none; a world that is served so
             # would be evidence of nothing.
-            if users.degraded or items.degraded:
+            if found.degraded:
                 raise ContractError(f"{self.policy_version}: the online store could not be read")
-            open_ = eligible[self.world_rows(week)]
-            yield at, self._recommender.expect(part, shelf, users, items, open_)
+            yield at, found
 
     def fill(self, found: Considered, rows: Longs) -> tuple[Ints, Floats]:
         """Draw slates of some requests, at least one, and log what they were made from.

@@ -290,15 +290,17 @@ class Recommender:
         """Requests of one hour, few enough to be worked on at once."""
         if not batch.event_time.size:
             return self._empty(0), False
-        # Any of the requests: a store goes by their hour alone.
-        as_of = int(batch.event_time[-1])
-        read = store.read(batch.user_ids, as_of)
-        # After the read, which takes in what has become of the catalogue.
-        shelf, items = store.shelf, store.ad_states(as_of)
+        shelf, users, items = _read(batch, store)
         if not shelf.size:
-            return self._empty(batch.event_time.size), read.degraded
-        found = self.expect(batch, shelf, read, items, eligible)
+            return self._empty(batch.event_time.size), users.degraded
+        found = self.expect(batch, shelf, users, items, eligible)
         return self.draw(found), found.degraded
+
+    def consider(
+        self, batch: RequestContexts, store: OnlineStore, eligible: Flags | None
+    ) -> Considered:
+        """As `expect`, of requests of one hour, few enough to be worked on at once."""
+        return self.expect(batch, *_read(batch, store), eligible)
 
     def draw(self, found: Considered, rows: slice | Longs = EVERY) -> Slates:
         """Slates of some of the requests, at least one."""
@@ -443,6 +445,14 @@ class Recommender:
             recalibration=np.full(requests, None, dtype=object),
             vectors=np.zeros((requests, self._vector.bytes), np.uint8),
         )
+
+
+def _read(batch: RequestContexts, store: OnlineStore) -> tuple[Shelf, UserStates, AdStates]:
+    # Any of the requests: a store goes by their hour alone.
+    as_of = int(batch.event_time[-1])
+    users = store.read(batch.user_ids, as_of)
+    # After the read, which takes in what has become of the catalogue.
+    return store.shelf, users, store.ad_states(as_of)
 
 
 def _spent(shelf: Shelf, items: AdStates, batch: RequestContexts) -> Floats:
