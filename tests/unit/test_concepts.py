@@ -14,6 +14,7 @@ from roiflow.artefacts.evaluation import Interval
 from roiflow.artefacts.trial import Spent
 from roiflow.data.split import TEST
 from roiflow.data.weeks import MICROS_PER_HOUR, Week
+from roiflow.evaluation.estimators.chances import Chances, mixed, ratio
 from roiflow.evaluation.estimators.diagnostics import effective_sample_size
 from roiflow.evaluation.estimators.dm import dm
 from roiflow.evaluation.estimators.dr import dr
@@ -124,6 +125,24 @@ def test_off_policy_evaluation() -> None:
         *(f"{estimate:.4f}" for estimate in found),
         f"{size:.1f}",
         "effective sample size",
+    ]
+
+
+def test_evidence_from_both_arms() -> None:
+    looks = np.array([1.0, 0.5])
+    champion, challenger = (
+        np.array([[looks @ np.array(chance)]]) for chance in ((0.2, 0.3), (0.5, 0.2))
+    )
+    both = mixed(
+        Chances(champion, champion, champion, champion),
+        Chances(challenger, challenger, challenger, challenger),
+        np.array([0.5]),
+    )
+    new, old = (float(ratio(one, both.exposure)[0, 0]) for one in (challenger, champion))
+    assert bold("Evidence from both arms") == [
+        f"{new:.4f}",
+        f"{old:.4f}",
+        f"{new - old:.4f}",
     ]
 
 

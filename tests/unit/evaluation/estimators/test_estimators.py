@@ -11,14 +11,22 @@ from hypothesis.extra.numpy import arrays
 from roiflow.artefacts.evaluation import Diagnostics
 from roiflow.errors import PropensityError
 from roiflow.evaluation.estimators.cascade_dr import cascade_dr_terms
-from roiflow.evaluation.estimators.diagnostics import diagnose, doubts, effective_sample_size
+from roiflow.evaluation.estimators.diagnostics import (
+    Weighed,
+    diagnose,
+    doubts,
+    effective_sample_size,
+)
 from roiflow.evaluation.estimators.dm import dm
-from roiflow.evaluation.estimators.dr import dr, dr_terms
+from roiflow.evaluation.estimators.dr import cross_fitted, dr, dr_terms, self_normalised_dr
 from roiflow.evaluation.estimators.ips import ips, ips_terms
 from roiflow.evaluation.estimators.rips import slate_weights
+from roiflow.evaluation.estimators.shrunk_dr import shrunk, shrunk_dr_terms
 from roiflow.evaluation.estimators.snips import snips
-from roiflow.evaluation.estimators.weights import LARGEST_WEIGHT, importance_weights
-from roiflow.features.table import Floats
+from roiflow.evaluation.estimators.sub_gaussian import sub_gaussian
+from roiflow.evaluation.estimators.switch_dr import switch_dr_terms, switched
+from roiflow.evaluation.estimators.weights import LARGEST_WEIGHT, clipped, importance_weights
+from roiflow.features.table import Floats, Longs
 
 REWARD = np.array([1.0, 0.0, 1.0, 4.0])
 WEIGHT = np.array([2.0, 0.5, 1.0, 0.25])
@@ -170,3 +178,58 @@ def test_diagnostics_take_the_worst_position() -> None:
 
 def test_no_doubt_about_the_logging_policy_itself() -> None:
     assert doubts(diagnose(np.ones(5), 1.0), _Limits()) == []
+
+
+def test_large_weights_are_taken_off_as_they_say() -> None:
+    """By hand: of 0.5, 2 and 8, those over 2 go to the model, shrink or stay at the limit."""
+    weight = np.array([0.5, 2.0, 8.0])
+    np.testing.assert_array_equal(switched(weight, 2.0), [0.5, 2.0, 0.0])
+    np.testing.assert_array_equal(clipped(weight, 2.0), [0.5, 2.0, 2.0])
+    np.testing.assert_allclose(shrunk(weight, 4.0), [2 / 4.25, 1.0, 32 / 68])
+    np.testing.assert_allclose(sub_gaussian(weight, 0.5), [0.5 / 0.75, 2 / 1.5, 8 / 4.5])
+    # 1 + .5(0), 0 + 0, 2 + 0 and so on: rows of large weight say what the model says.
+    terms = switch_dr_terms(REWARD[:3], weight, LOGGED[:3], TARGET[:3], 2.0)
+    np.testing.assert_allclose(terms, [1.25, -1.0, 2.0])
+
+
+def test_shrinkage_has_its_two_limits() -> None:
+    assert np.mean(shrunk_dr_terms(REWARD, WEIGHT, LOGGED, TARGET, 0.0)) == dm(TARGET)
+    assert np.mean(shrunk_dr_terms(REWARD, WEIGHT, LOGGED, TARGET, np.inf)) == pytest.approx(
+        dr(REWARD, WEIGHT, LOGGED, TARGET)
+    )
+
+
+def test_self_normalised_doubly_robust_by_hand() -> None:
+    # 1 + (2 x .5 - .5 x .5 + 0 + .25 x 2) / 3.75
+    got = self_normalised_dr(REWARD, WEIGHT, LOGGED, TARGET)
+    assert got == pytest.approx(1 + 1.25 / 3.75)
+
+
+def test_no_row_is_predicted_by_what_saw_its_cluster() -> None:
+    cluster = np.repeat(np.arange(20), 3)
+    seen = np.random.default_rng(0).permutation(60)
+
+    def fit_predict(train: Longs, test: Longs) -> Floats:
+        assert not set(cluster[seen][train]) & set(cluster[seen][test])
+        return seen[test].astype(np.float64)
+
+    found = cross_fitted(cluster[seen], 4, fit_predict, np.random.default_rng(1))
+    np.testing.assert_array_equal(found, seen)
+
+
+def test_weights_of_parts_add_up() -> None:
+    rng = np.random.default_rng(0)
+    weight, looks = rng.random((50, 3)), np.tile([1.0, 0.6, 0.4], (50, 1))
+    for of in (Weighed.of, Weighed.pooled):
+        whole = of(weight, looks, 0.9)
+        parts = of(weight[:20], looks[:20], 0.9) + of(weight[20:], looks[20:], 0.9)
+        np.testing.assert_allclose(whole.total, parts.total)
+        np.testing.assert_allclose(whole.squares, parts.squares)
+        assert whole.diagnostics(50, 1.0).clipped == pytest.approx(
+            parts.diagnostics(50, 1.0).clipped
+        )
+    heavy = (looks * weight)[weight > 0.9].sum() / (looks * weight).sum()
+    assert Weighed.pooled(weight, looks, 0.9).diagnostics(50, 1.0).clipped == pytest.approx(heavy)
+    alike = Weighed.pooled(np.ones((50, 3)), looks).diagnostics(50, 1.0)
+    assert alike.effective_sample_size == pytest.approx(50)
+    assert alike.mean_weight == pytest.approx(1.0)
