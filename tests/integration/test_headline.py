@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.proof, pytest.mark.timeout(3600)]
 
 SEEDS = (7, 8, 9, 10, 11)
 MARGIN = 0.005
-"""Of the way: by so much a policy that explores may be behind the better greedy one of a few seeds."""
+"""Of the way: so far may a policy that explores be behind the better greedy one of a few seeds."""
 
 
 class Drawn(RankerChooser):
