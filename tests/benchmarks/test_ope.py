@@ -129,7 +129,7 @@ def _large_log(slates: int) -> tuple[Slates, TargetOnLog, Chances]:
         due=ones,
         chances=chances,
         support=np.ones(slates),
-        candidates=np.full(slates, 20),
+        ads=np.full(slates, 20),
         drawn=slates_.ad,
         revenue=model,
         cost=model,

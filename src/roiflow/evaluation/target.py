@@ -103,8 +103,8 @@ class TargetOnLog:
     """(B, S) of the logged ads, whatever stands above them."""
     support: Floats
     """(B,) share of the policy's first choice that lies on ads the log shows."""
-    candidates: Longs
-    """(B,) how many ads the policy chose from."""
+    ads: Longs
+    """(B,) how many ads the log of the week shows."""
     drawn: Ints
     """(B, S) ads of one slate drawn from the policy, -1 where it leaves a slot empty."""
     revenue: Expectation
@@ -236,7 +236,7 @@ def target_on_log(
         due=due,
         chances=_chances(marginals, columns, looks, due, _same_kind(slates, sets, week)),
         support=np.sum(marginals[:, 0] * known, axis=1),
-        candidates=np.count_nonzero(np.isfinite(logits), axis=1),
+        ads=np.full(slates.row.size, np.count_nonzero(week.shown)),
         drawn=np.where(
             drawn >= 0, np.take_along_axis(sets.ad, np.maximum(drawn, 0), axis=1), np.int32(-1)
         ),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from roiflow.errors import ContractError
-from roiflow.evaluation.estimators.chances import ratio
+from roiflow.evaluation.estimators.chances import Chances, ratio
 from roiflow.evaluation.estimators.logger import chances_of_log
 from roiflow.evaluation.estimators.rips import slate_weights
 from roiflow.evaluation.roi import estimate_roi, roi
@@ -137,7 +137,12 @@ SHAPES = load_params(ROOT / "params.yaml").evaluate
 
 
 def _terms(slates: Slates, target: TargetOnLog) -> dict[str, Terms]:
-    return target_terms(slates, target, chances_of_log(slates, target, 100), SHAPES)
+    return target_terms(slates, target, _logged(slates, target), SHAPES)
+
+
+def _logged(slates: Slates, target: TargetOnLog) -> Chances:
+    """All four ads are shown, whatever is said to test what a policy's support is."""
+    return chances_of_log(slates, replace(target, ads=np.full(slates.row.size, 4)), 100)
 
 
 def _enumerated(odds: Floats, slots: int) -> Floats:
@@ -203,7 +208,7 @@ def test_every_estimator_finds_the_enumerated_value(estimator: str, tolerance: f
 def test_weights_have_mean_one() -> None:
     slates, sets, logits, _ = _world()
     target = _target(slates, sets, logits, 1000)
-    logged = chances_of_log(slates, target, 1)
+    logged = _logged(slates, target)
     by_position = ratio(target.chances.marginal, logged.marginal)
     np.testing.assert_allclose(by_position.mean(axis=0), 1.0)
     looks = FACTORS * ratio(target.chances.exposure, logged.exposure)
@@ -248,7 +253,7 @@ def test_an_ad_outside_the_candidates_has_weight_zero_from_there_down() -> None:
         }
     )
     target = _target(slates, narrowed, logits[:, :3], 100)
-    logged = chances_of_log(slates, target, 1)
+    logged = _logged(slates, target)
     outside = slates.ad == 4
     weight = ratio(target.chances.exposure, logged.exposure)
     slate_weight = slate_weights(target.propensity, slates.propensity)

@@ -13,7 +13,7 @@ from roiflow.evaluation.target import TargetOnLog, position_marginals
 from roiflow.features.table import Floats, Longs
 from roiflow.labels.examination import odds_of
 
-MOST = 16
+MOST = 24
 """Other ads at most: what more of them leave a shown ad differs by less than it is guessed at."""
 SEED = 0
 
@@ -28,8 +28,8 @@ def chances_of_log(slates: Slates, target: TargetOnLog, draws: int) -> Chances:
         return Chances(unknown, unknown, unknown, unknown)
     shown = np.where(slates.present, odds_of(slates.propensity), 0.0)
     rest = np.maximum(1.0 - shown.sum(axis=1, keepdims=True), 0.0)
-    # As many as the target had to choose from, those that were shown apart.
-    others = np.clip(target.candidates - slates.present.sum(axis=1), 1, MOST)[:, None]
+    # As many as the log shows at all, less those of the slate: a package may know of fewer.
+    others = np.clip(target.ads - slates.present.sum(axis=1), 1, MOST)[:, None]
     one = np.arange(others.max(initial=1)) < others
     odds = np.hstack([shown, np.where(one, rest / others, 0.0)])
     with np.errstate(divide="ignore"):
