@@ -86,8 +86,15 @@ class Served:
 Serve = Callable[..., Served]
 
 
-@pytest.fixture
-def serve(world: TinyWorld, package: Package, challenger: Package, tmp_path: Path) -> Serve:
+@pytest.fixture(scope="module")
+def serve(
+    world: TinyWorld,
+    package: Package,
+    challenger: Package,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Serve:
+    tmp_path = tmp_path_factory.mktemp("lake")
+
     def play(
         watch: Witness | None = None, stable: Package | None = package, learning: Any = None
     ) -> Served:
@@ -113,10 +120,16 @@ def serve(world: TinyWorld, package: Package, challenger: Package, tmp_path: Pat
     return play
 
 
+@pytest.fixture(scope="module")
+def plain(serve: Serve) -> Served:
+    """Nobody watches."""
+    return serve()
+
+
 def test_a_user_keeps_to_the_arm_that_the_edge_gives_and_only_ever_joins_the_canary(
-    serve: Serve, package: Package, challenger: Package
+    plain: Served, package: Package, challenger: Package
 ) -> None:
-    found = serve()
+    found = plain
     later = WEEK.start + 48 * MICROS_PER_HOUR
     assert found.trial == Trial(
         str(WEEK),
@@ -148,7 +161,7 @@ def propensities(weighed: Weighed, seen: Seen) -> Any:
 
 
 def test_whoever_watches_sees_what_both_arms_thought_of_every_request(
-    serve: Serve, challenger: Package
+    serve: Serve, plain: Served
 ) -> None:
     """And the logits of the arm that served give the propensities that were logged."""
     witness = Witness(ends=120)
@@ -170,9 +183,8 @@ def test_whoever_watches_sees_what_both_arms_thought_of_every_request(
     assert (other != np.concatenate([one.propensity for one in witness.seen])).any()
     assert found.trial.looks == tuple(witness.looks)
     # With and without being watched, the same slates are served.
-    alone = serve()
-    assert alone.rows["ad_id"].tolist() == found.rows["ad_id"].tolist()
-    np.testing.assert_allclose(alone.rows["propensity"], found.rows["propensity"], rtol=1e-5)
+    assert plain.rows["ad_id"].tolist() == found.rows["ad_id"].tolist()
+    np.testing.assert_allclose(plain.rows["propensity"], found.rows["propensity"], rtol=1e-5)
     told = sum(one["impressions"].num_rows for one in witness.known)
     assert told > 100
 
@@ -190,16 +202,28 @@ def test_a_look_may_stop_or_promote_from_an_hour_on(serve: Serve, share: float) 
     assert max(int(one.requests.event_time[-1]) for one in witness.seen) < at
 
 
-def test_the_same_week_twice_is_the_same(serve: Serve) -> None:
+def test_the_same_week_twice_is_the_same_and_a_broken_off_one_is_not_half_the_old(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     learning = Recalibrating(LABELS, RECALIBRATE)
     first = serve(learning=learning)
-    kept_before = served_features.path_of(first.lake, "simulator", WEEK).read_bytes()
+    before = served_features.path_of(first.lake, "simulator", WEEK).read_bytes()
     again = serve(learning=learning)
-    assert served_features.path_of(first.lake, "simulator", WEEK).read_bytes() == kept_before
+    assert served_features.path_of(first.lake, "simulator", WEEK).read_bytes() == before
     assert {name: rows.tolist() for name, rows in first.rows.items()} == {
         name: rows.tolist() for name, rows in again.rows.items()
     }
     assert first.trial == again.trial
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # What would pass for the evidence of rows that are written anew is gone before they are.
+    monkeypatch.setattr(SimulatorSource, "serve_week", killed)
+    with pytest.raises(KeyboardInterrupt):
+        serve()
+    assert trials.read(first.lake, "simulator", WEEK) is None
+    assert served_features.read(first.lake, "simulator", WEEK) is None
 
 
 def test_each_arm_is_recalibrated_on_its_own_users(
