@@ -58,9 +58,12 @@ def replay(
     """
     theirs, ours = models.plan, engine.plan
     # Their priors over our vocabulary: the counters are of this log, what is made of
-    # them is what the package was trained on.
+    # them is what the package was trained on. So are the attributes of the ads that it knows: in
+    # serving they are the package's, though an ad may have shown more of itself since.
+    attributes = as_learnt(features.attributes, theirs.attributes)
     plan = replace(
         ours,
+        attributes=as_learnt(ours.attributes, theirs.attributes),
         ctr=theirs.ctr,
         cvr=theirs.cvr,
         value=theirs.value,
@@ -87,14 +90,20 @@ def replay(
                 features.events, requests.user, requests.history_end, models.about.encode_length
             ),
         )
-        columns, selected = models.select(requests, people, features.attributes)
+        columns, selected = models.select(requests, people, attributes)
         chosen = narrow(requests, columns)
-        predictions = models.predict(chosen, people, features.attributes[chosen.ad], selected)
+        predictions = models.predict(chosen, people, attributes[chosen.ad], selected)
         sets = models.candidate_sets(chosen, predictions)
         return Replayed(at, sets, models.logits(sets))
 
     starts = range(0, rows.size, chunk)
     yield from _beside(part, (order[start : start + chunk] for start in starts), threads)
+
+
+def as_learnt(ours: Ints, theirs: Ints) -> Ints:
+    """Attributes (ads, 5) with a package's own rows (n, 5) in front: numbers are only appended."""
+    known = min(ours.shape[0], theirs.shape[0])
+    return np.concatenate([theirs[:known], ours[known:]]).astype(np.int32)
 
 
 def _beside(

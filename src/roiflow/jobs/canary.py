@@ -162,7 +162,11 @@ class ServedWeek:
             self.params.build_features,
             folders.scratch,
         )
-        return built.features, built.engine
+        # Whom the week itself brought, serving knew by nothing but what they did.
+        known = open_engine(folders.features).plan.known_before_test["user"]
+        profile = np.array(built.features.profile)
+        profile[known:] = 0
+        return replace(built.features, profile=profile), built.engine
 
     @cached_property
     def labels(self) -> Labels:

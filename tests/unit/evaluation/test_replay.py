@@ -7,7 +7,7 @@ import pytest
 
 from roiflow.artefacts.evaluation import RoiEstimate
 from roiflow.evaluation import replay as replaying
-from roiflow.evaluation.replay import Addressed, compare, on_log, replay
+from roiflow.evaluation.replay import Addressed, as_learnt, compare, on_log, replay
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog
 from roiflow.evaluation.weekly import test_slates
 from roiflow.ranking.serving_form import histories
@@ -128,3 +128,11 @@ def test_two_packages_draw_alike_for_the_ads_that_they_share() -> None:
     assert (Addressed.of(8, row, wide.ad).gumbel(size=(2, 3)) != first).all()
     many = Addressed.of(7, np.arange(200_000), np.ones((200_000, 1), np.int32))
     assert many.gumbel(size=(200_000, 1)).mean() == pytest.approx(np.euler_gamma, abs=0.01)
+
+
+def test_a_package_s_own_attributes_of_an_ad_stand_before_what_is_known_since() -> None:
+    """Row 1 has shown its category since the package was made; row 2 came later."""
+    ours = np.array([[0, 0], [5, 1], [6, 2]], np.int32)
+    theirs = np.array([[0, 0], [0, 0]], np.int32)
+    assert as_learnt(ours, theirs).tolist() == [[0, 0], [0, 0], [6, 2]]
+    assert as_learnt(ours[:1], theirs).tolist() == [[0, 0]]
