@@ -22,7 +22,8 @@ from roiflow.evaluation.statistics import one_blas_thread
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog, in_order, target_on_log
 from roiflow.evaluation.terms import target_terms
 from roiflow.features.engine import Engine
-from roiflow.features.table import Features, Floats, Ints, Longs
+from roiflow.features.plan import Plan
+from roiflow.features.table import AD_ATTRIBUTES, Features, Floats, Ints, Longs
 from roiflow.params import EvaluateParams, ScreenParams
 from roiflow.policy.candidate_sets import CandidateSets
 from roiflow.ranking.serving_form import People, histories
@@ -60,10 +61,10 @@ def replay(
     # Their priors over our vocabulary: the counters are of this log, what is made of
     # them is what the package was trained on. So are the attributes of the ads that it knows: in
     # serving they are the package's, though an ad may have shown more of itself since.
-    attributes = as_learnt(features.attributes, theirs.attributes)
+    attributes = as_learnt(features.attributes, theirs)
     plan = replace(
         ours,
-        attributes=as_learnt(ours.attributes, theirs.attributes),
+        attributes=as_learnt(ours.attributes, theirs),
         ctr=theirs.ctr,
         cvr=theirs.cvr,
         value=theirs.value,
@@ -100,10 +101,15 @@ def replay(
     yield from _beside(part, (order[start : start + chunk] for start in starts), threads)
 
 
-def as_learnt(ours: Ints, theirs: Ints) -> Ints:
-    """Attributes (ads, 5) with a package's own rows (n, 5) in front: numbers are only appended."""
-    known = min(ours.shape[0], theirs.shape[0])
-    return np.concatenate([theirs[:known], ours[known:]]).astype(np.int32)
+def as_learnt(ours: Ints, learnt: Plan) -> Ints:
+    """Attributes (ads, 5) as serving has them: numbers of ids are only appended.
+
+    Of the ads that the package knows its own rows; of newer ones those of our rows that it knows.
+    """
+    known = min(ours.shape[0], learnt.attributes.shape[0])
+    sizes = np.array([learnt.sizes[kind] for kind in AD_ATTRIBUTES])
+    newer = np.where(ours[known:] < sizes, ours[known:], 0)
+    return np.concatenate([learnt.attributes[:known], newer]).astype(np.int32)
 
 
 def _beside(

@@ -1,5 +1,6 @@
 """A package on logged slates: its closed-form networks give the answers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from roiflow.evaluation import replay as replaying
 from roiflow.evaluation.replay import Addressed, as_learnt, compare, on_log, replay
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog
 from roiflow.evaluation.weekly import test_slates
+from roiflow.features.table import AD_ATTRIBUTES
 from roiflow.ranking.serving_form import histories
 from roiflow.serving.package import Package
 from roiflow.serving.recommender import Models
 from tests.unit.evaluation.weeks import EVALUATE, PARAMS, Evaluated, whole
-from tests.unit.serving.packages import TOP_K
+from tests.unit.serving.packages import TOP_K, TinyWorld
 
 GATE = PARAMS.screen.model_copy(update={"resamples": 100})
 
@@ -130,9 +132,14 @@ def test_two_packages_draw_alike_for_the_ads_that_they_share() -> None:
     assert many.gumbel(size=(200_000, 1)).mean() == pytest.approx(np.euler_gamma, abs=0.01)
 
 
-def test_a_package_s_own_attributes_of_an_ad_stand_before_what_is_known_since() -> None:
-    """Row 1 has shown its category since the package was made; row 2 came later."""
-    ours = np.array([[0, 0], [5, 1], [6, 2]], np.int32)
-    theirs = np.array([[0, 0], [0, 0]], np.int32)
-    assert as_learnt(ours, theirs).tolist() == [[0, 0], [0, 0], [6, 2]]
-    assert as_learnt(ours[:1], theirs).tolist() == [[0, 0]]
+def test_a_package_s_own_attributes_of_an_ad_stand_before_what_is_known_since(
+    world: TinyWorld,
+) -> None:
+    """Row 1 has shown its category since the package was made; row 2 came later, of a campaign that
+    is newer, too.
+    """
+    ours = np.array([[0] * 5, [5, 1, 1, 1, 1], [2, 9, 1, 1, 1]], np.int32)
+    sizes = dict.fromkeys(AD_ATTRIBUTES, 6)
+    learnt = replace(world.built.engine.plan, attributes=np.zeros((2, 5), np.int32), sizes=sizes)
+    assert as_learnt(ours, learnt).tolist() == [[0] * 5, [0] * 5, [2, 0, 1, 1, 1]]
+    assert as_learnt(ours[:1], learnt).tolist() == [[0] * 5]
