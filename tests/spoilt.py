@@ -150,6 +150,8 @@ class Tried:
     """Of its slates: what the champion's would have been worth more."""
     bound: float
     """The same had no look stopped it: share x hours x difference, as the params have it."""
+    error: float
+    """Standard error of `cost` less `bound`: both are of slates that were drawn."""
     share_served: float
     """Of the week's slates."""
 
@@ -257,12 +259,14 @@ def _worth(tested: RunWeek, decision: TrialDecision, params: CanaryParams) -> Tr
         return value(TargetOnLog.read(path).drawn[order])
 
     champion, challenger, served = drawn(trial.champion), drawn(trial.challenger), value(shown)
-    cost = float((champion - served)[canary].sum())
     hours = params.start_share * params.start_hours
     hours += params.share * (WEEK_HOURS - params.start_hours)
-    bound = hours / WEEK_HOURS * float((champion - challenger).sum())
+    lost = np.where(canary, champion - served, 0.0)
+    allowed = hours / WEEK_HOURS * (champion - challenger)
+    error = float(np.std(lost - allowed) * np.sqrt(lost.size))
     lift = float(challenger.sum() / champion.sum() - 1.0)
-    return Tried(decision, lift, cost, bound, float(canary.mean()))
+    cost, bound = float(lost.sum()), float(allowed.sum())
+    return Tried(decision, lift, cost, bound, error, float(canary.mean()))
 
 
 def stopped_after(trial: Trial) -> float | None:
