@@ -263,7 +263,10 @@ def _worth(tested: RunWeek, decision: TrialDecision, params: CanaryParams) -> Tr
     hours += params.share * (WEEK_HOURS - params.start_hours)
     lost = np.where(canary, champion - served, 0.0)
     allowed = hours / WEEK_HOURS * (champion - challenger)
-    error = float(np.std(lost - allowed) * np.sqrt(lost.size))
+    # The hash draws users, not slates: one who loses much is in one arm with all that he asks.
+    by_user = np.bincount(log.user[order], lost - allowed)
+    by_user = by_user[np.unique(log.user[order])]
+    error = float(np.std(by_user) * np.sqrt(by_user.size))
     lift = float(challenger.sum() / champion.sum() - 1.0)
     cost, bound = float(lost.sum()), float(allowed.sum())
     return Tried(decision, lift, cost, bound, error, float(canary.mean()))
