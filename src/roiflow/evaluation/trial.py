@@ -35,6 +35,10 @@ OF_THE_LOG = frozenset({"packages", "misassigned", "sample_ratio", "started"})
 """Checks without which, as without those of WRONG findings, the log is of no trial at all."""
 
 
+WELL_KNOWN = 4.0
+"""Standard errors that the champion's value is over 0 before gains count as shares of it."""
+
+
 @dataclass(frozen=True)
 class Case:
     """All that a decision on a trial is taken from."""
@@ -237,9 +241,9 @@ def ece_check(error: float | None, limit: float) -> Check:
 
 def gain_of(case: Case, params: CanaryParams) -> _Gain | None:
     """The lift over all weeks, by the inverse of their variances; None where it has no error."""
-    # A share of what may be nothing says nothing, however much better the challenger is: a gain
-    # counts in micros then, and the margin is 0.
-    relative = all(one.lift and one.champion.value.low > 0 for one in case.estimates)
+    # A share of what may be next to nothing says nothing, however much better the challenger is: a
+    # gain counts in micros then, and the margin is 0.
+    relative = all(one.lift and _well_known(one.champion.value) for one in case.estimates)
     each = [one.lift if relative and one.lift else one.delta for one in case.estimates]
     if not all(math.isfinite(one.value) and one.error > 0 for one in each):
         return None
@@ -259,6 +263,11 @@ def gain_of(case: Case, params: CanaryParams) -> _Gain | None:
         margin,
         sum(one.requests for one in case.estimates),
     )
+
+
+def _well_known(value: Interval) -> bool:
+    """Whether a ratio to it has about the error that the delta method gives."""
+    return value.value >= WELL_KNOWN * value.error
 
 
 def promoted_early(trial: Trial) -> bool:

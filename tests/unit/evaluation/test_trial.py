@@ -111,6 +111,17 @@ def test_where_what_serves_may_earn_nothing_a_gain_counts_in_money(share: Interv
     assert "a loss: -20 micros a request, at most -12 micros" in worse.reason
 
 
+def test_a_noisy_value_of_what_serves_does_not_hide_a_gain_that_is_shown() -> None:
+    # Five standard errors of Delta; the ratio to a value of 2.8 errors has only 2.5 of its own.
+    noisy = replace(arm(22.0), value=interval(22.0, 7.8))
+    week = replace(
+        estimate(), champion=noisy, lift=interval(12.2, 4.9), delta=interval(269.0, 53.8)
+    )
+    found = judge(case(refresh=False, estimates=(week,)), PARAMS)
+    assert found.verdict == "pass"
+    assert found.p == pytest.approx(2.87e-7, rel=0.01)
+
+
 def stopped() -> Case:
     phases = (*TRIAL.phases, Phase(WEEK.start + 2 * MICROS_PER_DAY, 0.0, "stopped: -9 %"))
     return case(trial=replace(TRIAL, phases=phases))
