@@ -34,6 +34,7 @@ from roiflow.simulator.policies import Oracle, logging_policy, random_policy
 from roiflow.simulator.run import SlateChooser
 from roiflow.simulator.source import SimulatorSource
 from roiflow.simulator.truth import expected_value_of
+from tests import needs
 from tests.conftest import Record
 from tests.worlds import ROOT
 
@@ -75,6 +76,8 @@ def test_greedy_policies_of_one_run(
     full: bool, record: Record, tmp_path: Path, budgets: bool
 ) -> None:
     """Way from random (0) to the oracle (1) in the week after the run."""
+    if budgets:
+        needs.full_size(full, "two minutes more of the same, hour by hour")
     ways: dict[str, list[float]] = {}
     for seed in SEEDS if full else SEEDS[:1]:
         for name, way in ways_of(shipped(seed, budgets), tmp_path / str(seed), full).items():
