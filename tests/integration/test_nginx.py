@@ -106,7 +106,8 @@ def test_a_ramp_moves_users_one_way_over_a_reload(home: Path) -> None:
             pass
         found = ask(port, USERS)
         # A worker of before may take a connection until it is told to end: its answer says so.
-        while len({answer.split()[-1] for answer in found}) > 1:
+        new = revision((home / "nginx.conf").read_text())
+        while {answer.split()[-1] for answer in found} != {new}:
             found = ask(port, USERS)
         now = {user for user, answer in zip(USERS, found, strict=True) if "canary" in answer}
         assert held < now
