@@ -195,7 +195,7 @@ def tried(of: Finished, spoil: Spoil, out: Path) -> Tried:
         out / VALIDATED,
         out / FEATURES,
         out / Labels.place.parent,
-        before / VALIDATED,
+        before,
         out / "scratch",
     )
     (out / "scratch").mkdir()

@@ -14,6 +14,7 @@ import numpy as np
 
 from roiflow.artefacts.evaluation import RoiEstimate
 from roiflow.candidates.selector import narrow
+from roiflow.data.weeks import Week
 from roiflow.errors import GateError
 from roiflow.evaluation import roi
 from roiflow.evaluation.estimators.logger import chances_of_log, matching, replayed
@@ -22,7 +23,7 @@ from roiflow.evaluation.statistics import one_blas_thread
 from roiflow.evaluation.target import LoggedWeek, TargetOnLog, in_order, target_on_log
 from roiflow.evaluation.terms import target_terms
 from roiflow.features.engine import Engine
-from roiflow.features.plan import Plan
+from roiflow.features.plan import Plan, frozen
 from roiflow.features.table import AD_ATTRIBUTES, Features, Floats, Ints, Longs
 from roiflow.params import EvaluateParams, ScreenParams
 from roiflow.policy.candidate_sets import CandidateSets
@@ -70,11 +71,14 @@ def replay(
         value=theirs.value,
         prior_strength=theirs.prior_strength,
     )
-    engine, catalogue, log = (
-        replace(engine, plan=plan),
-        features.catalogues[-1],
-        features.impressions,
-    )
+    catalogue, log = features.catalogues[-1], features.impressions
+    # What was shown before the week has the category that the snapshot gave it, which the engine
+    # holds; what was shown in it the one that the package knows.
+    late = engine.user_log.known_time >= Week.parse(catalogue.week).start
+    user_log = engine.user_log.categorised(plan.attributes, late)
+    own = np.where(user_log.category < theirs.sizes["category"], user_log.category, 0)
+    user_log = replace(user_log, category=frozen(own.astype(np.int32)))
+    engine = replace(engine, plan=plan, user_log=user_log)
     profile = _profile(features, models.about.profile_names)
     row_bytes = 4 * catalogue.ad.size * len(theirs.dense_names)
     chunk = max(1, CHUNK_BYTES // max(1, row_bytes))

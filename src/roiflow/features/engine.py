@@ -4,7 +4,7 @@ Both go through the same two compiled passes over the same logs, so a logged pai
 among a request's candidates have equal features to the bit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,18 @@ class UserLog:
     ad: Ints  # (m,)
     category: Ints  # (m,)
     kind: NDArray[np.uint8]  # (m,) kernels.IMPRESSION, ...
+
+    def categorised(self, attributes: Ints, rows: Flags) -> "UserLog":
+        """With the categories that `attributes` (ads, 5) tell of what was shown in `rows` (m,).
+
+        Behaviours keep the category that they came with; an ad without a row has none.
+        """
+        shown = rows & (self.kind != kernels.BEHAVIOUR) & (self.kind != kernels.INTENT)
+        ad = self.ad[shown]
+        there = ad < attributes.shape[0]
+        category = np.array(self.category)
+        category[shown] = np.where(there, attributes[np.where(there, ad, 0), kernels.CATEGORY], 0)
+        return replace(self, category=frozen(category))
 
 
 @dataclass(frozen=True)

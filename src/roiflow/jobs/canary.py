@@ -53,7 +53,7 @@ from roiflow.settings import Settings
 from roiflow.stages.arguments import Written
 from roiflow.stages.command import run
 from roiflow.weekly.checkout import checkout_of
-from roiflow.weekly.places import VALIDATED
+from roiflow.weekly.places import FEATURES, VALIDATED
 
 
 def main(validated: Path, features: Path, labels: Path, params: Path, canary: Written) -> None:
@@ -72,7 +72,7 @@ def main(validated: Path, features: Path, labels: Path, params: Path, canary: Wr
         if trial is None:
             no_trial(config.ingest.source, config.ingest.week).write(place)
             return
-        folders = Folders(validated, features, labels, before / VALIDATED, Path(scratch))
+        folders = Folders(validated, features, labels, before, Path(scratch))
         week = ServedWeek(folders, config, settings.lake, trial)
         decide(week, registry, ledger, aside).write(place)
 
@@ -129,7 +129,7 @@ class Folders:
     features: Path
     labels: Path
     before: Path
-    """Validated weeks of the run before, from whose snapshot the week was served."""
+    """The checkout of the run before, from whose snapshot the week was served."""
     scratch: Path
 
 
@@ -151,12 +151,13 @@ class ServedWeek:
     def as_served(self) -> tuple[Features, Engine]:
         """The same week with all that serving knew; the run's own where the one before is gone."""
         folders = self.folders
-        if not (folders.before / "impressions").exists():
+        before = folders.before / VALIDATED
+        if not (before / "impressions").exists():
             print(f"{folders.before}: is gone: its weeks are missing in what is replayed")
             return self.features, open_engine(folders.features)
         vocabulary = Vocabulary.read(folders.features / VOCABULARY)
         built = lengthened(
-            folders.before,
+            before,
             folders.validated,
             vocabulary,
             self.params.build_features,
@@ -166,7 +167,12 @@ class ServedWeek:
         known = open_engine(folders.features).plan.known_before_test["user"]
         profile = np.array(built.features.profile)
         profile[known:] = 0
-        return replace(built.features, profile=profile), built.engine
+        # In the snapshot an ad's past counts for its users by the category that it had then.
+        then = feature_store.read(folders.before / FEATURES).attributes
+        log = built.engine.user_log
+        start = Week.parse(self.params.ingest.week).start
+        engine = replace(built.engine, user_log=log.categorised(then, log.known_time < start))
+        return replace(built.features, profile=profile), engine
 
     @cached_property
     def labels(self) -> Labels:
