@@ -317,8 +317,8 @@ def coverage(judged: list[list[Judged]]) -> dict[str, float]:
 
 
 def test_intervals_of_the_evidence_cover_the_truth(full: bool, record: Record) -> None:
-    """Over small worlds of every auction and click model: of Delta 93 to 97 in 100, of levels and
-    ratios at least 91; in small what chance allows a nominal interval once in 1,000."""
+    """Over small worlds of every auction and click model: 93 to 97 in 100; in small what chance
+    allows a nominal interval once in 1,000."""
     laws, worlds = (40, 25) if full else (8, 4)
     judged = [[judge(law, number, worlds) for number in range(worlds)] for law in range(laws)]
     check(judged, full, record)
@@ -335,7 +335,7 @@ def check(judged: list[list[Judged]], full: bool, record: Record) -> None:
     assert not any(one.estimator == "cascade_dr" and not one.cascade for one in every)
     chance = float(binom.ppf(1e-3, count, 0.95)) / count
     for name, share in shares.items():
-        # What decides is a difference, of which the delays' own error is no part, as both policies
-        # share it. Of what stands beside it that error is a part, and no interval has it.
-        least, most = (0.93, 0.97) if "Delta" in name else (0.91, 0.975)
+        # Value and ROI of a policy by itself were at 92.5 and 91.9 % with young labels: the delays'
+        # own error, which a difference of policies shares, is in no interval.
+        least, most = 0.93, 0.97
         assert (least <= share <= most) if full else share >= min(least, chance), (name, share)
